@@ -52,8 +52,8 @@ def _make_bundle(root: Path, target: Path) -> None:
     sys.path[:0] = [str(root / "src"), str(root / "launcher")]
     from build import build as build_program
 
-    from packhorse.base.native import HELPERS
-    from packhorse.platform.package import stage
+    from packhorse.base.installation import HELPERS
+    from packhorse.builder.package import stage_directory
 
     def add(program: str) -> None:
         (target / program).mkdir(parents=True)
@@ -67,7 +67,7 @@ def _make_bundle(root: Path, target: Path) -> None:
         buildpack = tomllib.loads(descriptor.read_text())["buildpack"]
         staged = target / "buildpacks" / buildpack["id"].replace("/", "_") / buildpack["version"]
         staged.parent.mkdir(parents=True, exist_ok=True)
-        stage(descriptor.parent, staged, programs=target)
+        stage_directory(descriptor.parent, staged, programs=target)
     launcher_version = (root / "launcher" / "VERSION").read_text().strip()
     bundle = {"launcher": launcher_version, "digest": digest(target)}
     for program in HELPERS:

@@ -18,13 +18,12 @@ from bench.measure import packhorse
 from fakes.small_image import tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.image.copy import push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, edit_config, set_variables
-from packhorse.image.file import OpenFile
-from packhorse.image.model import History
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image, Layer
+from packhorse.oci.archive import DockerArchive
+from packhorse.oci.files import OpenFile
+from packhorse.oci.mutate import add_layers, edit_config, set_variables
+from packhorse.oci.place import Image, Layer, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import History
 
 PATCHED = "bench/patched:1"
 _RELEASES = Path(__file__).parents[1] / "buildpacks/nodejs/nodejs/releases.toml"

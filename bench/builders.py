@@ -10,10 +10,9 @@ from pathlib import Path
 from bench.measure import packhorse
 from fakes import foreign_builder, tiny_root
 from fakes.foreign_builder import Tar
-from packhorse.image.copy import push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
+from packhorse.oci.archive import DockerArchive
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Reference
 
 _RUN = "packhorse.local/bench/run:1"
 _NAME = "packhorse.local/bench/builder"

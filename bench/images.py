@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from fakes.app_image import App
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.http.pool import make_client
 from packhorse.base.target import Target
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Reference
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.upload import put_manifest
-from packhorse.image.view import Image
+from packhorse.http.transport import make_client
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.place import RegistryPlace
+from packhorse.oci.registry.push import put_manifest
 
 _LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.name": "acmelinux"}
 _OLD, _NEW = ([tar_of({f"usr/{age}{n}": age.encode() * 50_000}) for n in range(3)] for age in ("old", "new"))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.orphans import adopted
 from bench.watch import Watch, watching
-from packhorse.base import proc
+from packhorse.linux.processes import read_proc
 
 _GLANCE = 0.02  # seconds between two looks at a process
 _PATIENCE = 30.0  # seconds for a program that is told to end
@@ -165,7 +165,7 @@ def _watched(process: int) -> Iterator[list[int]]:
     def watch() -> None:
         while not over.wait(_GLANCE):
             try:
-                status = proc.read_proc("status", process)
+                status = read_proc("status", process)
             except OSError:
                 return
             peak.extend(int(size) * 1024 for size in re.findall(r"VmHWM:\s*(\d+)", status))

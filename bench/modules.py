@@ -15,14 +15,12 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.image.copy import push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, empty_config
-from packhorse.image.file import OpenFile
-from packhorse.image.model import History
-from packhorse.image.reference import Reference
-from packhorse.image.ustar import TarWriter
-from packhorse.image.view import Image, Layer
+from packhorse.oci.archive import DockerArchive, TarWriter
+from packhorse.oci.files import OpenFile
+from packhorse.oci.mutate import add_layers, empty_config
+from packhorse.oci.place import Image, Layer, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import History
 
 _FILES = 24_000
 _SIZE = 18_000

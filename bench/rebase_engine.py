@@ -16,8 +16,8 @@ from bench.images import app_on, patched
 from bench.measure import Finding, Run, environment, packhorse, peer, timed
 from fakes.engine import Engine, dockerd
 from fakes.small_image import tar_of
-from packhorse.image.copy import push_image
-from packhorse.image.docker_archive import DockerArchive
+from packhorse.oci.archive import DockerArchive
+from packhorse.oci.place import push_image
 
 _MEGABYTES = 250
 _BARS = {"with its layers in the store": 0.5, "without": 1.0}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from packhorse.base.rooted import RootedTree
-from packhorse.image.file import OpenFile
-from packhorse.image.layout import Layout
-from packhorse.layers.tar import digest, stream
-from packhorse.layers.tree import directory_entries
-from packhorse.layers.unpack import unpack
+from packhorse.fs.rooted import RootedTree
+from packhorse.oci.files import OpenFile
+from packhorse.oci.layout import Layout
+from packhorse.tar.unpack import unpack
+from packhorse.tar.writer import digest, directory_entries, stream
 
 
 def main(act: str, source: Path, target: str) -> None:

@@ -53,7 +53,7 @@ enum {
 
 enum kind { START = 'c', SIGNAL = 's', READY = 'r', REFUSED = 'f', ENDED = 'e', GONE = 'g' };
 
-/* What could not be done; the letters are those of sandbox/order.py. */
+/* What could not be done; the letters are those of sandbox/init.py. */
 enum task { FILTER = 'f', DIRECTORY = 'd', EXECUTION = 'e', SETUP = 's' };
 
 struct request {

@@ -9,7 +9,7 @@
  * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
  *
  * As the last to have a descriptor it ends when stdin has, which is when nobody else has the descriptor: what the kernel
- * does at its closing is done in the end of this program, for which nobody needs to wait (sandbox/parting.py). */
+ * does at its closing is done in the end of this program, for which nobody needs to wait (sandbox/runner.py). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

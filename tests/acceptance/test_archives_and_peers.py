@@ -14,13 +14,11 @@ import pytest
 from fakes.engine import Engine
 from fakes.image_problems import problems_of_image, problems_of_layout
 from fakes.small_image import fresh_image, stored_image, tar_of
-from packhorse.image.copy import copy, push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.layout import Layout
-from packhorse.image.model import MediaType
-from packhorse.image.oci_archive import OciArchive
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
+from packhorse.oci.archive import DockerArchive, OciArchive
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import Image, copy, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import MediaType
 
 APP = Reference.parse("me/app:1")
 PROGRAM = r"""

@@ -29,8 +29,9 @@ from fakes.attack import Done, Ground
 from fakes.installation import Home
 from fakes.users import RANGE, SINGLE
 from lanes import first_in_test
-from packhorse.base import proc, syscalls
-from packhorse.base.userns import SHIFTED_BASE
+from packhorse.linux import syscalls
+from packhorse.linux.processes import read_proc
+from packhorse.linux.userns import SHIFTED_BASE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -158,7 +159,7 @@ def test_nothing_outside_has_changed(attacked: Done, ground: Ground, app: Path) 
 
 def _comm(pid: int) -> str:
     with suppress(OSError):
-        return proc.read_proc("comm", pid).strip()
+        return read_proc("comm", pid).strip()
     return ""
 
 
@@ -328,5 +329,5 @@ def test_nothing_survives_the_death_of_packhorse(ground: Ground) -> None:
 
 def _has(pid: int, word: str) -> bool:
     with suppress(OSError):  # it has ended, as others of this machine do
-        return word in proc.read_proc("cmdline", pid)
+        return word in read_proc("cmdline", pid)
     return False

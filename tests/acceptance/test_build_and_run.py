@@ -17,7 +17,7 @@ from fakes.installation import Home
 from fakes.web import answer, free_port
 from lanes import first_in_test
 from packhorse.base.digest import Digest
-from packhorse.platform.default_builder import DefaultBuilder
+from packhorse.builder.default import DefaultBuilder
 from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 

@@ -14,14 +14,13 @@ from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.build.outcome import BuildOutcome
+from packhorse.build.layers import LABEL
+from packhorse.build.request import BuildOutcome
 from packhorse.errors import InputError, NetworkError
-from packhorse.image.copy import push_image
-from packhorse.image.model import MediaType
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
-from packhorse.platform.cache_image import LABEL
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import MediaType
 
 BUILD = """
 for name in one two; do

@@ -24,10 +24,10 @@ from fakes import linux, users
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from packhorse.base.target import Target
+from packhorse.builder.distro.roots import make_root
 from packhorse.errors import HostError
-from packhorse.platform.distro import scratch
-from packhorse.platform.distro.roots import make_root
-from packhorse.platform.distro.sources import host_sources, host_suite
+from packhorse.host.distribution import host_sources, host_suite
+from packhorse.host.folders import SCRATCH, sweep_scratch
 
 MARK = "packhorse-trace"
 _CHECKED_HASH = (3).to_bytes(4, "little")  # PEP 552
@@ -36,9 +36,9 @@ import os, shutil, sys
 from pathlib import Path
 from urllib.parse import urlsplit
 from packhorse.base.target import Target
-from packhorse.platform.distro.roots import make_root
-from packhorse.platform.distro.scratch import private_directory
-from packhorse.platform.distro.sources import AptSource, host_sources, host_suite
+from packhorse.builder.distro.roots import make_root
+from packhorse.host.folders import private_directory
+from packhorse.host.distribution import AptSource, host_sources, host_suite
 
 def respelled(source):
     parts = urlsplit(source.uri)
@@ -155,15 +155,15 @@ def test_of_one_that_was_killed_nothing_is_left_when_the_next_begins(tmp_path: P
     )
     assert child.stderr is not None
     assert any("extracting" in line for line in child.stderr)
-    (own,) = scratch.SCRATCH.glob(f"packhorse-{os.geteuid()}-{child.pid}-*")
+    (own,) = SCRATCH.glob(f"packhorse-{os.geteuid()}-{child.pid}-*")
     below = linux.descendants(child.pid)
     discard = partial(shutil.rmtree, ignore_errors=True)  # other tests' builds may sweep too
-    scratch.sweep(discard)  # not while it works
+    sweep_scratch(discard)  # not while it works
     assert own.is_dir()
     child.kill()
     child.communicate()
     assert linux.gone(below, seconds=40)  # mmdebstrap takes its chroot away
-    scratch.sweep(discard)
+    sweep_scratch(discard)
     assert not own.exists()
 
 

@@ -12,7 +12,7 @@ from fakes import browser
 from fakes.app_image import BASE, App
 from fakes.small_image import tar_of
 from packhorse.cli.diff_page import page
-from packhorse.platform.diff.comparison import compared_image, diff
+from packhorse.report.diff import compared_image, diff
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 NAMES = (f"layers/x/{HOSTILE}"[:99], "layers/x/" + "long" * 20, "layers/x/\x1b[31m\"'&\u202e")

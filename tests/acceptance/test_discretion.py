@@ -20,9 +20,9 @@ from fakes.registry_faults import ALWAYS
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
 from fakes.tiny_builder import BUILDER, tiny_builder
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Location
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import push_image
+from packhorse.oci.reference import Location
 
 PASSWORD, SIGNATURE = "hunter2-is-the-password", "3ad5c-is-the-signature"
 BASIC = base64.b64encode(f"me:{PASSWORD}".encode()).decode()

@@ -26,17 +26,14 @@ from fakes.web import answer, free_port
 from lanes import first_in_test
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
-from packhorse.image.copy import copy, push_image
-from packhorse.image.model import Config
-from packhorse.image.oci_archive import OciArchive
-from packhorse.image.place import Place
-from packhorse.image.reference import Location
-from packhorse.platform import locate
-from packhorse.platform.diff.comparison import compared_image, diff
-from packhorse.platform.locate import fetch_image
-from packhorse.platform.pull import PullPolicy
-from packhorse.platform.sbom import contents
-from packhorse.platform.wiring import Wiring
+from packhorse.host.locate import PullPolicy, fetch_image, read
+from packhorse.host.wiring import Wiring
+from packhorse.oci.archive import OciArchive
+from packhorse.oci.place import Place, copy, push_image
+from packhorse.oci.reference import Location
+from packhorse.oci.types import Config
+from packhorse.report.diff import compared_image, diff
+from packhorse.report.sbom import merge
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
@@ -327,8 +324,7 @@ def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, t
         for name, app in (("seen:1", before), ("seen:2", after)):
             push_image(app.image(), wiring.place(Location.parse(f"docker-daemon:{name}")))
         one, other = (
-            compared_image(name, locate.read(wiring, f"docker-daemon:{name}")[0])
-            for name in ("seen:1", "seen:2")
+            compared_image(name, read(wiring, f"docker-daemon:{name}")[0]) for name in ("seen:1", "seen:2")
         )
         assert diff(one, compared_image("elsewhere", before.image())).is_same
         found = diff(one, other)
@@ -336,5 +332,5 @@ def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, t
         assert [
             (file.path, file.differences) for group in found.changed_groups for file in group.files or ()
         ] == [("layers/node/x", ("content",))]
-        listed = contents.merge(one.image, name="seen").cyclonedx()
-        assert listed == contents.merge(before.image(), name="seen").cyclonedx() and b"libc6" in listed
+        listed = merge(one.image, name="seen").cyclonedx()
+        assert listed == merge(before.image(), name="seen").cyclonedx() and b"libc6" in listed

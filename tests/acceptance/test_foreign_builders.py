@@ -15,10 +15,9 @@ from fakes import foreign_builder, tiny_root
 from fakes.docker_registry import serve
 from fakes.foreign_builder import LAUNCHER_VERSION, UID
 from fakes.installation import Home
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
-from packhorse.image.view import Image
-from packhorse.platform import bundle
+from packhorse.base import installation
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import Image, push_image
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -57,7 +56,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def launcher() -> bytes:
-    return bundle.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
+    return installation.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
 
 
 @pytest.fixture

@@ -14,11 +14,9 @@ from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.copy import push_image
-from packhorse.image.place import Place
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import Image, Place, push_image
+from packhorse.oci.reference import Reference
 
 BUILD = """
 layer=$CNB_LAYERS_DIR/one

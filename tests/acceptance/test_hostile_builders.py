@@ -21,10 +21,10 @@ from fakes.foreign_builder import Tar
 from fakes.installation import Home
 from fakes.users import RANGE
 from lanes import torture
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
-from packhorse.platform import bundle
-from packhorse.platform.builder import METADATA, ORDER
+from packhorse.base.installation import launcher
+from packhorse.builder.image import METADATA, ORDER
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import push_image
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -178,7 +178,7 @@ def builder(case: Case, base: bytes, layout: Path, outside: str) -> None:
     image = foreign_builder.builder_image(
         base,
         run=RUN,
-        launcher=bundle.launcher(arch),
+        launcher=launcher(arch),
         above=[case.layer(f"/proc/1/root{outside}")],
         env=case.env,
         more=case.labels,

@@ -20,7 +20,7 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
 from lanes import first_in_test
-from packhorse.base import proc
+from packhorse.linux.processes import read_proc
 from torture.ground import prepare
 from torture.signals import Interrupter
 
@@ -78,7 +78,7 @@ def living(session: int) -> list[str]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            name, _, rest = proc.read_proc("stat", directory.name).partition("(")[2].rpartition(")")
+            name, _, rest = read_proc("stat", directory.name).partition("(")[2].rpartition(")")
         except OSError:
             continue
         state, _, _, of = rest.split()[:4]
@@ -92,7 +92,7 @@ def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
     while living(process.pid) and time.monotonic() < end:
         time.sleep(0.02)  # what ends with its parent ends just after it
     assert living(process.pid) == []
-    assert str(home.path) not in proc.read_proc("mountinfo")
+    assert str(home.path) not in read_proc("mountinfo")
     # What writes trees to the disk when a command has ended has a lease of its own for a while.
     places = [home.path / "store" / name for name in ("scratch", "leases")]
     while left := [path for place in places for path in place.iterdir()]:

@@ -22,12 +22,11 @@ import pytest
 from fakes import group_machine, linux
 from fakes.place import Place, place
 from lanes import first_in_test
-from packhorse.base.step import Bind, Limits, Result
+from packhorse.base.sandbox import Bind, Limits, Result
 from packhorse.errors import SandboxError
-from packhorse.platform.wiring import make_runner
+from packhorse.host.wiring import make_runner
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.limits import LimitEnforcer
-from packhorse.sandbox.watch import Watch
+from packhorse.sandbox.limits import LimitEnforcer, Watch
 
 BOMB = "b() { b | b & }; b; while :; do sleep 1; done"
 HOG = "a=aaaaaaaaaaaaaaaa; while :; do a=$a$a; done"
@@ -245,7 +244,7 @@ import sys
 from pathlib import Path
 from dataclasses import replace
 from fakes.place import place
-from packhorse.base.step import Limits
+from packhorse.base.sandbox import Limits
 with place(Path(sys.argv[1])) as here:
     step = replace(here.step("echo ready; sleep 300"), limits=Limits(processes=100, memory=1 << 30))
     with here.sandbox.open(step) as room:

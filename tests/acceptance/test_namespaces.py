@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base import bubblewrap, userns
+from packhorse.linux import bubblewrap, userns
 
 SOURCE = Path(userns.__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes limits in a namespace of its own")

@@ -23,9 +23,9 @@ from fakes.place import place
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.web import answer, free_port
 from lanes import first_in_test
-from packhorse.base import proc
-from packhorse.base.step import Overlay
+from packhorse.base.sandbox import Overlay
 from packhorse.errors import SandboxError
+from packhorse.linux.processes import read_proc
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -87,7 +87,7 @@ def test_a_build_that_ends_early_leaves_no_container(
     # Not with pathlib: other tests' groups come and go meanwhile.
     assert "step" not in {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
     if number == signal.SIGKILL:
-        assert str(own_home.path) not in proc.read_proc("mountinfo")
+        assert str(own_home.path) not in read_proc("mountinfo")
     else:
         assert process.returncode == 128 + number
         assert_nothing_is_left(own_home, process)

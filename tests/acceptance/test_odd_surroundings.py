@@ -128,7 +128,7 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "packhorse.lifecycle.create":
             sys.meta_path.remove(self)
-            import packhorse.source.app as app
+            import packhorse.source.files as app
             app.check = broken
         return None
 

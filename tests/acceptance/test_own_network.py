@@ -17,8 +17,8 @@ import pytest
 from attacker import build, victim
 from fakes.attack import Done
 from fakes.place import ENV, RUNTIMES, Place, place
-from packhorse.base.step import Bind, Network, SandboxSpec
-from packhorse.platform import wiring
+from packhorse.base.sandbox import Bind, Network, SandboxSpec
+from packhorse.host import wiring
 from packhorse.sandbox import network
 
 ATTEMPTS = (

@@ -13,9 +13,9 @@ import pytest
 from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.errors import InputError
-from packhorse.image.view import Image
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform.provenance import BuildProvenance
+from packhorse.oci.place import Image
+from packhorse.report.provenance import BuildProvenance
 
 LOOK = 'ls -aR; echo "GREETING=${GREETING:-} NAME=${NAME:-}"; ls "$CNB_PLATFORM_DIR"'
 PROJECT = """\

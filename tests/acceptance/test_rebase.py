@@ -21,11 +21,10 @@ from fakes.command import START, Command
 from fakes.engine import shared
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
-from packhorse.image.copy import push_image
-from packhorse.image.model import Index
-from packhorse.image.reference import Location
-from packhorse.image.view import Image
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Location
+from packhorse.oci.types import Index
 from packhorse.store.store import Store
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}), labels={"io.buildpacks.base.released": "2026"})

@@ -20,8 +20,8 @@ from fakes.credential_helper import FakeHelper
 from fakes.docker_registry import serve
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import push_image
 
 HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"
 PASSWORD = "hunter2-is-the-password"

@@ -19,20 +19,18 @@ from fakes.certificates import self_signed
 from fakes.docker_registry import serve
 from lanes import first_in_test
 from packhorse.base.digest import Digest
-from packhorse.base.http.client import Client
-from packhorse.base.http.message import BrokenConnection, Request, Response, Transport
-from packhorse.base.http.pool import PooledTransport
-from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
-from packhorse.image.compress import Compression, decompress
-from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
-from packhorse.image.reference import Reference
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import ANONYMOUS, Credentials, constant_lookup
-from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.stream import PART
-from packhorse.image.view import Image, Layer
+from packhorse.http.client import BrokenConnection, Client, Request, Response, Transport
+from packhorse.http.transport import PooledTransport, Settings
+from packhorse.oci.auth import ANONYMOUS, Credentials, constant_lookup
+from packhorse.oci.compress import Compression, decompress
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.reference import Reference
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.place import RegistryPlace
+from packhorse.oci.registry.push import PART
+from packhorse.oci.types import Config, Descriptor, Index, Manifest, MediaType
 
 TARS = [hashlib.shake_256(bytes([i])).digest(5_000_000) + bytes(1_000_000) for i in range(2)]
 HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"

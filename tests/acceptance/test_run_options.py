@@ -13,8 +13,8 @@ import pytest
 from fakes.installation import Home
 from fakes.small_image import fresh_image, tar_of
 from fakes.web import answer, free_port
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import push_image
 from packhorse.sandbox import cgroup
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")

@@ -26,8 +26,8 @@ from fakes.place import RUNTIMES
 from fakes.small_image import fresh_image
 from lanes import first_in_test
 from packhorse.base.target import Target
-from packhorse.image.copy import push_image
-from packhorse.platform.folders import Folders
+from packhorse.host.folders import Folders
+from packhorse.oci.place import push_image
 from packhorse.store.store import Store
 
 PATIENCE = 60.0

@@ -13,7 +13,7 @@ import pytest
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
 from lanes import torture
-from packhorse.base.step import Command, Limits, Result, Sandbox
+from packhorse.base.sandbox import Command, Limits, Result, Sandbox
 from packhorse.errors import CommandNotFound, PackhorseError
 
 pytestmark = pytest.mark.system

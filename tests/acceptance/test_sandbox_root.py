@@ -22,10 +22,11 @@ from fakes import linux
 from fakes.place import RUNTIMES, Place, place
 from fakes.web import free_port
 from lanes import first_in_test
-from packhorse.base import proc, userns
-from packhorse.base.step import Bind, Network, Port
-from packhorse.base.userns import SHIFTED_BASE
-from packhorse.platform import wiring
+from packhorse.base.sandbox import Bind, Network, Port
+from packhorse.host import wiring
+from packhorse.linux import userns
+from packhorse.linux.processes import read_proc
+from packhorse.linux.userns import SHIFTED_BASE
 from packhorse.sandbox import network
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about what root can do")
@@ -60,7 +61,7 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
         for directory in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
             try:
                 fields = dict(
-                    line.split(":\t", 1) for line in proc.read_proc("status", directory.name).splitlines()
+                    line.split(":\t", 1) for line in read_proc("status", directory.name).splitlines()
                 )
             except OSError:
                 continue
@@ -227,7 +228,7 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 from fakes.place import place
-from packhorse.base.step import Network
+from packhorse.base.sandbox import Network
 with place(Path(sys.argv[1])) as here:
     with here.sandbox.open(replace(here.step("sleep 300"), network=Network.OWN)) as room:
         print("ready", flush=True)
@@ -251,7 +252,7 @@ def test_pasta_is_nobody_to_this_machine_where_everybody_may_use_tun(tmp_path: P
     place.mkdir()
     mount = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun))
     with held_with_pasta(place, *mount) as (_, below):
-        names = {pid: proc.read_proc("comm", pid) for pid in below}
+        names = {pid: read_proc("comm", pid) for pid in below}
         owners = {os.stat(f"/proc/{pid}").st_uid for pid, name in names.items() if name.startswith("pas")}
     assert len(owners) == 1 and owners.pop() >= SHIFTED_BASE
 

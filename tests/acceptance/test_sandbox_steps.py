@@ -21,15 +21,15 @@ import pytest
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
 from lanes import first_in_test
-from packhorse.base import proc
-from packhorse.base.step import Bind, Network, Overlay, Root, SandboxSpec
+from packhorse.base.installation import init
+from packhorse.base.sandbox import Bind, Network, Overlay, Root, SandboxSpec
 from packhorse.base.tree import NodeKind
-from packhorse.base.userns import MapMode
 from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
-from packhorse.platform import bundle
+from packhorse.linux.processes import read_proc
+from packhorse.linux.userns import MapMode
 from packhorse.sandbox import oci
 from packhorse.sandbox.bubblewrap import Bubblewrap, find
-from packhorse.sandbox.layout import Layouts
+from packhorse.sandbox.mounts import Layouts
 from packhorse.sandbox.oci import OciRuntime
 from packhorse.sandbox.runner import Runtime, SandboxRunner
 
@@ -70,7 +70,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
     """It is process 1 inside, and on this machine it may belong to the very user the step runs as."""
     program = own_init(here) if here.runtime != "bubblewrap" else own_bubblewrap(here)
     program.chmod(0o755)
-    runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init(), program=program)
+    runtime: Runtime = Bubblewrap(here.namespace, init=init(), program=program)
     if here.runtime != "bubblewrap":
         runtime = OciRuntime(here.namespace, runtime=oci.find_runtime(here.runtime), init=program)
     script = (
@@ -85,7 +85,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
 
 def own_init(here: Place) -> Path:
     """The first process's program in a runtime's container, as the step's user's own."""
-    program = Path(shutil.copy(bundle.init(), here.directory()))
+    program = Path(shutil.copy(init(), here.directory()))
     os.chown(program, *here.namespace.idmap.to_outside(1000, 1000))
     return program
 
@@ -228,7 +228,7 @@ def first_process(below: set[int]) -> int:
     """The first process of the innermost namespace."""
     found = {}
     for pid in below:
-        status = proc.read_proc("status", pid)
+        status = read_proc("status", pid)
         (numbers,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
         if numbers[-1] == "1":
             found[len(numbers)] = pid
@@ -588,7 +588,7 @@ def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
 def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
     """Bubblewrap fails if somebody else has brought it up, as what makes the network does."""
     spec = replace(here.step("true"), network=Network.OWN)
-    runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init())
+    runtime: Runtime = Bubblewrap(here.namespace, init=init())
     seen: list[bool] = []
 
     def begun(pid: int) -> None:

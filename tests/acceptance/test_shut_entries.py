@@ -17,10 +17,10 @@ import pytest
 
 from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
-from packhorse.base import shut
 from packhorse.base.digest import Digest
-from packhorse.base.userns import choose_map
-from packhorse.image.view import Image
+from packhorse.fs import shut
+from packhorse.linux.userns import choose_map
+from packhorse.oci.place import Image
 from packhorse.store.store import Store
 
 TYPES = r"printf '[types]\nlaunch = true\ncache = true\n'"
@@ -154,7 +154,7 @@ script = "mkdir $CNB_LAYERS_DIR/a made; echo > made/file; chmod 0500 made; echo 
 with tiny_builder(here / "tiny") as tiny:
     for number in range(2):
         tiny.build(here / "app", shell_buildpack(here / f"bp-{number}", build=script))
-print("packhorse.lifecycle.create" in sys.modules, "packhorse.base.opener" in sys.modules)
+print("packhorse.lifecycle.create" in sys.modules, "packhorse.fs.opener" in sys.modules)
 """
 
 

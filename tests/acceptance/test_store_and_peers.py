@@ -16,19 +16,18 @@ import pytest
 
 from fakes import tiny_root
 from fakes.small_image import EPOCH, fresh_image, stored_image, tar_of
-from packhorse.base import userns
 from packhorse.base.digest import Digest
-from packhorse.base.step import Mount, Network, Root, SandboxSpec
+from packhorse.base.sandbox import Mount, Network, Root, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.base.tree import NodeKind
-from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
-from packhorse.image.copy import push_image
-from packhorse.image.edit import add_layers, empty_config
-from packhorse.image.layout import Layout
-from packhorse.image.model import History, MediaType
-from packhorse.image.view import Image, Layer
-from packhorse.platform import wiring
+from packhorse.host import wiring
+from packhorse.linux import userns
+from packhorse.linux.userns import IdMap
+from packhorse.oci.layout import Layout
+from packhorse.oci.mutate import add_layers, empty_config
+from packhorse.oci.place import Image, Layer, push_image
+from packhorse.oci.types import History, MediaType
 from packhorse.store.store import Store
 
 A, B = (tar_of({name: name.encode() * 2000}) for name in "ab")

@@ -23,16 +23,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
-from packhorse.base.step import Overlay
-from packhorse.base.userns import IdMap, MapMode, choose_map
+from packhorse.base.sandbox import Overlay
 from packhorse.errors import TreeError
-from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory_entries
-from packhorse.store.copies import CopyLayerCache
-from packhorse.store.harvest import LayerCounters
-from packhorse.store.overlay import OverlayLayerCache
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux.userns import IdMap, MapMode, choose_map
+from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
+from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
+from packhorse.tar.writer import TarEntry, digest, directory_entries, stream
 
 LAYERS = ("/layers/bp/one", "/layers/bp/two", "/layers/other/one")
 
@@ -137,9 +135,7 @@ def plain(root: Path, path: str) -> Digest | None:
     parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in (top, parent)]
     with RootedTree.open_local(root) as view:
         try:
-            return tar.digest(tar.stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[
-                0
-            ]
+            return digest(stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[0]
         except TreeError:
             return None
 
@@ -149,7 +145,7 @@ def captured(overlay: Cache, view: RootedTree, path: str) -> tuple[Digest | None
         layer, untouched = overlay.capture(view, path)
     except TreeError:
         return None, False
-    assert layer.diff_id == tar.digest(layer.tar())[0]
+    assert layer.diff_id == digest(layer.tar())[0]
     return layer.diff_id, untouched
 
 

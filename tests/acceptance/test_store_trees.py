@@ -18,14 +18,13 @@ from typing import Any
 import pytest
 
 from fakes.small_image import fresh_image
-from packhorse.base import userns
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import IdMap, MapMode, choose_map
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.copy import push_image
-from packhorse.image.model import Config
-from packhorse.image.view import Image
-from packhorse.store import errand
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux import userns
+from packhorse.linux.userns import IdMap, MapMode, choose_map
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.types import Config
+from packhorse.store import userns_jobs
 from packhorse.store.store import Store
 
 SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
@@ -272,7 +271,7 @@ def test_a_process_killed_while_it_unpacks_leaves_nothing_that_is_believed(
 import sys
 sys.path[:0] = {[str(SOURCE), *sys.path]!r}
 from pathlib import Path
-from packhorse.base.userns import Mode, choose
+from packhorse.linux.userns import Mode, choose
 from packhorse.store.store import Store
 store = Store.open(Path({str(store.path)!r}))
 store.root(store.place("image").read(), choose(1000, 1000, mode=Mode({idmap.mode.value!r})))
@@ -351,7 +350,7 @@ def test_a_killed_command_has_the_layers_that_it_had_unpacked(store: Store, idma
     home = store.path / "trees" / idmap.key
     script = (
         "import sys; sys.path[:0] = sys.argv[1:2]\n"
-        "from pathlib import Path; from packhorse.base.userns import MapMode, choose_map\\n"
+        "from pathlib import Path; from packhorse.linux.userns import MapMode, choose_map\\n"
         "from packhorse.store.store import Store\n"
         "store = Store.open(Path(sys.argv[2]))\n"
         "image = store.place('image').read()\n"
@@ -385,7 +384,7 @@ def test_what_the_system_refuses_a_child_is_told_as_its_parent_would(store: Stor
             userns.make_namespace(idmap) as namespace,
             pytest.raises(StoreError, match="cannot be used") as told,
         ):
-            errand.run(
+            userns_jobs.run(
                 ["remove", str(directory), "x" * 300],
                 where=store.path / "trees",
                 namespace=namespace,

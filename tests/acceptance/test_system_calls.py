@@ -22,7 +22,7 @@ import pytest
 from attacker import build
 from fakes.engine import Engine
 from fakes.place import Place, place
-from packhorse.base.step import Bind
+from packhorse.base.sandbox import Bind
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the engine needs root")
 

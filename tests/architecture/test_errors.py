@@ -10,7 +10,7 @@ from pathlib import Path
 from packhorse import errors
 
 SOURCE = Path(errors.__file__).parent
-FOLDERS = ("buildpack", "cli", "image", "lifecycle", "plan", "platform", "source")
+FOLDERS = ("build", "builder", "cli", "fleet", "host", "lifecycle", "oci", "report", "source", "spec")
 """Where a user's words, files and images are read. Elsewhere some are about what never happens."""
 
 SIGNALS = {"Interrupted", "Terminated", "Quit", "HungUp", "TimedOut"}

@@ -14,7 +14,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "packhorse"
 
-EDGES = ("base/http/", "cli/", "image/keychain.py", "image/registries.py", "sdk/")
+EDGES = ("http/", "cli/", "oci/auth.py", "oci/registry/mirrors.py", "sdk/")
 """Where the environment of this process may be read."""
 
 OUTSIDE = {
@@ -120,8 +120,8 @@ def test_phases_reach_files_and_processes_through_their_ports_only() -> None:
     assert {name: uses for name, uses in found.items() if uses} == {}
 
 
-@pytest.mark.parametrize("folder", ["buildpack", "plan"])
-def test_the_contract_and_the_plan_do_no_input_and_output(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["spec"])
+def test_the_specification_does_no_input_and_output(folder: str) -> None:
     assert {name: uses for name, tree in modules(folder) if (uses := outside(tree))} == {}
 
 

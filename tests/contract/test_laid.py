@@ -11,8 +11,9 @@ import pytest
 from fakes.place import Place, place
 from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import TreeError
-from packhorse.layers import slices, tar, tree
-from packhorse.store.laid import OverlayView
+from packhorse.fs.views import OverlayView
+from packhorse.tar.slices import divide
+from packhorse.tar.writer import selected_entries, stream
 
 SCRIPTS = {
     "nothing": "true",
@@ -72,11 +73,8 @@ def told(view: TreeView, path: str) -> Iterator[object]:
 
 
 def packed(view: TreeView, globs: list[list[str]]) -> list[bytes]:
-    divided = slices.divide(view, "/seen", globs)
-    return [
-        b"".join(tar.stream(tree.selected_entries(view, "/seen", one.entries, uid=1, gid=2)))
-        for one in divided
-    ]
+    divided = divide(view, "/seen", globs)
+    return [b"".join(stream(selected_entries(view, "/seen", one.entries, uid=1, gid=2))) for one in divided]
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)

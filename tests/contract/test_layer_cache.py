@@ -16,12 +16,12 @@ import pytest
 from fakes.cache import FakeCache
 from fakes.place import place
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
 from packhorse.base.tree import NodeKind, TreeEdit, read
 from packhorse.errors import TreeError
-from packhorse.layers.tree import directory_entries
+from packhorse.fs.rooted import RootedTree
 from packhorse.lifecycle.ports import LayerCache
 from packhorse.store.store import Store
+from packhorse.tar.writer import directory_entries
 
 ONE, TWO = "/layers/a_b/one", "/layers/a_b/two"
 

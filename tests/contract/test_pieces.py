@@ -17,20 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.effort import examples
-from packhorse.base import userns
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
-from packhorse.base.step import Overlay
+from packhorse.base.sandbox import Overlay
 from packhorse.base.tree import Node, TreeView
+from packhorse.build.layers import HostAppLayerCache
 from packhorse.errors import StoreError
-from packhorse.image.view import Layer
-from packhorse.layers import slices, tar, tree
-from packhorse.layers.pieces import FormerSlice, Piece, Pieces
-from packhorse.platform.application import HostAppLayerCache
-from packhorse.source.survey import SourceScan, scan_source
-from packhorse.store import merge
-from packhorse.store.laid import OverlayView
+from packhorse.fs import overlay
+from packhorse.fs.rooted import RootedTree
+from packhorse.fs.views import OverlayView
+from packhorse.linux import userns
+from packhorse.oci.place import Layer
+from packhorse.source.files import SourceScan, scan_source
 from packhorse.store.store import Store
+from packhorse.tar.slices import FormerSlice, Piece, Pieces, divide
+from packhorse.tar.writer import selected_entries, stream
 
 TERMS = "how it is packed"
 DIRECTORIES = ("a", "a/b", "a/b/c", "a-b", "d", "d/e", "é", "é/\udcff")
@@ -46,9 +46,9 @@ def settled(path: Path) -> SourceScan:
 
 
 def packed(view: TreeView, pieces: Pieces | None = None) -> Layer:
-    (whole,) = slices.divide(view, "/app", [], pieces)
-    entries = partial(tree.selected_entries, view, "/app", whole.entries, uid=1000, gid=1000)
-    return Layer(lambda: tar.stream(entries(), whole.position))
+    (whole,) = divide(view, "/app", [], pieces)
+    entries = partial(selected_entries, view, "/app", whole.entries, uid=1000, gid=1000)
+    return Layer(lambda: stream(entries(), whole.position))
 
 
 class Workshop:
@@ -147,7 +147,7 @@ def whiteout(path: Path) -> None:
 def replace(path: Path) -> None:
     """Removes a directory and makes a new one, as an overlay's upper says it."""
     path.mkdir(parents=True)
-    os.setxattr(path, merge.OPAQUE, b"y")
+    os.setxattr(path, overlay.OPAQUE, b"y")
     write(path / "2", "new")
 
 
@@ -249,7 +249,7 @@ def test_what_globs_divide_is_looked_at(workshop: Workshop) -> None:
     pieces = Pieces(dict.fromkeys(["", *DIRECTORIES], "x"), lambda path: True, former)
     assert pieces.find_unchanged("a")
     with view:
-        divided = slices.divide(view, "/app", [["a"]], pieces)
+        divided = divide(view, "/app", [["a"]], pieces)
         paths = {path for one in divided for path, _ in one.entries}
     assert set(FIRST) < set(paths) and not read
 

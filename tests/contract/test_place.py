@@ -1,4 +1,4 @@
-"""What every Place promises (`image.place`), run on every adapter.
+"""What every Place promises (`oci.place`), run on every adapter.
 
 To add one, put it into PLACES: a function from an empty directory, and a stack of what has to end, to a
 function from a name to a Place. All names given to one of them are in the same storage.
@@ -18,24 +18,19 @@ from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.engine import Engine
-from packhorse.base.engine_address import Address
-from packhorse.base.http.client import Client
-from packhorse.base.http.pool import PooledTransport
-from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.copy import copy, push_image
-from packhorse.image.daemon import Daemon
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.layout import Layout
-from packhorse.image.model import MediaType
-from packhorse.image.oci_archive import OciArchive
-from packhorse.image.place import Place
-from packhorse.image.reference import Reference
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.view import Image
+from packhorse.http.client import Client
+from packhorse.http.transport import PooledTransport, Settings
+from packhorse.oci.archive import DockerArchive, OciArchive
+from packhorse.oci.engine import Daemon
+from packhorse.oci.engine_client import Address, Engine
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import Image, Place, copy, push_image
+from packhorse.oci.reference import Reference
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.place import RegistryPlace
+from packhorse.oci.types import MediaType
 from packhorse.store.store import Store
 
 Storage = Callable[[str], Place]

@@ -15,7 +15,7 @@ import pytest
 from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
 from lanes import torture
-from packhorse.base.step import Sandbox, SandboxSpec
+from packhorse.base.sandbox import Sandbox, SandboxSpec
 from packhorse.errors import CommandNotFound
 
 

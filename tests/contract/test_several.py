@@ -1,4 +1,4 @@
-"""What is promised of names that stand for several images (`image.several`), on every place that has them."""
+"""What is promised of names that stand for several images (`oci.place`), on every place that has them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,17 @@ from fakes.docker_registry import serve
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.http.client import Client
-from packhorse.base.http.pool import PooledTransport
-from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.attached import Referrer, ReferrerSource, copy_attachments, list_attachments
-from packhorse.image.layout import Directory, Layout, read_image
-from packhorse.image.layout_several import LayoutName
-from packhorse.image.model import Descriptor, Document, Index, Manifest, MediaType
-from packhorse.image.reference import Reference
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.several import RegistryName
-from packhorse.image.several import copy_all
-from packhorse.image.view import Chunks, Image
+from packhorse.http.client import Client
+from packhorse.http.transport import PooledTransport, Settings
+from packhorse.oci.attached import Referrer, ReferrerSource, copy_attachments, list_attachments
+from packhorse.oci.layout import Directory, Layout, LayoutName, read_image
+from packhorse.oci.place import Chunks, Image, copy_all
+from packhorse.oci.reference import Reference
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.place import RegistryName, RegistryPlace
+from packhorse.oci.types import Descriptor, Document, Index, Manifest, MediaType
 
 Storage = Callable[[str], RegistryName | LayoutName]
 AMD, ARM = Target("linux", "amd64"), Target("linux", "arm64", "v8")

@@ -12,11 +12,11 @@ import pytest
 
 from fakes.place import Place, place
 from fakes.plain_tree import PlainTree
-from packhorse.base.mounted import BindView
-from packhorse.base.rooted import RootedTree
-from packhorse.base.step import Bind, Overlay
+from packhorse.base.sandbox import Bind, Overlay
 from packhorse.base.tree import Node, NodeKind, TreeEdit, TreeView
 from packhorse.errors import TreeError
+from packhorse.fs.rooted import RootedTree
+from packhorse.fs.views import BindView
 
 
 @dataclass(frozen=True)

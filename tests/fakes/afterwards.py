@@ -9,7 +9,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from packhorse.store import remainder
+from packhorse.store.trash import wait_for_removal
 
 
 def removers(store: Path) -> list[int]:
@@ -37,7 +37,7 @@ def remover(store: Path, *, beside: Collection[int] = ()) -> int:
 
 def wait(store: Path) -> None:
     """Returns when all is removed that commands which have ended had put aside."""
-    remainder.wait_for_removal(store)
+    wait_for_removal(store)
 
 
 def settled(store: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.image.view import Image
+from packhorse.oci.place import Image
 
 LIFECYCLE, BUILD = "io.buildpacks.lifecycle.metadata", "io.buildpacks.build.metadata"
 BASE = (tar_of({"etc/os-release": b"ID=debian\n"}), tar_of({"etc/motd": b"hello\n"}))

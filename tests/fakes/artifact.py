@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from packhorse.base.digest import Digest
-from packhorse.image.attached import ReferrerSink
-from packhorse.image.model import Descriptor, Manifest, MediaType
+from packhorse.oci.attached import ReferrerSink
+from packhorse.oci.types import Descriptor, Manifest, MediaType
 
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)

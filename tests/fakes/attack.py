@@ -17,9 +17,9 @@ from pathlib import Path
 from fakes import foreign_builder, tiny_root
 from fakes.installation import Home
 from fakes.shell_buildpack import shell_buildpack
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
-from packhorse.platform import bundle
+from packhorse.base.installation import launcher
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import push_image
 
 BUILDER, RUN = "packhorse.local/attack/builder", "packhorse.local/attack/run"
 PROGRAMS = ("find", "mkfifo", "sed", "truncate", "wc")
@@ -184,7 +184,7 @@ def images(layout: Path, scratch: Path, attacker: Path) -> Path:
     (tree / "bin" / "setuid-id").chmod(0o6755)
     layer = foreign_builder.base(tree)
     arch = "amd64" if os.uname().machine == "x86_64" else "arm64"
-    builder = foreign_builder.builder_image(layer, run=RUN, launcher=bundle.launcher(arch))
+    builder = foreign_builder.builder_image(layer, run=RUN, launcher=launcher(arch))
     push_image(builder, Layout(layout, "builder"))
     push_image(foreign_builder.run_image(layer), Layout(layout, "run"))
     return layout

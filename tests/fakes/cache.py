@@ -9,9 +9,8 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.base.tree import TreeView
-from packhorse.image.view import Layer
-from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory_entries
+from packhorse.oci.place import Layer
+from packhorse.tar.writer import TarEntry, directory_entries, stream
 
 
 @dataclass
@@ -41,7 +40,7 @@ class FakeCache:
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
         top, parent = (path.rsplit("/", count)[0] for count in (2, 1))
         parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in (top, parent)]
-        data = b"".join(tar.stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))
+        data = b"".join(stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))
         diff_id = Digest.of(data)
         if (path, diff_id) not in self.kept:
             copy = self.shelf / str(len(self.kept))

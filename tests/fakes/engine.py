@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from packhorse.base import proc
+from packhorse.linux.processes import read_proc
 
 _PATIENCE = 300.0
 
@@ -119,4 +119,4 @@ def _running(engine: Engine, arguments: Sequence[str], directory: Path) -> Itera
     finally:
         process.terminate()
         process.wait(_PATIENCE)
-        assert str(directory) not in proc.read_proc("mountinfo")
+        assert str(directory) not in read_proc("mountinfo")

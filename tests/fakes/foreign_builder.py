@@ -15,7 +15,7 @@ from pathlib import Path
 from fakes.shell_buildpack import SERVER
 from fakes.small_image import stored_image
 from packhorse.base.target import Target
-from packhorse.image.view import Image
+from packhorse.oci.place import Image
 
 UID, GID = 1001, 1002
 LAUNCHER_VERSION = "0.20.11"

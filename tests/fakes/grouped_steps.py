@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from packhorse.base.step import Limits, SandboxSpec
+from packhorse.base.sandbox import Limits, SandboxSpec
 from packhorse.sandbox import cgroup
 from packhorse.sandbox.limits import LimitEnforcer
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base.digest import Digest
-from packhorse.buildpack.descriptor import Descriptor, Ref
-from packhorse.image.model import Config
-from packhorse.image.view import Image, Layer
-from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config
+from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.tar.writer import TarEntry, stream
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
 CASES = GOLDEN / "cases"
@@ -136,7 +135,7 @@ def run_layer(number: int) -> Layer:
     """Layer `number` of every run image."""
     content = f"layer {number}\n".encode()
     entry = TarEntry.file(f"/run-layer-{number}", len(content), partial(io.BytesIO, content), mode=0o644)
-    data = b"".join(tar.stream([entry]))
+    data = b"".join(stream([entry]))
     return Layer(lambda: iter([data]), Digest.of(data), len(data))
 
 

@@ -11,12 +11,21 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import PackhorseError
-from packhorse.image.compress import verify
-from packhorse.image.edit import edit_config
-from packhorse.image.layout import Directory, blob_name, read_blob, read_entry, read_index
-from packhorse.image.model import CONFIGS, INDEXES, OCI_LAYERS, Config, Descriptor, Index, Manifest, MediaType
-from packhorse.image.view import Image, Layer
-from packhorse.image.wire import JsonNode
+from packhorse.oci.compress import verify
+from packhorse.oci.layout import Directory, blob_name, read_blob, read_entry, read_index
+from packhorse.oci.mutate import edit_config
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import (
+    CONFIGS,
+    INDEXES,
+    OCI_LAYERS,
+    Config,
+    Descriptor,
+    Index,
+    JsonNode,
+    Manifest,
+    MediaType,
+)
 
 _TAR_BLOCK = 512
 

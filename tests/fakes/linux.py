@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from packhorse.base import proc
+from packhorse.linux.processes import read_proc
 
 
 def processes() -> dict[int, int]:
@@ -14,7 +14,7 @@ def processes() -> dict[int, int]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit():
             try:
-                fields = proc.read_proc("stat", directory.name).rpartition(")")[2].split()
+                fields = read_proc("stat", directory.name).rpartition(")")[2].split()
             except OSError:
                 continue
             if fields[0] != "Z":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.installation import REPOSITORY
-from packhorse.platform.package import stage
+from packhorse.builder.package import stage_directory
 from packhorse.sdk.testing import Outcome, Workbench
 
 NOWHERE = {
@@ -26,7 +26,7 @@ NOWHERE = {
 def staged(directory: Path) -> Path:
     """The Node.js buildpack as packhorse carries it, in the new directory `nodejs`."""
     target = directory / "nodejs"
-    stage(REPOSITORY / "buildpacks/nodejs", target)
+    stage_directory(REPOSITORY / "buildpacks/nodejs", target)
     return target
 
 

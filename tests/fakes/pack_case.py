@@ -18,10 +18,10 @@ from typing import Any
 from fakes.image_case import GID, UID, ImageCase
 from fakes.small_image import Tape
 from packhorse.base.digest import Digest
-from packhorse.image.edit import edit_config
-from packhorse.image.model import Config
-from packhorse.image.view import Image, Layer
-from packhorse.platform import compose
+from packhorse.builder.image import directory_layer
+from packhorse.oci.mutate import edit_config
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config
 
 CASES = Path(__file__).parents[1] / "golden" / "pack" / "cases"
 RUN_IMAGES = "packhorse.local/acme/run-"
@@ -90,7 +90,7 @@ class PackCase(ImageCase):
         if (self.path / "system.toml").exists():
             shutil.copy(self.path / "system.toml", scratch)
         config = Config.parse((self.path / "builder.json").read_bytes())
-        tars = [root_layer(root), b"".join(compose.directory_layer(scratch, "/cnb").tar())]
+        tars = [root_layer(root), b"".join(directory_layer(scratch, "/cnb").tar())]
         layers = tuple(Layer(Tape(data), Digest.of(data), len(data)) for data in tars)
         return Image(edit_config(config, diff_ids=[Digest.of(data) for data in tars], history=()), layers)
 

@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 
 from fakes import tiny_root
-from packhorse.base import userns
-from packhorse.base.step import Bind, Mount, Network, Overlay, Result, Root, SandboxSpec
-from packhorse.base.userns import Namespace
-from packhorse.platform.wiring import make_runner
+from packhorse.base.sandbox import Bind, Mount, Network, Overlay, Result, Root, SandboxSpec
+from packhorse.host.wiring import make_runner
+from packhorse.linux import userns
+from packhorse.linux.userns import Namespace
 from packhorse.sandbox.runner import SandboxRunner
 
 ENV = {"PATH": "/bin", "HOME": "/home/cnb"}

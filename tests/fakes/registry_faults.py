@@ -1,6 +1,6 @@
 """The failures of registries: each case, what packhorse does, and what is lost.
 
-`tests/unit/image/registry/test_faults.py` makes each happen. docs/registries.md has them as tables.
+`tests/unit/oci/registry/test_faults.py` makes each happen. docs/registries.md has them as tables.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from packhorse.base.rooted import RootedTree
-from packhorse.base.step import Command, Output, Result, Sandbox, SandboxSpec
+from packhorse.base.sandbox import Command, Output, Result, Sandbox, SandboxSpec
 from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.errors import CommandNotFound, PackhorseError, SandboxError
+from packhorse.fs.rooted import RootedTree
 from packhorse.lifecycle.ports import SandboxPurpose
 
 

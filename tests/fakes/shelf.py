@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.place import Receipt
-from packhorse.image.view import Image, Layer, layer_ids
+from packhorse.oci.place import Image, Layer, Receipt, layer_ids
 
 
 @dataclass

@@ -12,10 +12,10 @@ from typing import Any
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.image.compress import stored_layer
-from packhorse.image.edit import add_layers, edit_config, empty_config
-from packhorse.image.model import Config, Descriptor, History, Manifest, MediaType
-from packhorse.image.view import Image, Layer
+from packhorse.oci.compress import stored_layer
+from packhorse.oci.mutate import add_layers, edit_config, empty_config
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config, Descriptor, History, Manifest, MediaType
 
 EPOCH = "1980-01-01T00:00:01Z"
 
@@ -44,7 +44,7 @@ def tar_of(files: Mapping[str, bytes], *, mode: int = 0o755) -> bytes:
 
 
 def config_of(*tars: bytes, target: Target | None = None, **fields: Any) -> Config:
-    """A config for layers with these bytes; `fields` as for `image.edit.edit_config`."""
+    """A config for layers with these bytes; `fields` as for `oci.mutate.edit_config`."""
     layers = [(Digest.of(tar), History(created_by=f"layer {number}")) for number, tar in enumerate(tars)]
     base = add_layers(empty_config(target or Target()), layers, created=EPOCH, keep_history=True)
     return edit_config(base, **fields)

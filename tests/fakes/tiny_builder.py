@@ -15,15 +15,14 @@ from typing import Any
 from fakes import foreign_builder, tiny_root
 from fakes.observer import Quiet
 from packhorse.base.digest import Digest
-from packhorse.base.step import Network
+from packhorse.base.sandbox import Network
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.outcome import BuildOutcome
 from packhorse.build.plan import BuildPlan, Fetch, resolve
-from packhorse.build.request import BuildRequest
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Reference
-from packhorse.platform.wiring import Wiring
+from packhorse.build.request import BuildOutcome, BuildRequest
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import push_image
+from packhorse.oci.reference import Reference
 from packhorse.store.store import Store
 
 APP, BUILDER, RUN = (f"packhorse.local/acme/{name}" for name in ("app", "builder", "run"))

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from packhorse.base import userns
-from packhorse.base.userns import MapMode, Namespace
+from packhorse.linux import userns
+from packhorse.linux.userns import MapMode, Namespace
 
 PROGRAMS = (
     *("sh", "bash", "cat", "chmod", "cp", "echo", "env", "grep", "head", "id", "kill", "ln", "ls", "mkdir"),

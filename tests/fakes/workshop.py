@@ -20,13 +20,9 @@ from fakes.cache import FakeCache
 from fakes.runner import Call, FakeRunner, Program
 from fakes.shelf import Shelf
 from fakes.small_image import fresh_image, tar_of
-from packhorse.base.rooted import RootedTree
 from packhorse.base.target import Distro, Target
-from packhorse.buildpack.descriptor import Order, Ref
-from packhorse.image.copy import push_image
-from packhorse.image.view import Image
+from packhorse.fs.rooted import RootedTree
 from packhorse.lifecycle.analyze import analyze
-from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.build import build
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.detect import detect
@@ -36,6 +32,9 @@ from packhorse.lifecycle.labels import LIFECYCLE
 from packhorse.lifecycle.ports import SandboxPurpose
 from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Exported, Restored
+from packhorse.oci.place import Image, push_image
+from packhorse.spec.api import PlatformApi
+from packhorse.spec.buildpack_toml import Order, Ref
 
 APP = "registry.test/app"
 """The name of the app's image on the shelf."""

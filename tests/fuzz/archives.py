@@ -14,17 +14,15 @@ import zstandard
 
 from fuzz.target import Target, directory, documents, joined, refusing
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
 from packhorse.base.target import Target as Machine
 from packhorse.errors import FormatError, HostError, NotFoundError
-from packhorse.image.compress import decompress
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.layout import read_image
-from packhorse.image.ustar import TarIndex, TarWriter
-from packhorse.image.view import Image
-from packhorse.layers import tar, tree
-from packhorse.layers.directories import UnpackLimits
-from packhorse.layers.unpack import unpack
+from packhorse.fs.rooted import RootedTree
+from packhorse.oci.archive import DockerArchive, TarIndex, TarWriter
+from packhorse.oci.compress import decompress
+from packhorse.oci.layout import read_image
+from packhorse.oci.place import Image
+from packhorse.tar.unpack import UnpackLimits, unpack
+from packhorse.tar.writer import directory_entries, stream
 
 LIMITS = UnpackLimits(entries=200, bytes=1 << 20, name=255, depth=20)
 _BLOCK = 512
@@ -66,7 +64,7 @@ def _state(place: Path) -> list[tuple[str, int, int, int]]:
 
 def _packed(root: Path) -> bytes:
     with RootedTree.open_local(root) as view:
-        return b"".join(tar.stream(tree.directory_entries(view, "/", uid=0, gid=0)))
+        return b"".join(stream(directory_entries(view, "/", uid=0, gid=0)))
 
 
 def _layer(data: bytes) -> None:

@@ -27,15 +27,13 @@ from hypothesis import strategies as st
 
 from fakes import foreign_builder, tiny_root
 from fakes.shell_buildpack import SERVER, shell_buildpack
+from packhorse.base import installation
 from packhorse.cli import main as cli
-from packhorse.image.copy import copy, push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import edit_config
-from packhorse.image.layout import Layout
-from packhorse.image.oci_archive import OciArchive
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
-from packhorse.platform import bundle
+from packhorse.oci.archive import DockerArchive, OciArchive
+from packhorse.oci.layout import Layout
+from packhorse.oci.mutate import edit_config
+from packhorse.oci.place import Image, copy, push_image
+from packhorse.oci.reference import Reference
 from packhorse.store.store import Store
 
 BUILDER, RUN = "localhost:1/builder:1", "localhost:1/run:1"
@@ -91,7 +89,7 @@ def prepare(place: Path) -> None:
     work = place / "work"
     work.mkdir(parents=True)
     layer = foreign_builder.base(tiny_root.make(place / "tiny"))
-    launcher = bundle.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
+    launcher = installation.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
     builder = foreign_builder.builder_image(layer, run=RUN, launcher=launcher)
     run = foreign_builder.run_image(layer)
     images = {BUILDER: builder, RUN: run, "img": run, "img:2": run}

@@ -6,23 +6,21 @@ import json
 
 from fakes.image_problems import problems_of_image
 from fuzz.target import Target, documents, joined, refusing
-from packhorse.base.http.client import Client
-from packhorse.base.http.message import Request, Response
 from packhorse.base.target import Target as Machine
-from packhorse.buildpack.layer import LayerToml
+from packhorse.builder.image import LAYERS, METADATA, ORDER, Builder
 from packhorse.errors import FormatError, NetworkError, NotFoundError
-from packhorse.image.edit import add_layers, edit_config, engine_view
-from packhorse.image.model import Config, Index, Manifest
-from packhorse.image.reference import Reference
-from packhorse.image.registry.auth import Challenge
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, constant_lookup
-from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.view import Image
+from packhorse.http.client import Client, Request, Response
 from packhorse.lifecycle.labels import BUILD, LIFECYCLE, LayersMetadata
-from packhorse.platform import builder as builders
-from packhorse.platform.builder import Builder
-from packhorse.platform.inspect import inspect
+from packhorse.oci.auth import Credentials, constant_lookup
+from packhorse.oci.mutate import add_layers, edit_config, engine_view
+from packhorse.oci.place import Image
+from packhorse.oci.reference import Reference
+from packhorse.oci.registry.auth import Challenge
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.place import RegistryPlace
+from packhorse.oci.types import Config, Index, Manifest
+from packhorse.report.inspect import inspect
+from packhorse.spec.buildpack_files import LayerToml
 
 _WHEN = "1980-01-01T00:00:01Z"
 _DIGEST = b"sha256:" + b"0f" * 32
@@ -78,7 +76,7 @@ def _labelled(labels: dict[str, str], *env: str) -> Image:
 
 def _builder_label(data: bytes) -> None:
     texts = [part.decode("utf-8", "surrogateescape") for part in documents(data)]
-    labels = dict(zip((builders.METADATA, builders.ORDER, builders.LAYERS), texts, strict=False))
+    labels = dict(zip((METADATA, ORDER, LAYERS), texts, strict=False))
     group = texts[3] if len(texts) > 3 else "1000"
     with refusing(FormatError):
         image = _labelled(labels, "CNB_USER_ID=1000", f"CNB_GROUP_ID={group}")

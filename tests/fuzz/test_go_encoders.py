@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from packhorse.base import gojson, gotoml
+from packhorse.base.go_format import json_bytes, toml_bytes
 
 pytestmark = pytest.mark.system
 
@@ -37,10 +37,10 @@ TOML = some.recursive(
 @settings(deadline=None)
 @given(JSON)
 def test_any_json_reader_gets_the_same_value_back(value: object) -> None:
-    assert json.loads(gojson.dumps(value)) == value
+    assert json.loads(json_bytes(value)) == value
 
 
 @settings(deadline=None)
 @given(some.dictionaries(some.text(), TOML, max_size=5))
 def test_any_toml_reader_gets_the_same_value_back(table: dict[str, object]) -> None:
-    assert tomllib.loads(gotoml.dumps(table).decode()) == table
+    assert tomllib.loads(toml_bytes(table).decode()) == table

@@ -13,14 +13,11 @@ from hypothesis import strategies as st
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.compress import decompress, gzip
-from packhorse.image.copy import push_image
-from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, edit_config
-from packhorse.image.model import Config, Index, Manifest, MediaType
-from packhorse.image.oci_archive import OciArchive
-from packhorse.image.ustar import TarIndex
-from packhorse.image.view import Image
+from packhorse.oci.archive import DockerArchive, OciArchive, TarIndex
+from packhorse.oci.compress import decompress, gzip
+from packhorse.oci.mutate import add_layers, edit_config
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.types import Config, Index, Manifest, MediaType
 
 pytestmark = pytest.mark.system
 

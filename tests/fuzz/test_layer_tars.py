@@ -18,9 +18,8 @@ from hypothesis import strategies as some
 from fakes.plain_tree import PlainTree
 from packhorse.base.tree import NodeKind
 from packhorse.errors import FormatError
-from packhorse.layers import tar, tree
-from packhorse.layers.tree import TarEntry
-from packhorse.layers.unpack import unpack
+from packhorse.tar.unpack import unpack
+from packhorse.tar.writer import TarEntry, directory_entries, stream
 
 pytestmark = pytest.mark.system
 
@@ -51,7 +50,7 @@ def entries(draw: some.DrawFn) -> TarEntry:
 @settings(deadline=None)
 @given(some.lists(entries(), max_size=8))
 def test_the_standard_library_reads_what_we_write(written: list[TarEntry]) -> None:
-    data = b"".join(tar.stream(written))
+    data = b"".join(stream(written))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         read = archive.getmembers()
         files = [archive.extractfile(item) if item.isreg() else None for item in read]
@@ -105,9 +104,7 @@ def test_unpacking_what_was_written_gives_the_same_tree(shape: dict[str, Shape])
         source.mkdir()
         target.mkdir()
         _build(source / "top", shape)
-        unpack(
-            tar.stream(tree.directory_entries(PlainTree(source), "/top", uid=0, gid=0)), target, owner=False
-        )
+        unpack(stream(directory_entries(PlainTree(source), "/top", uid=0, gid=0)), target, owner=False)
         assert _seen(target) == _seen(source)
 
 

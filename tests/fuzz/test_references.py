@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from packhorse.errors import InputError
-from packhorse.image.reference import Location, Reference
+from packhorse.oci.reference import Location, Reference
 
 PIECES = st.sampled_from(
     [

@@ -5,20 +5,25 @@ from __future__ import annotations
 import tomllib
 
 from fuzz.target import Target, directory, joined, refusing
-from packhorse.base import gojson, gotoml
+from packhorse.base.go_format import json_bytes, sort_maps, toml_bytes
 from packhorse.base.toml import Table
-from packhorse.buildpack.api import SUPPORTED
-from packhorse.buildpack.descriptor import Descriptor, parse_order
-from packhorse.buildpack.launch import BuildToml, LaunchToml, StoreToml
-from packhorse.buildpack.layer import LayerToml
-from packhorse.buildpack.planfile import BuildpackPlan, PlanToml
 from packhorse.errors import BuildpackApiError, FormatError, HostError, InputError, RunError
-from packhorse.image.reference import Location, Reference
-from packhorse.layers import slices
+from packhorse.host.distribution import host_sources, host_suite
+from packhorse.host.machine import find_account
 from packhorse.lifecycle.labels import LayerRecord
-from packhorse.platform.accounts import find_account
-from packhorse.platform.distro.sources import host_sources, host_suite
+from packhorse.oci.reference import Location, Reference
 from packhorse.sandbox.network import make_resolv_conf
+from packhorse.spec.api import BUILDPACK_APIS
+from packhorse.spec.buildpack_files import (
+    BuildpackPlan,
+    BuildToml,
+    LaunchToml,
+    LayerToml,
+    PlanToml,
+    StoreToml,
+)
+from packhorse.spec.buildpack_toml import Descriptor, parse_order
+from packhorse.tar.slices import check_globs
 
 _SOURCE = "the-file.toml"
 
@@ -43,9 +48,9 @@ def _toml(data: bytes) -> None:
         for key in table.values:
             table.add_issue("something", key)
         with refusing(FormatError):
-            gojson.dumps(gojson.sort_maps(table.values))
+            json_bytes(sort_maps(table.values))
         with refusing(FormatError):
-            again = gotoml.dumps(gojson.sort_maps(table.values))  # type: ignore[arg-type]
+            again = toml_bytes(sort_maps(table.values))  # type: ignore[arg-type]
             Table.read(again, "written")
         table.finish()
 
@@ -64,10 +69,10 @@ def _buildpack(data: bytes) -> None:
 
 def _launch(data: bytes) -> None:
     with refusing(InputError):
-        launch = LaunchToml.parse(data, _SOURCE, api=SUPPORTED[-1], owner="a/b")
+        launch = LaunchToml.parse(data, _SOURCE, api=BUILDPACK_APIS[-1], owner="a/b")
         with refusing(FormatError):
             for globs in launch.slices:
-                slices.check_globs(globs or ())
+                check_globs(globs or ())
 
 
 def _plan(data: bytes) -> None:
@@ -86,7 +91,7 @@ def _layer(data: bytes) -> None:
     with refusing(InputError):
         layer = LayerToml.parse(data, _SOURCE)
         with refusing(FormatError):
-            gojson.dumps(LayerRecord("sha", layer.metadata).encode())
+            json_bytes(LayerRecord("sha", layer.metadata).encode())
             LayerToml.parse(layer.dump_metadata(), "written")
 
 

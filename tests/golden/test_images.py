@@ -18,17 +18,17 @@ from fakes import tiny_root
 from fakes.image_case import CASES, GID, UID, ImageCase
 from fakes.image_listing import listing, readable, same
 from fakes.observer import Quiet
-from packhorse.base import userns
-from packhorse.base.step import Bind, Network
-from packhorse.base.userns import Namespace
-from packhorse.image.edit import engine_view
-from packhorse.image.view import Image
-from packhorse.lifecycle.api import PlatformApi
+from packhorse.base.sandbox import Bind, Network
+from packhorse.build.mounts import open_source
+from packhorse.build.runner import BuildMounts, BuildRunner
+from packhorse.host import wiring
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
-from packhorse.platform import wiring
-from packhorse.platform.runner import BuildMounts, BuildRunner
-from packhorse.platform.shown_source import open_source
+from packhorse.linux import userns
+from packhorse.linux.userns import Namespace
+from packhorse.oci.mutate import engine_view
+from packhorse.oci.place import Image
+from packhorse.spec.api import PlatformApi
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system

@@ -15,14 +15,14 @@ from fakes import tiny_root
 from fakes.image_listing import listing, readable, same
 from fakes.observer import Quiet
 from fakes.pack_case import CASES, PackCase
-from packhorse.base.step import Network
+from packhorse.base.sandbox import Network
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
 from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Reference
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import push_image
+from packhorse.oci.reference import Reference
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system

@@ -14,10 +14,10 @@ import pytest
 from fakes.image_case import run_layer
 from fakes.image_listing import readable, same
 from packhorse.errors import FormatError, RebaseError
-from packhorse.image.edit import engine_view
-from packhorse.image.model import Config
-from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage, rebase
+from packhorse.oci.mutate import engine_view
+from packhorse.oci.place import Image
+from packhorse.oci.types import Config
 
 CASES = Path(__file__).parent / "rebase" / "cases"
 NAMES = sorted(path.name for path in CASES.iterdir())

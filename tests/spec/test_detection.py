@@ -6,9 +6,9 @@ import pytest
 
 from fakes.runner import Call, Program
 from fakes.workshop import TARGET, Workshop, optional
-from packhorse.buildpack.descriptor import Ref
 from packhorse.errors import BuildpackApiError, DetectErrored, DetectFailed, InputError
-from packhorse.lifecycle.api import PlatformApi
+from packhorse.spec.api import PlatformApi
+from packhorse.spec.buildpack_toml import Ref
 
 
 def answers(status: int, plan: str = "") -> Program:

@@ -14,16 +14,13 @@ from fakes.artifact import EMPTY, SBOM, artifact
 from fakes.registry import FakeRegistry, Fault
 from fakes.registry_faults import ALWAYS
 from packhorse.base.digest import Digest
-from packhorse.base.http.client import Client
-from packhorse.base.http.pool import PooledTransport
-from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError, NotFoundError
-from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Manifest, MediaType
-from packhorse.image.registry.client import Registry
-from packhorse.image.registry.listing import tags
-from packhorse.image.registry.referrers import list_referrers, put_referrer
-from packhorse.image.registry.removal import remove
-from packhorse.image.registry.upload import push_blob, put_manifest, start_upload
+from packhorse.http.client import Client
+from packhorse.http.transport import PooledTransport, Settings
+from packhorse.oci.registry.client import Registry
+from packhorse.oci.registry.listing import list_referrers, put_referrer, remove, tags
+from packhorse.oci.registry.push import push_blob, put_manifest, start_upload
+from packhorse.oci.types import INDEXES, MANIFESTS, Descriptor, Manifest, MediaType
 
 DATA = hashlib.shake_256(b"blob").digest(2_500_000)
 BLOB = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(DATA), len(DATA))

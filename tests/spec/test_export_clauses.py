@@ -14,9 +14,9 @@ from fakes.small_image import tar_of
 from fakes.workshop import APP, Workshop, files, metadata
 from packhorse.base.digest import Digest
 from packhorse.errors import ExportError, NotFoundError
-from packhorse.image.model import Config
-from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.stages import Exported
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config
 
 PROCESS = '[[processes]]\ntype = "{0}"\ncommand = ["x"]\n'
 

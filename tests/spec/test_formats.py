@@ -10,14 +10,13 @@ from fakes.runner import Call
 from fakes.workshop import Workshop
 from packhorse.base.digest import Digest
 from packhorse.base.target import Distro, Target
-from packhorse.buildpack.api import SUPPORTED, BuildpackApi
-from packhorse.buildpack.descriptor import Descriptor, parse_order
-from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import BuildpackApiError, InputError, NotFoundError, PlatformApiError
-from packhorse.image.place import Receipt
-from packhorse.lifecycle.api import PlatformApi
-from packhorse.lifecycle.files import report_toml
-from packhorse.plan.match import matches
+from packhorse.lifecycle.stages import report_toml
+from packhorse.oci.place import Receipt
+from packhorse.spec.api import BUILDPACK_APIS, BuildpackApi, PlatformApi
+from packhorse.spec.buildpack_files import LayerToml
+from packhorse.spec.buildpack_toml import Descriptor, parse_order
+from packhorse.spec.resolve import matches
 
 
 def descriptor(rest: str = "", *, identifier: str = "a") -> Descriptor:
@@ -33,7 +32,7 @@ def test_B_001_B_002_B_145_a_buildpack_api_has_a_major_and_a_minor_number(text: 
 
 @pytest.mark.parametrize("text", ["0.9", "0.13", "1", "1.10"])
 def test_B_003_B_145_below_1_0_only_the_very_version_is_supported(text: str) -> None:
-    assert [str(api) for api in SUPPORTED] == ["0.10", "0.11", "0.12"]
+    assert [str(api) for api in BUILDPACK_APIS] == ["0.10", "0.11", "0.12"]
     with pytest.raises(BuildpackApiError, match="needs Buildpack API"):
         BuildpackApi.parse(text, owner="a")
 

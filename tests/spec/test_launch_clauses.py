@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fakes import tiny_root
-from packhorse.platform import bundle
+from packhorse.base import installation
 
 pytestmark = pytest.mark.system
 
@@ -237,7 +237,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     launcher.write_bytes(
         Path(os.environ["LAUNCHER_UNDER_TEST"]).read_bytes()
         if "LAUNCHER_UNDER_TEST" in os.environ
-        else bundle.launcher(arch)
+        else installation.launcher(arch)
     )
     launcher.chmod(0o755)
     shutil.copy(probe, directory / "bin" / "probe")

@@ -20,14 +20,13 @@ from fakes.small_image import EPOCH, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import InputError, RebaseError, UnknownRunImage
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Location, LocationKind
-from packhorse.image.view import Image
+from packhorse.fleet.rebase import rebase as rebase_one
+from packhorse.fleet.rebase_plan import RebaseRequest
+from packhorse.fleet.run_images import RunImages
+from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.rebase import RunImage, rebase
-from packhorse.platform.rebase.one import rebase as rebase_one
-from packhorse.platform.rebase.outcome import RebaseRequest
-from packhorse.platform.run_images import RunImages
-from packhorse.platform.wiring import Wiring
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Location, LocationKind
 from packhorse.store.store import Store
 
 TARGET = {"io.buildpacks.base.distro.name": "acmelinux", "io.buildpacks.base.distro.version": "12"}

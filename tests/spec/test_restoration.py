@@ -9,10 +9,9 @@ import pytest
 
 from fakes.runner import Call
 from fakes.workshop import APP, Workshop
-from packhorse.buildpack.descriptor import Ref
-from packhorse.image.copy import push_image
-from packhorse.image.edit import edit_config
-from packhorse.image.view import Image
+from packhorse.oci.mutate import edit_config
+from packhorse.oci.place import Image, push_image
+from packhorse.spec.buildpack_toml import Ref
 
 SPDX = 'sbom-formats = ["application/spdx+json"]'
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from fakes import foreign_builder, tiny_root, users
 from fakes.installation import Home, install
 from fakes.shell_buildpack import shell_buildpack
-from packhorse.image.copy import push_image
-from packhorse.image.layout import Layout
-from packhorse.platform import bundle
+from packhorse.base import installation
+from packhorse.oci.layout import Layout
+from packhorse.oci.place import push_image
 
 RUN, BUILDER = "packhorse.local/torture/run:1", "packhorse.local/torture/builder:1"
 VERSIONS = range(4)
@@ -209,7 +209,7 @@ def prepare(
     folder = directory / f"sources-{user or 'root'}"
     folder.mkdir()
     layer = foreign_builder.base(tiny_root.make(folder / "tiny"))
-    launcher = bundle.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
+    launcher = installation.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
     push_image(foreign_builder.run_image(layer), Layout(folder / "builder", RUN))
     push_image(
         foreign_builder.builder_image(layer, run=RUN, launcher=launcher),

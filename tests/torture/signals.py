@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fakes.shell_buildpack import shell_buildpack
-from packhorse.base import proc
+from packhorse.linux.processes import read_proc
 from torture.ground import BUILDER, VERSIONS, Ground, Words, prepare
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
@@ -184,9 +184,9 @@ class Interrupter:
         home, found = str(self.ground.home.path), []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                _, _, rest = proc.read_proc("stat", directory.name).rpartition(")")
-                mounts = proc.read_proc("mountinfo", directory.name)
-                words = proc.read_proc("cmdline", directory.name).replace("\0", " ")
+                _, _, rest = read_proc("stat", directory.name).rpartition(")")
+                mounts = read_proc("mountinfo", directory.name)
+                words = read_proc("cmdline", directory.name).replace("\0", " ")
             except OSError:
                 continue
             state, parent, _, of = rest.split()[:4]

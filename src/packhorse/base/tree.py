@@ -2,7 +2,7 @@
 
 Between ② and ④ everything on disk is hostile: a link planted in a layer would be followed outside the
 sandbox. So no phase opens such a path by name; it is handed a `TreeView` or a `TreeEdit`. The one adapter is
-`base.rooted`. Paths are absolute inside the tree (`/layers/a_b/c.toml`), `/`-separated text decoded with
+`fs.rooted`. Paths are absolute inside the tree (`/layers/a_b/c.toml`), `/`-separated text decoded with
 surrogateescape; links are resolved inside the tree and never lead out of it.
 """
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from packhorse.base.step import Bind
+from packhorse.base.sandbox import Bind
 from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan, ImagesPlan
-from packhorse.buildpack.descriptor import Order, Ref
+from packhorse.build.runner import TEMPORARY
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.platform import limits
-from packhorse.platform.runner import TEMPORARY
+from packhorse.host.limits import NAMES
+from packhorse.spec.buildpack_toml import Order, Ref
 
 UNKNOWN_BUILDER = "the builder, its buildpacks and the run image: the default builder is not made yet"
 UNKNOWN_HOME = "the home directory of the builder's user: the builder's files are not unpacked for the plan"
@@ -130,7 +130,7 @@ def _ref(ref: Ref) -> dict[str, Any]:
 
 def _limits(plan: BuildPlan) -> Mapping[str, int | None]:
     """The limits by the names of --limit; None is no limit."""
-    return {name: getattr(plan.limits, name.replace("-", "_")) or None for name in limits.NAMES}
+    return {name: getattr(plan.limits, name.replace("-", "_")) or None for name in NAMES}
 
 
 def _text(value: object) -> str | None:

@@ -1,6 +1,8 @@
 """Executes a build plan: `create` in one sandbox scope, then writes the image where it was asked for.
 
 Nothing is chosen here. When a buildpack cannot live on an overlay, the plan is executed again with copies.
+
+Runs detection alone, for `packhorse detect`: which group of buildpacks would build, and why.
 """
 
 from __future__ import annotations
@@ -11,34 +13,33 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
-from packhorse.base.diskspace import find_shortage
-from packhorse.base.step import Bind, Network
+from packhorse.base.files import find_shortage
+from packhorse.base.sandbox import Bind, Network
+from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
 from packhorse.build.host import Host
-from packhorse.build.outcome import BuildOutcome
-from packhorse.build.plan import BuildPlan, ImagesPlan, with_images
-from packhorse.build.previous import open_cache_image
+from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache
+from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
+from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
+from packhorse.build.request import BuildOutcome
+from packhorse.build.runner import APP, TEMPORARY, BuildMounts, BuildRunner, with_repeat_command
+from packhorse.builder.default import ensure
+from packhorse.builder.image import Builder
 from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored
+from packhorse.host.folders import format_bytes, free
+from packhorse.host.machine import find_account
+from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_directory
+from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.create import create
+from packhorse.lifecycle.detect import try_detect
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import Observer
-from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, space, volumes
-from packhorse.platform.accounts import find_account
-from packhorse.platform.application import HostAppLayerCache
-from packhorse.platform.builder import Builder
-from packhorse.platform.cache_image import CacheImage
-from packhorse.platform.crossing import BuildLayers
-from packhorse.platform.runner import APP, TEMPORARY, BuildMounts, BuildRunner
-from packhorse.platform.shown_source import SourceMount, open_source
-from packhorse.platform.wiring import cgroups_directory, make_runner, mount_points_directory
-from packhorse.sandbox.parting import TeardownQueue
-from packhorse.sandbox.runner import SandboxRunner
-from packhorse.store.copies import CopyLayerCache
-from packhorse.store.harvest import LayerCounters
-from packhorse.store.overlay import OverlayLayerCache
+from packhorse.lifecycle.stages import Detection, Exported
+from packhorse.linux import userns
+from packhorse.sandbox.runner import SandboxRunner, TeardownQueue
+from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
+from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
 
 
@@ -97,7 +98,7 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     if plan.images is None:
         with observer.activity("making the default builder"):
             observer.say("making the default builder of this machine's packages (once, a minute or two)")
-            made = default_builder.ensure(host.store, environ=host.environ, progress=observer.progress)
+            made = ensure(host.store, environ=host.environ, progress=observer.progress)
         builder = Builder.read(made.name, host.store.place(made.name).read())
         plan = with_images(plan, builder, host, observer)
     assert plan.images is not None  # `with_images` adds them
@@ -137,7 +138,7 @@ def _attempt(
             # Before anything is left for a person to look at: it would keep the disk full.
             _raise_if_disk_is_full(error, attempt.scratch)
             offline = prepared.plan.network is Network.NONE
-            repeatable = failure.with_repeat_command(error, attempt.scratch, offline=offline)
+            repeatable = with_repeat_command(error, attempt.scratch, offline=offline)
             if repeatable is None:
                 raise
             prepared.store.keep_scratch(attempt.scratch)
@@ -173,7 +174,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)
-        volumes.check_targets(plan.volumes, root, plan.path, (APP, inputs.env["HOME"], *TEMPORARY))
+        check_targets(plan.volumes, root, plan.path, (APP, inputs.env["HOME"], *TEMPORARY))
         platform = _make_platform_directory(prepared, scratch)
         host_files = plan.host_network.mounts
         mounts = BuildMounts(
@@ -187,7 +188,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             layers=layers,
             overlays=plan.overlays,
             mounts=(*platform, *named, *host_files),
-            volumes=volumes.make_readable(plan.volumes, scratch, owner, observer.say),
+            volumes=make_readable(plan.volumes, scratch, owner, observer.say),
             network=plan.network,
             limits=plan.limits,
         )
@@ -203,10 +204,10 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
 
 def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer) -> None:
     """Says that the disk is too small for a first image of the source, which is known."""
-    size, room = source.scan().size, space.free(prepared.store.path)
+    size, room = source.scan().size, free(prepared.store.path)
     if room < size and str(prepared.plan.request.name) not in prepared.store.last_uses():
         observer.say(
-            f"the source has {space.format_bytes(size)}, and only {space.format_bytes(room)} are free at "
+            f"the source has {format_bytes(size)}, and only {format_bytes(room)} are free at "
             f"{prepared.store.path}: there may be too little room for the image"
         )
 
@@ -300,7 +301,7 @@ def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bi
     """The platform directory: user variables as files (P-163), and where volumes in it are mounted."""
     directory = _make_directory(scratch / "platform")
     variables = _make_directory(directory / "env")  # also without any variable
-    volumes.make_mount_points(directory, "/platform", prepared.plan.volumes)
+    make_mount_points(directory, "/platform", prepared.plan.volumes)
     for name, value in prepared.plan.env.items():
         file = variables / name
         file.write_bytes(value.encode(errors="surrogateescape"))
@@ -312,3 +313,18 @@ def _make_directory(path: Path) -> Path:
     path.mkdir(exist_ok=True)
     path.chmod(0o755)
     return path
+
+
+def detect(plan: BuildPlan, host: Host, observer: BuildObserver) -> Detection:
+    """Asks the buildpacks of a plan whether they take its source; the store gets no image.
+
+    Raises the errors of a build that cannot begin. That no group takes the source is an outcome.
+    """
+    prepared = prepare(plan, host, observer)
+    run_image = prepared.images.run_image
+    with (
+        observer.phase("detect"),
+        open_attempt(prepared, observer, copied=not prepared.plan.overlays) as attempt,
+    ):
+        analyzed = analyze(run_image.image, run_image.reference, None)
+        return try_detect(attempt.inputs, analyzed, runner=attempt.runner, observer=observer)

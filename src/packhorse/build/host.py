@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from packhorse.base.dataclass import dataclass
 
 if TYPE_CHECKING:
-    from packhorse.platform.wiring import Wiring
+    from packhorse.host.wiring import Wiring
     from packhorse.store.store import Store
 
 

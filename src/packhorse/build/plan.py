@@ -1,4 +1,10 @@
-"""What a build is going to do, as a value: `resolve` decides it before anything runs.
+"""Finds the previous build: its image and the name whose layers are kept. Called by `plan`.
+
+Layers are kept by name. A tag under which nothing was built begins with the layers of another tag of the same
+repository, as after a change of branch: layers are known by their content, and buildpacks see from their
+metadata which of them are useful.
+
+What a build is going to do, as a value: `resolve` decides it before anything runs.
 
 `resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
 build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
@@ -6,39 +12,116 @@ build --dry-run`) brings the images that the build needs into the store. `execut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
-from packhorse.base.step import Bind, Limits, Network
+from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
+from packhorse.build import buildpacks
+from packhorse.build.buildpacks import NamedBuildpack
+from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
-from packhorse.build.previous import PreviousBuild, check_cache_image, find_previous
-from packhorse.build.publish import check, location_of
+from packhorse.build.layers import CacheImage, supports_overlays
+from packhorse.build.mounts import check_volumes
 from packhorse.build.request import BuildRequest
-from packhorse.buildpack.descriptor import Group, Order
-from packhorse.errors import InputError
-from packhorse.image.edit import engine_view
-from packhorse.image.reference import Reference, is_image_id
-from packhorse.image.view import Image
-from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
+from packhorse.builder.default import current_name
+from packhorse.builder.image import Builder
+from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.fleet.run_images import RunImages
+from packhorse.host.limits import build_limits
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_image
+from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
+from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.lifecycle.ports import Observer
-from packhorse.platform import buildpacks, default_builder, volumes
-from packhorse.platform.builder import Builder
-from packhorse.platform.buildpacks import NamedBuildpack
-from packhorse.platform.crossing import supports_overlays
-from packhorse.platform.host import HostNetwork, choose_network, loopback_ports, network
-from packhorse.platform.limits import build_limits
-from packhorse.platform.locate import fetch_exact, fetch_first, fetch_image
-from packhorse.platform.provenance import BuildProvenance
-from packhorse.platform.run_images import RunImages
-from packhorse.platform.wiring import check_runtime, remove_leftovers
-from packhorse.source import app
-from packhorse.source.project import Project
+from packhorse.oci.mutate import engine_view
+from packhorse.oci.place import Image
+from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
+from packhorse.report.provenance import BuildProvenance
+from packhorse.source import files
+from packhorse.source.project_toml import Project
+from packhorse.spec.api import PLATFORM_EXEC_ENV, PlatformApi
+from packhorse.spec.buildpack_toml import Group, Order
 from packhorse.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousBuild:
+    """`image` is where the previous image is, and `image_id` its ID, None when there is none.
+
+    `layers_name` is the name whose kept layers the build begins with.
+    """
+
+    image: Location
+    image_id: Digest | None
+    layers_name: str
+
+
+def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
+    """Finds the previous build; raises NetworkError when its registry does not answer."""
+    layers_of = _find_layers_name(request, host, observer)
+    stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
+    if request.publish and request.cache_image:  # the layers in a registry belong to the image there
+        return PreviousBuild(published, _find_image_id(host, published), layers_of)
+    try:
+        image_id = host.store.place(layers_of).read().id
+    except FormatError:
+        image_id = None
+    except NotFoundError:
+        image_id = None
+        if request.publish and layers_of == str(request.name):
+            return PreviousBuild(published, _find_image_id(host, published), layers_of)
+    return PreviousBuild(stored, image_id, layers_of)
+
+
+def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:
+    """The name whose layers the build begins with: its own, or the last built tag of its repository."""
+    own = str(request.name)
+    if request.clear_cache:
+        return own
+    found = host.store.nearest_app(own, request.name.name)
+    if found != own:
+        observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
+    return found
+
+
+def _find_image_id(host: Host, location: Location) -> Digest | None:
+    """The ID of the image at a location; None when there is none, or none that can be read (P-027)."""
+    try:
+        return host.images.place(location).read().id
+    except (NotFoundError, FormatError):
+        return None
+
+
+def check_cache_image(request: BuildRequest, host: Host) -> None:
+    """Checks that the cache image can be written and is a cache.
+
+    Raises NetworkError when the user may not write it (P-028), InputError for the name of an image that it
+    would replace.
+    """
+    name = request.cache_image
+    if name is None:
+        return
+    written = [location.reference for location in request.outputs if location.kind is LocationKind.REGISTRY]
+    if request.publish:
+        written += request.names
+    if any((each.name, each.identifier) == (name.name, name.identifier) for each in written):
+        raise InputError(
+            f"{name.familiar} cannot be the image and its cache",
+            why="one would take the other's place",
+            fix=f"name another for --cache-image, for instance {name.name}-cache",
+        )
+    check_registries(host.images, [name])
+    open_cache_image(name, host, lambda text: None).require_cache()
+
+
+def open_cache_image(name: Reference, host: Host, say: Callable[[str], None]) -> CacheImage:
+    """The cache image, read when it is needed and written to its own registry, not to a mirror."""
+    return CacheImage(host.images.place(location_of(name), mirrors=False), name.familiar, say)
+
 
 _INHERITED = (
     "CNB_STACK_ID",
@@ -154,7 +237,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     buildpacks.require_supported(request.buildpacks)
     project = _read_project(request, path, observer)
     check_runtime(request.sandbox)
-    shown = volumes.check_volumes(request.volumes, observer.say, store=host.store.path.resolve())
+    shown = check_volumes(request.volumes, observer.say, store=host.store.path.resolve())
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
@@ -193,14 +276,14 @@ def with_images(
         copied_buildpacks=host.store.copied_writers(known) if plan.overlays else (),
         env={key: value for key, value in builder.env.items() if key in _INHERITED},
         # Before Platform API 0.15 production is the only execution environment.
-        exec_env=request.exec_env if api.has(EXEC_ENV) else "production",
+        exec_env=request.exec_env if api.has(PLATFORM_EXEC_ENV) else "production",
         provenance=_provenance(request, builder, named),
     )
     return replace(plan, images=images)
 
 
 def _check_source(request: BuildRequest, host: Host) -> Path:
-    path = app.check(request.path)
+    path = files.check(request.path)
     if host.store.path.resolve().is_relative_to(path):
         raise InputError(
             f"{request.path} is not an application",
@@ -221,11 +304,11 @@ def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Proj
 def _check_destinations(request: BuildRequest, host: Host) -> None:
     """Raises what writing the image would raise after minutes of building."""
     if request.publish:
-        check(host.images, request.names)
+        check_registries(host.images, request.names)
     if request.outputs or request.report is not None:
-        from packhorse.build import destinations  # most builds write to the store alone
+        from packhorse.build.deliver import check_destinations  # most builds write to the store alone
 
-        destinations.check(host.images, request.outputs, request.report)
+        check_destinations(host.images, request.outputs, request.report)
     check_cache_image(request, host)
 
 
@@ -256,7 +339,7 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
             host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
         )
     else:
-        name = default_builder.current_name(host.store)
+        name = current_name(host.store)
         if not name:
             return None
         image = host.store.place(name).read()

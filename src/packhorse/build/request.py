@@ -1,6 +1,8 @@
 """What a user asks of a build, as one value. Made by cli from its options; read by `plan` and `verify`.
 
 A new option of `packhorse build` is a field here, an option in `cli.build`, and a line where it is used.
+
+What a build made: the image, where else it was written, and what its layers cost.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.step import Bind, Network
-from packhorse.image.reference import Location, Reference
+from packhorse.base.sandbox import Bind, Network
+from packhorse.host.locate import PullPolicy
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.pull import PullPolicy
+from packhorse.lifecycle.stages import Exported
+from packhorse.oci.place import Receipt
+from packhorse.oci.reference import Location, Reference
+from packhorse.store.layer_cache import LayerCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +29,11 @@ class BuildRequest:
     `tags` are further names of the image; `publish` uploads all names to their registries.
     `pull` is the policy for builder and run image. `cache_image` names an image that keeps layers in a
     registry. `keep_storage` is how many bytes of layers all builds keep: 0 is no limit, None is the default
-    of `platform.kept_storage`. Without `overlay` buildpacks get copies of layers and source.
-    `sparse` is for outputs that are layouts, see `platform.copies`.
+    of `host.limits`. Without `overlay` buildpacks get copies of layers and source.
+    `sparse` is for outputs that are layouts, see `fleet.copy`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` is the name
     or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from
-    `platform.limits`. `builder_id` is the image that the builder must be, and `run_reference` is how a label
+    `host.limits`. `builder_id` is the image that the builder must be, and `run_reference` is how a label
     identifies the run image; "" is for whatever has the name now.
     """
 
@@ -63,3 +68,16 @@ class BuildRequest:
     def names(self) -> tuple[Reference, ...]:
         """All names of the image."""
         return (self.name, *self.tags)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """The image, its copies, and what its layers cost.
+
+    `published` is what the registry of its name identifies it by, when it was published.
+    """
+
+    exported: Exported
+    counters: LayerCounters
+    copies: tuple[tuple[Location, Receipt], ...]
+    published: Receipt | None = None

@@ -16,12 +16,12 @@ from packhorse.build.host import Host
 from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import InputError, NotFoundError
-from packhorse.image.reference import Reference, is_image_id
-from packhorse.image.view import Image
+from packhorse.host.locate import LOCAL_REGISTRY
 from packhorse.lifecycle import labels
-from packhorse.platform.diff.comparison import Difference, compared_image, diff
-from packhorse.platform.locate import LOCAL_REGISTRY
-from packhorse.platform.provenance import BuildProvenance
+from packhorse.oci.place import Image
+from packhorse.oci.reference import Reference, is_image_id
+from packhorse.report.diff import Difference, compared_image, diff
+from packhorse.report.provenance import BuildProvenance
 from packhorse.store.store import Store
 
 _BASE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.(?:runImage|stack)\..*")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from packhorse.base.step import Network
+from packhorse.base.sandbox import Network
 from packhorse.cli.options import environment, image_name, keep_value, parse_limits, parse_volume
 from packhorse.errors import UsageError
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from packhorse.build.detection import detect as run_detection
+from packhorse.build.execute import detect as run_detection
 from packhorse.build.plan import Fetch, resolve
 from packhorse.build.request import BuildRequest
-from packhorse.buildpack.descriptor import Ref
 from packhorse.cli.build_options import exec_env_option, run_image_option, sandbox_options, source_options
 from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
@@ -24,11 +23,11 @@ from packhorse.cli.options import (
 )
 from packhorse.cli.output import Console
 from packhorse.errors import DetectFailed
-from packhorse.image.reference import Reference
+from packhorse.host.locate import LOCAL_REGISTRY, PullPolicy
+from packhorse.host.registries import RegistryOptions
 from packhorse.lifecycle.stages import Detected, Detection
-from packhorse.platform.locate import LOCAL_REGISTRY
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.pull import PullPolicy
+from packhorse.oci.reference import Reference
+from packhorse.spec.buildpack_toml import Ref
 
 _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
 """A build has a name; no image gets this one."""

@@ -1,21 +1,167 @@
-"""`packhorse diff`: what differs between two images, wherever they are."""
+"""What differs between two images, for people to read in a terminal. Called by `diff` and `verify`.
+
+`packhorse diff`: what differs between two images, wherever they are.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from packhorse.cli.diff_text import DIFFERENT, print_difference
 from packhorse.cli.document import json_pieces
 from packhorse.cli.main import Context
 from packhorse.cli.options import add_registry_options, docker_host, open_store
-from packhorse.platform import locate
-from packhorse.platform.diff.comparison import compared_image
-from packhorse.platform.diff.comparison import diff as compared
-from packhorse.platform.diff.report import fields
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.wiring import Wiring
+from packhorse.cli.output import Console, format_size, format_table, sanitize_line
+from packhorse.host.locate import read
+from packhorse.host.registries import RegistryOptions
+from packhorse.host.wiring import Wiring
+from packhorse.report.diff import (
+    Change,
+    Difference,
+    FileChange,
+    LayerGroup,
+    Package,
+    ValueChange,
+    compared_image,
+    counts,
+    format_value,
+    partition,
+)
+from packhorse.report.diff import diff as compared
+from packhorse.report.diff_document import Sizes, details, fields
+
+DIFFERENT = 1
+"""The exit code for images that differ, as diff(1) has it."""
+
+MARKS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~", Change.SAME: "="}
+_MOST = 15
+"""Files of one layer that are listed."""
+
+_LONGEST = 100
+"""Characters of a value that are shown."""
+
+
+def print_difference(
+    console: Console, found: Difference, *, every: bool = False, headline: bool = True
+) -> None:
+    """For people: one line that says it all unless that was said, then layer by layer."""
+    if found.is_same:
+        console.result(found.headline)
+        return
+    sizes = Sizes.of(found)
+    for line in _sides(found, sizes):
+        console.result(line)
+    if headline:
+        console.result("")
+        console.result(found.headline)
+    for group in found.changed_groups:
+        console.result("")
+        for line in _group(group, sizes, most=None if every else _MOST):
+            console.result(line)
+    told, noted, restated = partition(found.values)
+    for title, values in (
+        ("config", told),
+        ("noted by the build", noted),
+        ("follows from the layers", restated if every else []),
+    ):
+        if values:
+            console.result("")
+            console.result(title)
+        for line in _values(values, every=every):
+            console.result(line)
+    if restated and not every:
+        console.result("")
+        what = "value follows" if len(restated) == 1 else "values follow"
+        console.result(f"{len(restated)} more {what} from the layers (--all)")
+
+
+def _sides(found: Difference, sizes: Sizes) -> list[str]:
+    kind = " compressed" if sizes.compressed else ""
+    rows = [
+        [mark, one.name, one.image.id.short, f"{measure(sizes.total(one.layers))}{kind}"]
+        for mark, one in (("a", found.before), ("b", found.after))
+    ]
+    return format_table(["", "image", "id", "size"], rows, right=frozenset({3}))
+
+
+def _group(group: LayerGroup, sizes: Sizes, *, most: int | None) -> Iterator[str]:
+    yield f"{sanitize_line(group.title)}  {describe_change(group, sizes)}"
+    if group.files is None:
+        return
+    yield from _packages(group.packages[:most])
+    left = len(group.packages) - len(group.packages[:most])
+    if left:
+        yield f"  … and {left} more package{'' if left == 1 else 's'} (--all)"
+    if not group.files:
+        yield "  every file is the same: the tars differ in order, or in what is not compared"
+        return
+    yield from _files(group.files[:most])
+    left = len(group.files) - len(group.files[:most])
+    if left:
+        rest = counts(group.files[most:])
+        yield f"  … and {left} more: {tally(rest)} (--all)"
+
+
+def describe_change(group: LayerGroup, sizes: Sizes) -> str:
+    """What became of a group of layers, with its sizes."""
+    before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
+    if group.change is Change.CHANGED:
+        files = f": {tally(counts(group.files))}" if group.files else ""
+        return f"changed, {before} → {after}{files}"
+    return f"{group.change}, {after if group.before == () else before}"
+
+
+def measure(bytes_: int | None) -> str:
+    """A size, where one is known: an engine does not say how large a layer is."""
+    return "?" if bytes_ is None else format_size(bytes_)
+
+
+def tally(found: dict[Change, int]) -> str:
+    """How many files are how: `3 changed, 1 added`."""
+    order = (Change.CHANGED, Change.ADDED, Change.REMOVED)
+    return ", ".join(f"{found[change]:,} {change}" for change in order if found.get(change))
+
+
+def path_text(path: str) -> str:
+    """A path as it may be printed; bytes that are no text are shown as such."""
+    return sanitize_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def _files(files: Sequence[FileChange]) -> Iterator[str]:
+    for file in files:
+        yield f"  {MARKS[file.change]} {path_text(file.path)}  {sanitize_line(', '.join(details(file)))}"
+
+
+def _packages(packages: Sequence[Package]) -> Iterator[str]:
+    for package in packages:
+        name, versions = sanitize_line(package.name), sanitize_line(package_versions(package))
+        yield f"  {package_mark(package)} package {name}  {versions}"
+
+
+def package_mark(package: Package) -> str:
+    """Whether a package was added, removed or changed."""
+    change = Change.ADDED if package.before is None else Change.CHANGED if package.after else Change.REMOVED
+    return MARKS[change]
+
+
+def package_versions(package: Package) -> str:
+    """The version of a package before and after, or the one that there is."""
+    return " → ".join(version for version in (package.before, package.after) if version is not None)
+
+
+def _values(values: Sequence[ValueChange], *, every: bool) -> Iterator[str]:
+    for value in values:
+        mark = "+" if value.before is None else "-" if value.after is None else "~"
+        texts = [_cut(format_value(one), every) for one in (value.before, value.after) if one is not None]
+        yield f"  {mark} {sanitize_line(value.title)}  {' → '.join(texts)}"
+
+
+def _cut(text: str, every: bool) -> str:
+    text = sanitize_line(text)
+    return text if every or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 @click.command()
@@ -56,7 +202,7 @@ def diff(
         wiring = Wiring(
             store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
         )
-        one, other = (compared_image(name, locate.read(wiring, name)[0]) for name in (a, b))
+        one, other = (compared_image(name, read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)
     console = context.console
     if output == "json":

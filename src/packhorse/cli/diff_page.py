@@ -1,4 +1,8 @@
-"""The page of `packhorse diff --html`: two images as two stacks of layers, drawn so that one sees what stays.
+"""HTML out of text that anybody may have written: what is no `Markup` is escaped, wherever it stands.
+
+Called by `diff_page`.
+
+The page of `packhorse diff --html`: two images as two stacks of layers, drawn so that one sees what stays.
 
 A layer that both have is one piece across both stacks; what differs stands apart on its side. The page is
 whole in itself: no script, no font, nothing from anywhere, and its policy forbids it. All text goes through
@@ -11,24 +15,47 @@ import math
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
-from packhorse.cli.clean import sanitize_line
-from packhorse.cli.diff_text import MARKS, measure, package_mark, package_versions, path_text
-from packhorse.cli.markup import Markup, tag
-from packhorse.cli.output import format_size
-from packhorse.platform.diff.comparison import (
+from packhorse.cli.diff import MARKS, measure, package_mark, package_versions, path_text
+from packhorse.cli.output import format_size, sanitize_line
+from packhorse.report.diff import (
     Change,
     ComparedImage,
     Difference,
     FileChange,
     LayerGroup,
+    Package,
+    ValueChange,
     counts,
+    format_value,
+    partition,
 )
-from packhorse.platform.diff.packages import Package
-from packhorse.platform.diff.report import Sizes, details
-from packhorse.platform.diff.values import ValueChange, format_value, partition
-from packhorse.platform.owners import LayerPart, OwnedLayer
+from packhorse.report.diff_document import Sizes, details
+from packhorse.report.owners import LayerPart, OwnedLayer
+
+_VOID = frozenset({"meta", "link", "br"})
+
+
+class Markup(str):
+    """HTML as it is: made here alone, of what was escaped, or of our own files."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *children: str, **attributes: str | bool) -> Markup:
+    """An element. An attribute's name is written `class_` or `http_equiv`; one that is False is left out."""
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        for key, value in attributes.items()
+        if value is not False
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{written}>")
+    inner = "".join(child if isinstance(child, Markup) else escape(child) for child in children)
+    return Markup(f"<{name}{written}>{inner}</{name}>")
+
 
 _FILES = 1000
 """Entries of one layer that are listed: more is for programs."""

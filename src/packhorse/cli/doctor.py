@@ -10,12 +10,11 @@ import click
 from packhorse.cli.main import Context
 from packhorse.cli.options import open_store
 from packhorse.cli.output import Console
+from packhorse.doctor.checks import CHECKS, apply, is_usable, run_checks, shell_lines
+from packhorse.doctor.probe import CheckResult, Fix
 from packhorse.errors import HostError, StoreError, UsageError
-from packhorse.image.reference import Reference
-from packhorse.platform.doctor import mending
-from packhorse.platform.doctor.checkup import CHECKS, is_usable, run_checks
-from packhorse.platform.doctor.diagnosis import CheckResult, Fix
-from packhorse.platform.locate import LOCAL_REGISTRY
+from packhorse.host.locate import LOCAL_REGISTRY
+from packhorse.oci.reference import Reference
 
 
 @click.command(epilog=f"Lines: {', '.join(CHECKS)}.")
@@ -122,13 +121,13 @@ def _apply_fixes(
         context.console.notes(["nothing that --fix can mend"])
         return lines
     for mend in mends:
-        told = [f"to {mend.title}:", *(f"    {line}" for line in mending.shell_lines(mend))]
+        told = [f"to {mend.title}:", *(f"    {line}" for line in shell_lines(mend))]
         told += [f"    with FILE: {part}" for _, text in mend.files for part in text.splitlines()]
         context.console.notes(told)
         if asks and not _ask_consent():
             context.console.notes(["left as it is"])
             continue
-        mending.apply(mend)
+        apply(mend)
     return run_checks(context.environ, names=names)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from packhorse.cli.clean import escape
+from packhorse.cli.output import escape
 from packhorse.errors import FormatError
 
 FORMATS = ("json", "yaml", "toml")

@@ -7,20 +7,16 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.cli.document import FORMATS, serialize
 from packhorse.cli.main import Context
-from packhorse.cli.options import (
-    add_registry_options,
-    docker_host,
-    open_store,
-)
+from packhorse.cli.options import add_registry_options, docker_host, open_store
 from packhorse.cli.output import Console, format_size, format_table
 from packhorse.errors import UsageError
-from packhorse.image.reference import Location, LocationKind
-from packhorse.platform import locate
-from packhorse.platform.inspect import ImageReport, attachments, base_of
-from packhorse.platform.inspect import inspect as report_on
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.owners import OwnedLayer
-from packhorse.platform.wiring import Wiring
+from packhorse.host.locate import read
+from packhorse.host.registries import RegistryOptions
+from packhorse.host.wiring import Wiring
+from packhorse.oci.reference import Location, LocationKind
+from packhorse.report.inspect import ImageReport, attachments, base_of
+from packhorse.report.inspect import inspect as report_on
+from packhorse.report.owners import OwnedLayer
 
 _HUMAN = ("human", "human-readable")
 _MARKED = 19  # characters of a digest that tell layers apart
@@ -67,7 +63,7 @@ def inspect(
         wiring = Wiring(
             store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
         )
-        image, is_remote = locate.read(wiring, name, local=local, remote=remote)
+        image, is_remote = read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)
         if not bom:
             report = report.with_base(base_of(report, wiring, ask=age))

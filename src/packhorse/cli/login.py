@@ -6,12 +6,12 @@ import sys
 
 import click
 
+from packhorse import login as sessions
 from packhorse.cli.main import Context
 from packhorse.cli.options import add_registry_options
 from packhorse.errors import UsageError
-from packhorse.image.registry.credentials import Credentials
-from packhorse.platform import login as sessions
-from packhorse.platform.network import RegistryConnections, RegistryOptions
+from packhorse.host.registries import RegistryConnections, RegistryOptions
+from packhorse.oci.auth import Credentials
 
 _LIMIT = 64 * 1024
 

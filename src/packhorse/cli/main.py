@@ -19,8 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from packhorse.base.dataclass import dataclass
-from packhorse.cli import report
-from packhorse.cli.output import Console, Level, find_write_error, lost_output_error
+from packhorse.cli.output import Console, Level, defect, exhaustion_error, find_write_error, lost_output_error
 from packhorse.cli.signals import Cancelled, Signals
 from packhorse.cli.waiting import watch
 from packhorse.errors import PackhorseError, UsageError
@@ -30,11 +29,11 @@ _COMMANDS = {
     "build": ("packhorse.cli.build", "build", "Turn source code into an image."),
     "builder": ("packhorse.cli.builder", "builder", "Manage builders."),
     "buildpack": (
-        "packhorse.cli.buildpack",
+        "packhorse.cli.builder",
         "buildpack",
         "Prepare buildpacks for other machines and platforms.",
     ),
-    "cache": ("packhorse.cli.cache", "cache", "Manage the layers that builds keep for the next builds."),
+    "cache": ("packhorse.cli.images", "cache", "Manage the layers that builds keep for the next builds."),
     "copy": ("packhorse.cli.images", "copy", "Copy an image from one location to another."),
     "detect": ("packhorse.cli.detect", "detect", "Say which buildpacks would build, and why."),
     "diff": ("packhorse.cli.diff", "diff", "Show what differs between two images."),
@@ -139,7 +138,7 @@ def program() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         failed = find_write_error(stream)
         status = status or (failed.exit_code if failed else 0)
-    # What is registered to end with the process, such as the child of `base.opener`.
+    # What is registered to end with the process, such as the child of `fs.opener`.
     atexit._run_exitfuncs()
     os._exit(status)
 
@@ -157,7 +156,7 @@ def _execute() -> int:
     try:
         signals = Signals()
     except RuntimeError as error:  # this user may have no more threads
-        known = report.exhaustion_error(error)
+        known = exhaustion_error(error)
         if known is None:
             raise
         return _print_error(Console(dict(os.environ)), known)
@@ -204,8 +203,8 @@ def _explain(error: BaseException, console: Console, signals: Signals) -> Packho
         return usage_error(error)
     if isinstance(error, PackhorseError):
         return error
-    known = _help_write_error(error) or find_write_error(sys.stdout) or report.exhaustion_error(error)
-    return known or report.defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
+    known = _help_write_error(error) or find_write_error(sys.stdout) or exhaustion_error(error)
+    return known or defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
 
 
 def _help_write_error(error: BaseException) -> PackhorseError | None:

@@ -16,13 +16,13 @@ import click
 from packhorse.base.files import read, resolve
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
-from packhorse.image.reference import Location, LocationKind
-from packhorse.platform.folders import Folders
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.pull import PullPolicy
+from packhorse.host.folders import Folders
+from packhorse.host.locate import PullPolicy
+from packhorse.host.registries import RegistryOptions
+from packhorse.oci.reference import Location, LocationKind
 
 if TYPE_CHECKING:
-    from packhorse.base.step import Bind
+    from packhorse.base.sandbox import Bind
     from packhorse.build.host import Host
     from packhorse.store.store import Store
 
@@ -147,7 +147,7 @@ def open_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
 def open_host(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Host]:
     """The services of this machine for one build; `docker_host` names the container engine."""
     from packhorse.build.host import Host
-    from packhorse.platform.wiring import Wiring
+    from packhorse.host.wiring import Wiring
 
     with open_store(context) as store:
         images = Wiring(
@@ -252,19 +252,19 @@ def keep_storage(environ: Mapping[str, str]) -> int | None:
 
 def parse_limits(texts: Iterable[str]) -> dict[str, int]:
     """The numbers of `--limit NAME=NUMBER`, 0 for `none`; UsageError."""
-    from packhorse.platform import limits
+    from packhorse.host.limits import NAMES, SIZES
 
     asked = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in limits.NAMES:
+        if not equals or name not in NAMES:
             raise UsageError(
                 f"--limit: {text!r} is not a limit",
-                why=f"write NAME=NUMBER or NAME=none; the names are {', '.join(limits.NAMES)}",
+                why=f"write NAME=NUMBER or NAME=none; the names are {', '.join(NAMES)}",
             )
         if value == "none":
             asked[name] = 0
-        elif name in limits.SIZES:
+        elif name in SIZES:
             asked[name] = parse_size(value, option=f"--limit {name}")
         elif value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
             asked[name] = int(value)
@@ -277,7 +277,7 @@ def parse_limits(texts: Iterable[str]) -> dict[str, int]:
 
 def parse_volume(text: str, *, writable: bool) -> Bind:
     """`SOURCE:TARGET`, or with `:ro` or `:rw` behind it; `writable` is what holds without. UsageError."""
-    from packhorse.base.step import Bind
+    from packhorse.base.sandbox import Bind
 
     source, _, rest = text.partition(":")
     target, colon, mode = rest.partition(":")

@@ -1,4 +1,14 @@
-"""What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
+"""Text of other people's as it may be shown: it moves no cursor, sets no title, writes no clipboard.
+
+Called by `output` for everything that is printed. Names of layers, labels and processes, ids, reasons of
+errors and what buildpacks print come from whoever made a buildpack or an image (docs/output.md).
+
+How a command ends that nothing foresaw, and what of a user's secrets may be said then: nothing.
+
+Called by `main` and `output`. Errors of ours name no values; what other code's exceptions say is looked
+through here.
+
+What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
 
 Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. What buildpacks and
 images say is hostile: of its control characters only line ends, tabs and (on a terminal) buildpacks' colours
@@ -10,10 +20,12 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import shutil
 import signal
 import sys
 import time
+import traceback
 from _thread import RLock
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +33,172 @@ from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from typing import TextIO
 
-from packhorse.base import proc
-from packhorse.base.meter import UNWATCHED
-from packhorse.cli import report
-from packhorse.cli.clean import sanitize, sanitize_line, shorten
-from packhorse.cli.report import Secrets
-from packhorse.errors import PackhorseError, check_of
+from packhorse.base.progress import UNWATCHED
+from packhorse.errors import HostError, PackhorseError, check_of
+from packhorse.linux.processes import PIPE_GONE
+from packhorse.version import __version__
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
+_CONTROL = re.compile(
+    r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # operating system commands (titles, links)
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
+    r"|\x1b[@-_]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    # Marks that turn the direction of what follows, so that it reads other than it is; line separators.
+    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+_SUSPECT = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+_WORD, _LINE = 200, 1000  # characters of an error that are printed
+_LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
+
+
+def sanitize(text: str, *, colours: bool = False) -> str:
+    """The text without control characters but line ends and tabs; with `colours` those stay, and end with it.
+
+    What is no character (half of a surrogate pair, a byte of a name that is not UTF-8) becomes `?`.
+    """
+    if _SUSPECT.search(text) is None:
+        return text
+    text = text.encode(errors="replace").decode()
+    if not colours:
+        return _CONTROL.sub("", _COLOUR.sub("", text))
+    pieces, position = [], 0
+    for match in _COLOUR.finditer(text):
+        pieces += [_CONTROL.sub("", text[position : match.start()]), match[0]]
+        position = match.end()
+    pieces.append(_CONTROL.sub("", text[position:]))
+    cleaned = "".join(pieces)
+    return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned
+
+
+def escape(text: str) -> str:
+    """The text with the characters that `sanitize` would take out as escapes; for strings in double
+    quotes.
+    """
+    return _SUSPECT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def sanitize_line(text: str) -> str:
+    """As `sanitize`, in one line: a name with line ends in it would look like lines of ours."""
+    return sanitize(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)
+
+
+def shorten(line: str) -> str:
+    """A line of an error without the middle of a path, or of anything else, that nobody would read whole.
+
+    Both ends stay: where it is, and what it is.
+    """
+    return _cut_middle(_LONG_WORD.sub(lambda match: _cut_middle(match[0], _WORD), line), _LINE)
+
+
+def _cut_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    half = (most - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+_SHORTEST = 4
+"""Characters of a value that is looked for: shorter ones are in every text."""
+
+_LONGEST_TEXT = 500
+_USERINFO = re.compile(r"(://)[^/@\s]+@")
+_QUERY = re.compile(r"(://[^\s?]+\?)[^\s'\"]+")
+_HEADER = re.compile(r"\b(Basic|Bearer|X-Identity)(\s+)[\w.~+/=-]+", re.IGNORECASE)
+_ENTRY = re.compile(r"""(["'](?:auth|\w*password|\w*token|secret)["']\s*:\s*["'])[^"']*""", re.IGNORECASE)
+_EXHAUSTED = {
+    errno.EMFILE: "files: see `ulimit -n`",
+    errno.ENFILE: "files on this machine",
+    errno.ENOMEM: "memory",
+    errno.EAGAIN: "processes: see `ulimit -u`",
+}
+_NO_THREAD = "can't start new thread"
+
+
+class Secrets:
+    """Values that are not to be printed: the environment's, those of a command line, those of files."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._values = {value for value in environ.values() if len(value) >= _SHORTEST}
+
+    def add(self, values: Iterable[str]) -> None:
+        """Adds values."""
+        self._values |= {value for value in values if len(value) >= _SHORTEST}
+
+    def add_words(self, words: Sequence[str]) -> None:
+        """Adds what a command line's words may give to variables: all that is behind a `=`."""
+        for word in words:
+            name, _, value = word.partition("=")
+            self.add([value, value.partition("=")[2]] if name.startswith("-") else [value])
+
+    def redact(self, text: str) -> str:
+        """The text without these values, and without what URLs, headers and files have of passwords."""
+        for value in sorted(self._values, key=len, reverse=True):
+            text = text.replace(value, "…")
+        text = _ENTRY.sub(r"\1…", _HEADER.sub(r"\1\2…", text))
+        return _QUERY.sub(r"\1…", _USERINFO.sub(r"\1…@", text))
+
+
+def exhaustion_error(error: BaseException) -> HostError | None:
+    """The error for a process that was not given enough of something; None for any other exception."""
+    if isinstance(error, MemoryError):
+        what = "memory"
+    elif isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        what = _EXHAUSTED[error.errno]
+    elif isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        what = _EXHAUSTED[errno.EAGAIN]
+    else:
+        return None
+    found = HostError("packhorse does not have enough resources", why=f"not enough {what}", check="limits")
+    found.__cause__ = error
+    return found
+
+
+def causes(error: BaseException, secrets: Secrets) -> list[str]:
+    """The errors behind an error, a line each; ours in their words, others' without secrets."""
+    lines = []
+    cause = error.__cause__
+    while cause is not None:
+        text = str(cause) if isinstance(cause, PackhorseError) else secrets.redact(str(cause))[:_LONGEST_TEXT]
+        lines.append(f"caused by {type(cause).__name__}: {text}")
+        cause = cause.__cause__
+    return lines
+
+
+def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> PackhorseError:
+    """What a defect of ours prints: where it is, by functions and lines, and how to report it.
+
+    With `verbose` also what the exception said, without secrets, and every frame.
+    """
+    import platform as machine  # what only a defect needs, nobody else waits for
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [
+        f"{_module(frame.filename)}:{frame.lineno} {frame.name}"
+        for frame in frames
+        if verbose or "/packhorse/" in frame.filename
+    ]
+    versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
+    said = [secrets.redact(str(error))[:_LONGEST_TEXT], *causes(error, secrets)] if verbose else []
+    return PackhorseError(
+        f"packhorse itself went wrong: {type(error).__name__}",
+        why="\n".join((*(line for line in said if line), *where, versions)),
+        fix="this is a defect of packhorse; please report it with the lines above"
+        + ("" if verbose else " (--verbose says more)"),
+    )
+
+
+def _module(filename: str) -> str:
+    """A file by what is the same on every machine."""
+    for package in ("/packhorse/", "/site-packages/", "/lib/"):
+        _, found, rest = filename.rpartition(package)
+        if found:
+            return f"packhorse/{rest}" if package == "/packhorse/" else rest
+    return filename.rpartition("/")[2]
+
 
 _LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
 _UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
@@ -228,7 +400,7 @@ class Console:
         if check:
             lines.append(f"  see packhorse doctor {check}")
         if self.level is Level.VERBOSE:
-            for text in report.causes(error, self.secrets):
+            for text in causes(error, self.secrets):
                 lines += [f"  {sanitize(line)}" for line in text.splitlines()]
         self._erase()
         _write(self._err, "\n".join(lines))
@@ -306,7 +478,7 @@ def lost_output_error(stream: TextIO, error: OSError) -> PackhorseError:
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
     if isinstance(error, BrokenPipeError):
-        raise SystemExit(proc.PIPE_GONE) from error
+        raise SystemExit(PIPE_GONE) from error
     return PackhorseError("the output cannot be written", why=error.strerror or "")
 
 

@@ -22,14 +22,14 @@ from packhorse.cli.options import (
 )
 from packhorse.cli.output import Console, Level
 from packhorse.errors import InputError, SomeNotRebased, UsageError
-from packhorse.image.reference import Location, LocationKind
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.pull import PullPolicy
-from packhorse.platform.rebase.one import rebase as rebase_one
-from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState, WantedLabel
-from packhorse.platform.run_images import RunImages
-from packhorse.platform.selection import list_images, parse_list, parse_location
-from packhorse.platform.wiring import Wiring
+from packhorse.fleet.rebase import rebase as rebase_one
+from packhorse.fleet.rebase_plan import RebaseRequest, RebaseResult, RebaseState, WantedLabel
+from packhorse.fleet.run_images import RunImages
+from packhorse.fleet.selection import list_images, parse_list, parse_location
+from packhorse.host.locate import PullPolicy
+from packhorse.host.registries import RegistryOptions
+from packhorse.host.wiring import Wiring
+from packhorse.oci.reference import Location, LocationKind
 
 _STDIN = "-"
 _LIST_LIMIT = 64 << 20  # bytes of a list of images
@@ -210,7 +210,7 @@ def _rebase_many(
     jobs: int,
 ) -> None:
     """One line an image, as it is done, and at the end how many became what."""
-    from packhorse.platform.rebase.many import rebase_many
+    from packhorse.fleet.rebase_many import rebase_many
 
     states: Counter[str] = Counter()
     for row in rebase_many(requests, wiring, run_images, jobs=jobs):
@@ -297,9 +297,9 @@ def _print_one_result(console: Console, name: str, outcome: RebaseResult) -> Non
 
 def _report(directory: Path | None, location: Location, outcome: RebaseResult) -> None:
     if directory and outcome.receipt:
-        from packhorse.platform import report
+        from packhorse.build.deliver import write
 
-        report.write(directory, location.name or str(location), outcome.receipt)
+        write(directory, location.name or str(location), outcome.receipt)
 
 
 def _name(location: Location) -> str:

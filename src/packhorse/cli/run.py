@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from packhorse.base.dataclass import replace
-from packhorse.base.step import Limits, Network, Port
+from packhorse.base.sandbox import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import (
     Count,
@@ -21,12 +21,12 @@ from packhorse.cli.options import (
     parse_size,
     parse_volume,
 )
-from packhorse.cli.report import exhaustion_error
+from packhorse.cli.output import exhaustion_error
 from packhorse.errors import PackhorseError, RunError, UsageError
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.pull import PullPolicy
-from packhorse.platform.run import RunRequest, free_port
-from packhorse.platform.run import run as run_image
+from packhorse.host.locate import PullPolicy
+from packhorse.host.registries import RegistryOptions
+from packhorse.run import RunRequest, free_port
+from packhorse.run import run as run_image
 
 _PULLS = {"always": PullPolicy.ALWAYS, "missing": PullPolicy.IF_NOT_PRESENT, "never": PullPolicy.NEVER}
 """As docker run spells them."""

@@ -11,10 +11,10 @@ import click
 from packhorse.cli.main import CommandGroup, Context
 from packhorse.cli.options import add_registry_options, docker_host, open_store
 from packhorse.errors import UsageError
-from packhorse.image.view import Image
-from packhorse.platform import locate
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.wiring import Wiring
+from packhorse.host.locate import read, title
+from packhorse.host.registries import RegistryOptions
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import Image
 
 _SHOW = "show"
 
@@ -68,12 +68,12 @@ def show(
 ) -> None:
     """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
-    from packhorse.platform.sbom import contents
+    from packhorse.report.sbom import merge
 
     with _open_image(
         context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
     ) as image:
-        found = contents.merge(image, name=locate.title(name))
+        found = merge(image, name=title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
         context.console.document(data.decode().rstrip("\n"))
@@ -102,13 +102,13 @@ def download(
     output_dir: Path,
 ) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
-    from packhorse.platform.sbom import contents
+    from packhorse.report.sbom import read_files, save_files
 
     with _open_image(
         context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
     ) as image:
-        found = contents.read_files(image)
-    contents.save(found, output_dir)
+        found = read_files(image)
+    save_files(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))
 
@@ -130,4 +130,4 @@ def _open_image(
         wiring = Wiring(
             store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
         )
-        yield locate.read(wiring, name, local=local, remote=remote)[0]
+        yield read(wiring, name, local=local, remote=remote)[0]

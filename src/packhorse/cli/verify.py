@@ -11,17 +11,17 @@ from packhorse.build.request import BuildRequest
 from packhorse.build.verify import request_for
 from packhorse.build.verify import verify as run_verify
 from packhorse.cli.build_options import path_option, run_image_option, sandbox_options, source_options
-from packhorse.cli.diff_text import DIFFERENT, print_difference
+from packhorse.cli.diff import DIFFERENT, print_difference
 from packhorse.cli.document import json_pieces
 from packhorse.cli.main import Context
 from packhorse.cli.options import add_registry_options, docker_host, open_host, verbosity
-from packhorse.image.reference import Reference
-from packhorse.platform import locate
-from packhorse.platform.diff.report import fields
-from packhorse.platform.network import RegistryOptions
-from packhorse.platform.provenance import BuildProvenance
+from packhorse.host.locate import LOCAL_REGISTRY, read
+from packhorse.host.registries import RegistryOptions
+from packhorse.oci.reference import Reference
+from packhorse.report.diff_document import fields
+from packhorse.report.provenance import BuildProvenance
 
-_ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
+_ANY = Reference.parse(f"{LOCAL_REGISTRY}/image")
 
 
 @click.command()
@@ -73,7 +73,7 @@ def verify(
         console.activity(f"building {name} again"),
         open_host(context, docker_host=docker_host, registry_options=registry_options) as host,
     ):
-        image, _ = locate.read(host.images, name)
+        image, _ = read(host.images, name)
         known = BuildProvenance.parse(image)
         request = request_for(image, name, asked)
         unknown = sorted(set(asked.env) - set(known.env)) if known else []

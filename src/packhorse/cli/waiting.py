@@ -11,7 +11,7 @@ from _thread import (
     start_new_thread,
 )  # all that is needed of threading, whose import takes time
 
-from packhorse.base.meter import Meter, Task
+from packhorse.base.progress import Meter, Task
 from packhorse.cli.output import Console, format_size
 
 _SILENCE = 2.0
@@ -19,7 +19,7 @@ _SILENCE = 2.0
 
 _LOOK = 0.2
 _GROWTH = 1.5
-_LONGEST = 60.0
+_LONGEST_PAUSE = 60.0
 
 
 def watch(console: Console) -> None:
@@ -64,7 +64,7 @@ class _Watch:
             if text != last and self._console.wait(text, silence=pause):
                 last = text
                 if not self._console.is_live:
-                    pause = min(pause * _GROWTH, _LONGEST)
+                    pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
 def describe_task(task: Task) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from packhorse.base.target import Distro, Target
 from packhorse.errors import AnalyzeError, FormatError, NotFoundError
-from packhorse.image.place import Place
-from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.stages import Analyzed
+from packhorse.oci.place import Image, Place
 
 
 def analyze(run_image: Image, run_reference: str, previous: Place | None) -> Analyzed:

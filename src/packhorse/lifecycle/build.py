@@ -1,28 +1,53 @@
-"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build")."""
+"""Recognizes a program that cannot live on an overlay, by what it prints; called by `build`.
+
+rename(2) of a directory that a kept layer, or the source, already had answers EXDEV on an overlay, as if it
+led to another file system. Most programs copy then; one that does not fails, and says what the system said.
+
+② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build").
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.step import Command, Result, Sandbox
+from packhorse.base.sandbox import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
-from packhorse.buildpack.descriptor import Descriptor, Ref
-from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
-from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
-from packhorse.layers import slices
 from packhorse.lifecycle import sbom
-from packhorse.lifecycle.cross_device import CrossDeviceDetector
-from packhorse.lifecycle.descriptors import Descriptors
-from packhorse.lifecycle.environment import for_buildpack, with_layer
-from packhorse.lifecycle.files import metadata_toml
+from packhorse.lifecycle.buildpacks import Descriptors, find_layers, for_buildpack, read_store, with_layer
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.layer_files import find_layers, read_store
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner
-from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored
-from packhorse.plan.resolve import PlanEntry
+from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored, metadata_toml
+from packhorse.spec.buildpack_files import BuildpackPlan, BuildToml, LaunchToml, Process, Require
+from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.resolve import PlanEntry
+from packhorse.tar.slices import check_globs
+
+_WORDS = re.compile(
+    rb"cross-device link"  # the C library, and with it Go, Python, Rust, Ruby, Java, npm
+    rb"|\bEXDEV\b"  # Node.js, and what prints the name of an error
+    rb"|crosses devices",  # Rust's own name of the kind
+    re.IGNORECASE,
+)
+_LONGEST = 32
+
+
+class CrossDeviceDetector:
+    """Looks for the words in what a program prints, which comes in pieces of any length."""
+
+    def __init__(self) -> None:
+        self.found = False
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        """Looks at the next piece."""
+        heard = self._tail + data
+        self.found = self.found or _WORDS.search(heard) is not None
+        self._tail = heard[-_LONGEST:]
+
 
 _PLAN = "/tmp/cnb-buildpack-plan.toml"
 _SIGNALS = 64
@@ -163,7 +188,7 @@ class _BuildpackRun:
             warn=warn,
         )
         for globs in launch.slices:
-            slices.check_globs(globs or ())  # as above
+            check_globs(globs or ())  # as above
         path = f"{layers}/build.toml"
         build = BuildToml.parse(read(tree, path) or b"", path, warn=warn)
         ref = self.member.ref

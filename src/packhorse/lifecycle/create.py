@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from packhorse.image.place import Place
-from packhorse.image.view import Image
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
@@ -18,6 +16,7 @@ from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import AppLayerCache, LayerCache, Observer, Runner, SandboxPurpose
 from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Exported
+from packhorse.oci.place import Image, Place
 
 
 def create(

@@ -9,29 +9,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.step import Command, Result, Sandbox
+from packhorse.base.sandbox import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
-from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
-from packhorse.buildpack.descriptor import (
-    Descriptor,
-    Group,
-    Order,
-    Ref,
-    SystemBuildpacks,
-    parse_extensions,
-)
-from packhorse.buildpack.planfile import PlanToml
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
-from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
-from packhorse.lifecycle.descriptors import Descriptors
-from packhorse.lifecycle.environment import for_buildpack
+from packhorse.lifecycle.buildpacks import Descriptors, for_buildpack
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner, SandboxPurpose
 from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
-from packhorse.plan.match import explain, matches
-from packhorse.plan.order import groups
-from packhorse.plan.resolve import PassedBuildpack, Resolution, resolve
+from packhorse.spec.api import EXEC_ENV as BUILDPACK_EXEC_ENV
+from packhorse.spec.api import PLATFORM_EXEC_ENV, SYSTEM
+from packhorse.spec.buildpack_files import PlanToml
+from packhorse.spec.buildpack_toml import Descriptor, Group, Order, Ref, SystemBuildpacks, parse_extensions
+from packhorse.spec.resolve import PassedBuildpack, Resolution, explain, groups, matches, resolve
 
 FAILED = 100
 """The exit status by which bin/detect says no (B-016)."""
@@ -308,7 +298,7 @@ class _Detector:
         """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""
         descriptor = self._descriptors.find(ref)
         wanted = descriptor.exec_env
-        applies = self._inputs.platform_api.has(EXEC_ENV) and descriptor.api.has(BUILDPACK_EXEC_ENV)
+        applies = self._inputs.platform_api.has(PLATFORM_EXEC_ENV) and descriptor.api.has(BUILDPACK_EXEC_ENV)
         return applies and bool(wanted) and "*" not in wanted and self._inputs.exec_env not in wanted
 
     def _accept(self, resolution: Resolution) -> Detected:

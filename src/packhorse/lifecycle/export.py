@@ -1,4 +1,21 @@
-"""③ → ④ Layers and config from what was built (buildpack.md "Phase #4: Export"; platform.md "exporter").
+"""④ What in a layer keeps the launcher from starting any process of the image. Called by export.
+
+The launcher reads the env directories and runs the exec.d programs of every launch layer before it starts a
+process, and ends with an error where it cannot. So such a layer is refused while its buildpack is known.
+
+③ The layers every image has: SBOM, app slices, launcher, config and process types.
+
+Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a
+file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user, as they are in a
+build with the reference.
+
+③ Whose launcher goes into an image: what a builder's label says, and what the program says of itself.
+
+Called by export, for the label io.buildpacks.build.metadata (P-191). A builder's labels know the version of
+its lifecycle and not the commit, which the reference writes as well. Its Makefile sets both by linker flags,
+and Go keeps these in the build information of every program.
+
+③ → ④ Layers and config from what was built (buildpack.md "Phase #4: Export"; platform.md "exporter").
 
 The order of layers, their history and the config are the reference's, so that equal inputs give equal image
 IDs.
@@ -6,26 +23,203 @@ IDs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 
-from packhorse.base.dataclass import dataclass
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
-from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
-from packhorse.errors import ExportError, FormatError, InputError
-from packhorse.image.edit import add_layers, edit_config, set_variables
-from packhorse.image.model import Config, History
-from packhorse.image.place import Place
-from packhorse.image.view import Image, Layer
-from packhorse.layers.pieces import Pieces
-from packhorse.lifecycle import fixed_layers, labels, provenance, sbom
-from packhorse.lifecycle.api import EXEC_ENV
-from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.launchable import check_layer
-from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
+from packhorse.base.tree import Node, NodeKind, TreeEdit, TreeView, is_directory, read
+from packhorse.errors import ExportError, FormatError, InputError, TreeError
+from packhorse.lifecycle import labels, sbom
+from packhorse.lifecycle.buildpacks import FoundLayer, find_layers, read_store
+from packhorse.lifecycle.inputs import Inputs, LauncherInfo
 from packhorse.lifecycle.ports import AppLayerCache, LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
+from packhorse.oci.mutate import add_layers, edit_config, set_variables
+from packhorse.oci.place import Image, Layer, Place
+from packhorse.oci.types import Config, History
+from packhorse.spec.api import PLATFORM_EXEC_ENV
+from packhorse.spec.buildpack_files import Process
+from packhorse.tar.slices import Pieces, divide
+from packhorse.tar.writer import (
+    Found,
+    PackedTree,
+    Position,
+    TarEntry,
+    directory_entries,
+    selected_entries,
+    stream,
+)
+
+_APPLIED = frozenset({"", "override", "default", "prepend", "append", "delim"})
+"""The suffixes of env files that the launcher reads."""
+
+_LIMIT = 16 << 20
+"""The largest env file that the launcher reads, in bytes."""
+
+
+def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]) -> Sequence[str]:
+    """Raises InputError with everything in the launch layer at the path `layer` that keeps the launcher from
+    starting processes: those of `types`, or all.
+
+    Returns warnings: a file `env`, `env.launch` or `exec.d` keeps the image from starting too. It may be data
+    of an image that nobody starts, and the reference exports it.
+    """
+    issues = [
+        *_issues(inputs, tree, f"{layer}/env", ()),
+        *_issues(inputs, tree, f"{layer}/env.launch", types),
+        *_issues(inputs, tree, f"{layer}/exec.d", types, programs=True),
+    ]
+    if issues:
+        raise InputError(f"an image with {layer} could not start", issues=issues)
+    paths = (f"{layer}/{name}" for name in ("env", "env.launch", "exec.d"))
+    return [
+        f"{path} is not a directory, so the launcher cannot start the image"
+        for path in paths
+        if (node := _follow(tree, path)) is not None and node.kind is not NodeKind.DIRECTORY
+    ]
+
+
+def _issues(
+    inputs: Inputs, tree: TreeView, directory: str, types: Sequence[str], *, programs: bool = False
+) -> Iterator[str]:
+    """What is wrong in a directory, and in those for the process `types` below it, which may be absent."""
+    top = _follow(tree, directory)
+    if top is None:
+        return
+    if top.kind is not NodeKind.DIRECTORY:
+        return
+    for node in tree.list(directory):
+        path = f"{directory}/{node.name}"
+        is_link = node.kind is NodeKind.LINK
+        found = _follow(tree, path) if is_link else node
+        if found is None:
+            if is_link and _is_ours(inputs, tree, path):
+                yield f"{path} is a link that leads nowhere"
+        elif programs:
+            yield from _program_issues(path, found, is_link=is_link)
+        else:
+            yield from _variable_issues(tree, path, found)
+    for kind in types:
+        path = f"{directory}/{kind}"
+        found = _follow(tree, path)
+        if found is not None and found.kind is not NodeKind.DIRECTORY:
+            yield f"{path} is not a directory, as that of a process is"
+        yield from _issues(inputs, tree, path, (), programs=programs)
+
+
+def _variable_issues(tree: TreeView, path: str, node: Node) -> Iterator[str]:
+    suffix = posixpath.basename(path).partition(".")[2]
+    if node.kind is NodeKind.DIRECTORY:
+        return
+    if node.kind is not NodeKind.FILE:
+        yield f"{path} is not a file"
+    elif node.size > _LIMIT:
+        yield f"{path} is larger than {_LIMIT} bytes"
+    elif suffix in _APPLIED and b"\0" in (read(tree, path, limit=_LIMIT) or b""):
+        yield f"{path} has a NUL byte, which no variable can have"
+
+
+def _program_issues(path: str, node: Node, *, is_link: bool) -> Iterator[str]:
+    if node.kind is NodeKind.DIRECTORY and not is_link:
+        return
+    if node.kind is not NodeKind.FILE or not node.mode & 0o111:
+        yield f"{path} is not an executable file"
+
+
+def _follow(tree: TreeView, path: str) -> Node | None:
+    """What is at the end of a path; None also where that cannot be told here."""
+    try:
+        return tree.stat(path, follow=True)
+    except TreeError:
+        return None
+
+
+def _is_ours(inputs: Inputs, tree: TreeView, path: str) -> bool:
+    """Whether a link leads to where the image has only what the build made; the run image has other files
+    than the builder.
+    """
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), tree.readlink(path)))
+    return any(target.startswith(f"{directory}/") for directory in (inputs.layers, inputs.app))
+
+
+LAUNCHER = "/cnb/lifecycle/launcher"
+PROCESSES = "/cnb/process"
+
+
+def sbom_layer(inputs: Inputs, view: TreeView) -> Layer:
+    """`<layers>/sbom/launch` (P-089)."""
+    return _directory(inputs, view, f"{inputs.layers}/sbom/launch")
+
+
+def config_layer(inputs: Inputs, view: TreeView) -> Layer:
+    """`<layers>/config`, with metadata.toml (P-095)."""
+    return _directory(inputs, view, f"{inputs.layers}/config")
+
+
+def launcher_layer(content: bytes) -> Layer:
+    """The launcher, of root, whoever built (P-093)."""
+    file = TarEntry.file(LAUNCHER, len(content), lambda: io.BytesIO(content))
+    return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+
+
+def process_types_layer(processes: Sequence[Process]) -> Layer:
+    """A link to the launcher for each process type (P-094)."""
+    links = [TarEntry.symlink(f"{PROCESSES}/{process.type}", LAUNCHER) for process in processes]
+    return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory(PROCESSES), *links])
+
+
+def slice_layers(
+    inputs: Inputs, view: TreeView, globs: Sequence[Sequence[str]], pieces: Pieces | None = None
+) -> list[Layer]:
+    """The app, one layer a slice and one for the rest (P-092, B-086), made with the `pieces` there are."""
+
+    def entries(found: Iterable[Found | PackedTree]) -> Iterator[TarEntry | PackedTree]:
+        top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
+        parents = [top] if any(path == "" for path, _ in found) else []
+        return selected_entries(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)
+
+    divided = divide(view, inputs.app, globs, pieces)
+    return [_packed_layer(partial(entries, part.entries), part.position) for part in divided]
+
+
+def _directory(inputs: Inputs, view: TreeView, path: str) -> Layer:
+    parents = [TarEntry.directory(parent, uid=inputs.uid, gid=inputs.gid) for parent in _parents(path)]
+    return _packed_layer(
+        partial(directory_entries, view, path, uid=inputs.uid, gid=inputs.gid, parents=parents)
+    )
+
+
+def _parents(path: str) -> Iterator[str]:
+    parts = path.split("/")[1:]
+    for count in range(1, len(parts)):
+        yield "/" + "/".join(parts[:count])
+
+
+def _packed_layer(
+    entries: Callable[[], Iterable[TarEntry | PackedTree]], position: Position | None = None
+) -> Layer:
+    return Layer(tar=lambda: stream(entries(), position))
+
+
+_FLAG = re.compile(
+    rb"-X[ =]'?github\.com/buildpacks/lifecycle/cmd\.(Version|SCMRepository|SCMCommit)="
+    rb"([!#-&(-\[\]-~]{1,200})"  # up to a space, a quote or a backslash
+)
+_FIELDS = {b"Version": "version", b"SCMRepository": "repository", b"SCMCommit": "commit"}
+
+
+def complete(known: LauncherInfo, launcher: bytes) -> LauncherInfo:
+    """`known`, with what is empty in it filled in from the Go program `launcher`, where that says it."""
+    said = {_FIELDS[match[1]]: match[2].decode("ascii") for match in _FLAG.finditer(launcher)}
+    missing = {field: value for field, value in said.items() if not getattr(known, field)}
+    return replace(known, **missing)
+
 
 LAUNCHER_LIMIT = 64 << 20
 """The largest launcher taken, in bytes."""
@@ -117,11 +311,11 @@ class _Exporter:
         with _error_context("the application"):
             app = self._add_app()
         launcher = self._add_fixed(
-            "launcher", "Buildpacks Application Launcher", fixed_layers.launcher(self._read_launcher())
+            "launcher", "Buildpacks Application Launcher", launcher_layer(self._read_launcher())
         )
         with _error_context("what the launcher is to know"):
             config = self._add_fixed(
-                "config", "Buildpacks Launcher Config", fixed_layers.config(self._inputs, self._tree)
+                "config", "Buildpacks Launcher Config", config_layer(self._inputs, self._tree)
             )
         processes = self._add_process_types()
         metadata = labels.LayersMetadata(
@@ -209,7 +403,7 @@ class _Exporter:
     def _add_sbom(self) -> _AddedLayer:
         sbom.add_launcher_sboms(self._inputs, self._tree)
         return self._add_fixed(
-            "launch.sbom", "Software Bill-of-Materials", fixed_layers.sbom(self._inputs, self._tree)
+            "launch.sbom", "Software Bill-of-Materials", sbom_layer(self._inputs, self._tree)
         )
 
     def _add_app(self) -> list[_AddedLayer]:
@@ -221,7 +415,7 @@ class _Exporter:
             added = self._add_slices(recalled, "unchanged since it was exported")
         else:
             with self._open_app(terms) as (view, pieces):
-                added = self._add_slices(fixed_layers.slices(inputs, view, globs, pieces))
+                added = self._add_slices(slice_layers(inputs, view, globs, pieces))
         if self._app_cache is not None:
             self._app_cache.put(terms, [one.row.diff_id for one in added])
         return added
@@ -252,7 +446,7 @@ class _Exporter:
     def _add_process_types(self) -> list[_AddedLayer]:
         if not self._built.processes:
             return []
-        layer = fixed_layers.process_types(self._built.processes)
+        layer = process_types_layer(self._built.processes)
         return [self._add_fixed("process-types", "Buildpacks Process Types", layer)]
 
     def _add_fixed(self, name: str, created_by: str, layer: Layer) -> _AddedLayer:
@@ -306,7 +500,7 @@ class _Exporter:
                 why=f"the buildpacks made {', '.join(types) or 'none'}",
             )
         chosen = wanted or self._built.default_process
-        return f"{fixed_layers.PROCESSES}/{chosen}" if chosen else fixed_layers.LAUNCHER
+        return f"{PROCESSES}/{chosen}" if chosen else LAUNCHER
 
     def _make_config(
         self, added: list[_AddedLayer], metadata: labels.LayersMetadata, entrypoint: str
@@ -317,7 +511,7 @@ class _Exporter:
         config = add_layers(base, history, created=created, keep_history=True)
         # Of two entries the reference reads the first, which is also the one that is replaced.
         before = next((entry for entry in base.env if entry.startswith("PATH=")), "")
-        path = f"{fixed_layers.PROCESSES}:/cnb/lifecycle:{before.removeprefix('PATH=')}"
+        path = f"{PROCESSES}:/cnb/lifecycle:{before.removeprefix('PATH=')}"
         variables = {
             "CNB_LAYERS_DIR": inputs.layers,
             "CNB_APP_DIR": inputs.app,
@@ -342,7 +536,7 @@ class _Exporter:
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
             for member in self._built.group
         ]
-        info = provenance.complete(self._inputs.launcher, self._read_launcher())
+        info = complete(self._inputs.launcher, self._read_launcher())
         launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
         values = {
             labels.LIFECYCLE: metadata.encode_label(),
@@ -352,7 +546,7 @@ class _Exporter:
             labels.PROJECT: labels.project_label(self._inputs.project),
         }
         values |= dict(self._built.labels)
-        if self._inputs.platform_api.has(EXEC_ENV):
+        if self._inputs.platform_api.has(PLATFORM_EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values
 

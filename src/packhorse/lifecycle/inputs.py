@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.buildpack.descriptor import Order, Ref
-from packhorse.lifecycle.api import PlatformApi
+from packhorse.spec.api import PlatformApi
+from packhorse.spec.buildpack_toml import Order, Ref
 
 EPOCH = 315532801
 """1980-01-01T00:00:01Z: the time of everything in an image unless SOURCE_DATE_EPOCH says otherwise (P-105,

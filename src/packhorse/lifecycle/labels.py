@@ -2,18 +2,26 @@
 
 JSON in Go's field order. What reads TOML is imported by what needs it: commands that only look at an image
 start sooner without.
+
+io.buildpacks.lifecycle.metadata as the reference's rebaser reads it and writes it back (P-192, P-193).
+
+Unlike `lifecycle.labels`, which takes what can be understood, this refuses a label that Go could not read,
+and keeps whatever else Go keeps: what says nothing of the base is written back as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from packhorse.base import gojson
-from packhorse.base.dataclass import dataclass, field
+from packhorse.base.dataclass import dataclass, field, replace
+from packhorse.base.go_format import SortedMap, json_bytes, loads, parse_number, sort_maps
+from packhorse.errors import FormatError, InputError
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import JsonNode
 
 if TYPE_CHECKING:
-    from packhorse.buildpack.launch import Process, StoreToml
+    from packhorse.spec.buildpack_files import Process, StoreToml
 
 LIFECYCLE = "io.buildpacks.lifecycle.metadata"
 BUILD = "io.buildpacks.build.metadata"
@@ -43,7 +51,7 @@ class LayerRecord:
         """The JSON object, fields in Go's order."""
         return {
             "sha": self.sha,
-            "data": gojson.sort_maps(self.data),
+            "data": sort_maps(self.data),
             "build": self.build,
             "launch": self.launch,
             "cache": self.cache,
@@ -61,10 +69,10 @@ class BuildpackRecord:
 
     def encode(self) -> dict[str, object]:
         """The JSON object, fields in Go's order."""
-        layers = gojson.SortedMap({name: record.encode() for name, record in self.layers.items()})
+        layers = SortedMap({name: record.encode() for name, record in self.layers.items()})
         value: dict[str, object] = {"key": self.id, "version": self.version, "layers": layers}
         if self.store is not None:
-            value["store"] = {"metadata": gojson.sort_maps(self.store.metadata)}
+            value["store"] = {"metadata": sort_maps(self.store.metadata)}
         return value
 
 
@@ -98,7 +106,7 @@ class LayersMetadata:
         Every number in it is a float, since Go reads it so (docs/decisions/0006).
         """
         try:
-            value = gojson.loads(data, parse_int=gojson.parse_number)
+            value = loads(data, parse_int=parse_number)
         except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):
@@ -138,7 +146,7 @@ class LayersMetadata:
         }
         if names:
             value["stack"] = {"runImage": {"image": run.image} | names}
-        return gojson.dumps(value).decode()
+        return json_bytes(value).decode()
 
     def encode_cache(self) -> bytes:
         """The metadata of a cache, as the reference's (P-110)."""
@@ -146,7 +154,7 @@ class LayersMetadata:
             "sbom": {"sha": self.sbom},
             "buildpacks": [record.encode() for record in self.buildpacks] or None,
         }
-        return gojson.dumps(value)
+        return json_bytes(value)
 
 
 def build_label(
@@ -169,7 +177,7 @@ def build_label(
     }
     if default:
         value["buildpack-default-process-type"] = default
-    return gojson.dumps(value).decode()
+    return json_bytes(value).decode()
 
 
 def project_label(project: Mapping[str, Any]) -> str:
@@ -177,10 +185,8 @@ def project_label(project: Mapping[str, Any]) -> str:
     source = project.get("source")
     if source is None:
         return "{}"
-    fields = {
-        key: gojson.sort_maps(source[key]) for key in ("type", "version", "metadata") if source.get(key)
-    }
-    return gojson.dumps({"source": fields}).decode()
+    fields = {key: sort_maps(source[key]) for key in ("type", "version", "metadata") if source.get(key)}
+    return json_bytes({"source": fields}).decode()
 
 
 def _process(process: Process) -> dict[str, object]:
@@ -225,14 +231,14 @@ def _buildpacks(value: object) -> tuple[BuildpackRecord, ...]:
 def _store(value: object) -> StoreToml | None:
     if not isinstance(value, dict):
         return None
-    from packhorse.buildpack.launch import StoreToml
+    from packhorse.spec.buildpack_files import StoreToml
 
     metadata = value.get("metadata")
     return StoreToml(metadata if isinstance(metadata, dict) else None)
 
 
 def _layers(value: Mapping[str, object]) -> dict[str, LayerRecord]:
-    from packhorse.buildpack.layer import RESERVED
+    from packhorse.spec.buildpack_files import RESERVED
 
     # An image may come from anybody, and its layers' names become paths.
     names = [name for name in value if "/" not in name and name not in ("", ".", "..", *RESERVED)]
@@ -254,3 +260,139 @@ def _run_image(value: object) -> RunImageRecord:
         _text(value, "image"),
         tuple(mirror for mirror in mirrors if isinstance(mirror, str)) if isinstance(mirrors, list) else (),
     )
+
+
+_NONE = JsonNode({}, LIFECYCLE)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLabel:
+    """What a label says of the base: `run`, and `stack` (image and mirrors, None if not there), which says
+    the same for platforms of before Platform API 0.12. `rest` is the label as it was.
+    """
+
+    rest: JsonNode
+    run: RunImageRecord
+    stack: RunImageRecord | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads the label; raises FormatError for one that Go could not read."""
+        try:
+            value = loads(text or "{}", parse_int=parse_number)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(
+                f"the label {LIFECYCLE} is not JSON", why=str(error) or "nested too deep"
+            ) from error
+        if not isinstance(value, dict):
+            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is not a JSON object")
+        node = JsonNode(value, LIFECYCLE)
+        run, stack = node.node("runImage") or _NONE, node.node("stack")
+        return cls(node, _record(run), _record(stack.node("runImage") or _NONE) if stack else None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where newer versions of the base come from, the name before its mirrors; none if nobody knows."""
+        for record in (self.run, self.stack):
+            if record and record.image:
+                return (record.image, *record.mirrors)
+        return ()
+
+    @property
+    def own_layers(self) -> frozenset[str]:
+        """The diff IDs of the layers that the image does not have from its base, as far as they are said."""
+        found: set[str] = set()
+        left = [value for key, value in self.rest.fields.items() if key not in ("runImage", "stack")]
+        while left:
+            value = left.pop()
+            if isinstance(value, list):
+                left += value
+            elif isinstance(value, dict):
+                found |= {value["sha"]} if isinstance(value.get("sha"), str) else set()
+                left += [item for key, item in value.items() if key != "data"]
+        return frozenset(found)
+
+    def knows(self, name: str) -> bool:
+        """Whether a run image is one of those that the label names; digests are not compared."""
+        known = [
+            each for record in (self.run, self.stack) if record for each in (record.image, *record.mirrors)
+        ]
+        return without_digest(name) in map(without_digest, known)
+
+    def with_base(self, top: str, reference: str) -> Self:
+        """The label of the same image on another base."""
+        return replace(self, run=replace(self.run, top_layer=top, reference=reference))
+
+    def with_name(self, image: str) -> Self:
+        """The label with another name for the base, without mirrors."""
+        run = replace(self.run, image=image, mirrors=())
+        return replace(self, run=run, stack=RunImageRecord(image=image))
+
+    def text(self) -> str:
+        """The label, fields in Go's order; raises FormatError for what Go would not have read."""
+        try:
+            return json_bytes(self._value()).decode()
+        except RecursionError as error:
+            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is nested too deep") from error
+
+    def _value(self) -> dict[str, object]:
+        node = self.rest
+        value: dict[str, object] = {"app": sort_maps(node.fields.get("app"))}
+        sbom = node.node("sbom")
+        if sbom is not None:
+            value["sbom"] = {"sha": sbom.text("sha")}
+        buildpacks = [_buildpack(entry) for entry in node.nodes("buildpacks")]
+        value["buildpacks"] = buildpacks if node.fields.get("buildpacks") is not None else None
+        for key in ("config", "launcher", "process-types"):
+            value[key] = {"sha": (node.node(key) or _NONE).text("sha")}
+        value["runImage"] = {"topLayer": self.run.top_layer, "reference": self.run.reference} | _names(
+            self.run
+        )
+        if self.stack is not None:
+            value["stack"] = {"runImage": _names(self.stack)}
+        return value
+
+
+def without_digest(name: str) -> str:
+    """A name in full, with its tag and without its digest; what is no name is left as it is."""
+    try:
+        reference = Reference.parse(name)
+    except InputError:
+        return name.partition("@")[0] if "@sha256:" in name else name
+    return str(Reference(reference.registry, reference.repository, reference.tag))
+
+
+def _record(run: JsonNode) -> RunImageRecord:
+    return RunImageRecord(
+        run.text("topLayer"), run.text("reference"), run.text("image"), run.texts("mirrors")
+    )
+
+
+def _names(run: RunImageRecord) -> dict[str, object]:
+    image: dict[str, object] = {"image": run.image} if run.image else {}
+    return image | ({"mirrors": list(run.mirrors)} if run.mirrors else {})
+
+
+def _buildpack(node: JsonNode) -> dict[str, object]:
+    layers, store = node.node("layers"), node.node("store")
+    value: dict[str, object] = {"key": node.text("key"), "version": node.text("version")}
+    value["layers"] = None if layers is None else SortedMap(_read_base_layers(layers))
+    if store is not None:
+        metadata = store.node("metadata")
+        value["store"] = {"metadata": None if metadata is None else sort_maps(metadata.fields)}
+    return value
+
+
+def _read_base_layers(layers: JsonNode) -> Iterator[tuple[str, object]]:
+    for name in layers.fields:
+        layer = JsonNode({"layer": layers.fields[name]}, f"{layers.where}.{name}").node("layer") or _NONE
+        yield (
+            name,
+            {
+                "sha": layer.text("sha"),
+                "data": sort_maps(layer.fields.get("data")),
+                "build": layer.flag("build"),
+                "launch": layer.flag("launch"),
+                "cache": layer.flag("cache"),
+            },
+        )

@@ -1,6 +1,6 @@
 """What a phase needs from outside, as ports; phases themselves open no file and start no process by name.
 
-The adapters are `sandbox` behind `platform.runner`, and `store.overlay`. All ports are in terms of base and
+The adapters are `sandbox` behind `build.runner`, and `store.build_layers`. All ports are in terms of base and
 noun types, so that no adapter imports this folder.
 """
 
@@ -12,10 +12,10 @@ from enum import Enum
 from typing import Protocol
 
 from packhorse.base.digest import Digest
-from packhorse.base.step import Sandbox
+from packhorse.base.sandbox import Sandbox
 from packhorse.base.tree import TreeEdit, TreeView
-from packhorse.image.view import Layer
-from packhorse.layers.pieces import Pieces
+from packhorse.oci.place import Layer
+from packhorse.tar.slices import Pieces
 
 ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 """What to do about a limit of a Runner's that a step has met."""

@@ -1,6 +1,6 @@
 """④ → ④ An app image on another run image (platform.md "rebaser"), by the specification's rules alone.
 
-Called by `platform.rebase`, which finds the two images and writes the new one. No place is read or written
+Called by `fleet.rebase`, which finds the two images and writes the new one. No place is read or written
 here.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
+from packhorse.base.go_format import loads
 from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
-from packhorse.image.model import Config
-from packhorse.image.rebase import count_base_layers, rebase_image
-from packhorse.image.view import Image
 from packhorse.lifecycle import labels
-from packhorse.lifecycle.api import TARGETS, PlatformApi
-from packhorse.lifecycle.base_label import BaseLabel
+from packhorse.lifecycle.labels import BaseLabel
+from packhorse.oci.mutate import count_base_layers, rebase_image
+from packhorse.oci.place import Image
+from packhorse.oci.types import Config
+from packhorse.spec.api import PLATFORM_TARGETS, PlatformApi
 
 _PLATFORM_API = "CNB_PLATFORM_API"
 _FORCE = "--force puts it there all the same"
@@ -109,7 +109,7 @@ def _has_stack(app: Config) -> bool:
         name, _, value = entry.partition("=")
         if name == _PLATFORM_API and "=" not in value:
             try:
-                return not (value and PlatformApi.parse_any(value).has(TARGETS))
+                return not (value and PlatformApi.parse_any(value).has(PLATFORM_TARGETS))
             except PlatformApiError as error:
                 raise RebaseError(f"{_PLATFORM_API} of the image cannot be read", why=str(error)) from error
     return True
@@ -140,7 +140,7 @@ def _require_stack(app: Config, base: Config) -> None:
 def _mixins(config: Config, what: str) -> set[str]:
     """What is in an image of a stack, whether it is marked for one stage or not."""
     try:
-        found = gojson.loads(config.labels.get(labels.MIXINS) or "null") or []
+        found = loads(config.labels.get(labels.MIXINS) or "null") or []
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the label {labels.MIXINS} of {what} is not JSON", why=str(error)) from error
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.tree import NodeKind, TreeEdit, is_directory, read
-from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, PackhorseError
-from packhorse.image.view import Image, Layer
-from packhorse.layers.untar import TarReader
-from packhorse.lifecycle.api import CACHED_METADATA
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata
 from packhorse.lifecycle.ports import LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Detected, Member, Restored
+from packhorse.oci.place import Image, Layer
+from packhorse.spec.api import CACHED_METADATA
+from packhorse.spec.buildpack_files import LayerToml
+from packhorse.tar.reader import TarReader
 
 SBOM_LIMIT = 64 << 20
 """The largest SBOM file restored, in bytes."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
-from packhorse.base import gojson
+from packhorse.base.go_format import json_bytes, sort_maps
 from packhorse.base.tree import TreeEdit, TreeView, read
-from packhorse.buildpack.descriptor import Descriptor, Ref
-from packhorse.buildpack.layer import LayerTypes
-from packhorse.buildpack.planfile import Require
 from packhorse.errors import BuildError
+from packhorse.lifecycle.buildpacks import find_layers
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.layer_files import find_layers
 from packhorse.lifecycle.stages import Member
+from packhorse.spec.buildpack_files import LayerTypes, Require
+from packhorse.spec.buildpack_toml import Descriptor, Ref
 
 MEDIA_TYPES = {
     "cdx.json": "application/vnd.cyclonedx+json",
@@ -78,12 +77,12 @@ def _legacy_bom(bom: Bom) -> bytes:
     entries = [
         {
             "name": entry.name,
-            "metadata": gojson.sort_maps(entry.metadata),
+            "metadata": sort_maps(entry.metadata),
             "buildpack": {"id": owner.id, "version": owner.version},
         }
         for owner, entry in bom
     ]
-    return gojson.dumps(entries or None) + b"\n"
+    return json_bytes(entries or None) + b"\n"
 
 
 def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:

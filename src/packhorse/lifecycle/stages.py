@@ -8,22 +8,27 @@ Built         `<layers>/config/metadata.toml`
 Exported      report.toml
 ============  ===========================================================
 
-Their file forms are in `lifecycle.files`.
+Their file forms are in `lifecycle.stages`.
+
+The specification's files for the values of `lifecycle.stages`, as the reference writes them.
+
+(platform.md "Data Format".)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
+from packhorse.base.go_format import RawToml, json_bytes, toml_bytes
 from packhorse.base.target import Target
-from packhorse.buildpack.descriptor import Group, Ref
-from packhorse.buildpack.launch import Process
 from packhorse.errors import DetectFailed
-from packhorse.image.view import Image
 from packhorse.lifecycle.labels import LayersMetadata
-from packhorse.plan.resolve import PlanEntry
+from packhorse.oci.place import Image, Receipt
+from packhorse.spec.buildpack_files import Process
+from packhorse.spec.buildpack_toml import Group, Ref
+from packhorse.spec.resolve import PlanEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +132,54 @@ class Exported:
     layers: tuple[ExportedLayer, ...]
     processes: tuple[Process, ...]
     default_process: str = ""
+
+
+def metadata_toml(built: Built) -> bytes:
+    """`<layers>/config/metadata.toml`, which the launcher reads."""
+    value: dict[str, object] = {}
+    if built.default_process:
+        value["buildpack-default-process-type"] = built.default_process
+    value["buildpacks"] = [_member(member) for member in built.group]
+    if built.labels:
+        value["labels"] = [{"key": key, "value": text} for key, text in built.labels]
+    value["processes"] = [_process(process) for process in built.processes]
+    if built.slices:
+        value["slices"] = [{} if paths is None else {"paths": list(paths)} for paths in built.slices]
+    return toml_bytes(value)
+
+
+def report_toml(tags: tuple[str, ...], receipt: Receipt) -> bytes:
+    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store."""
+    image: dict[str, object] = {"tags": list(tags)}
+    if receipt.manifest_digest is None:
+        image["image-id"] = str(receipt.image_id)
+    else:
+        image["digest"] = str(receipt.manifest_digest)
+        image["manifest-size"] = receipt.manifest_size
+    return toml_bytes({"image": image})
+
+
+def _member(member: Member) -> dict[str, object]:
+    value: dict[str, object] = {"id": member.ref.id, "version": member.ref.version, "api": member.api}
+    return value | ({"homepage": member.homepage} if member.homepage else {})
+
+
+def _process(process: Process) -> dict[str, object]:
+    value: dict[str, object] = {"type": process.type, "command": _command(process.command)}
+    if process.args is not None:
+        value["args"] = list(process.args)
+    value |= {"direct": True, "buildpack-id": process.buildpack_id}
+    if process.working_dir:
+        value["working-dir"] = process.working_dir
+    if process.exec_env:
+        value["exec-env"] = list(process.exec_env)
+    return value
+
+
+def _command(words: Sequence[str]) -> RawToml:
+    """A command as the reference writes it: a TOML array of JSON strings, with `<`, `>` and `&` escaped.
+
+    JSON leaves U+007F as it is and TOML forbids that. The reference cannot read such a file again.
+    """
+    strings = (json_bytes(word).decode().replace("\x7f", "\\u007f") for word in words)
+    return RawToml(f"[{', '.join(strings)}]")

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from packhorse.base import proc
 from packhorse.base.dataclass import dataclass
+from packhorse.linux.processes import process_start_id, read_proc
 
 CONTROLLERS = ("memory", "pids")
 
@@ -61,7 +61,7 @@ class Group:
     def __init__(
         self, parent: ParentGroup, limits: Mapping[str, int], *, records: Path, together: bool
     ) -> None:
-        name = f"packhorse-{proc.process_start_id()}-{os.urandom(4).hex()}"
+        name = f"packhorse-{process_start_id()}-{os.urandom(4).hex()}"
         self._path = parent.directory / name
         records.mkdir(exist_ok=True)
         self._record = records / name
@@ -113,14 +113,14 @@ class Group:
 
 def find_parent() -> ParentGroup | None:
     """Where this process can make a group; None when it can make none. Raises OSError."""
-    place = own_group(proc.read_proc("cgroup"), proc.read_proc("mountinfo"))
+    place = own_group(read_proc("cgroup"), read_proc("mountinfo"))
     return nearest_parent(*place) if place else None
 
 
 def memory_allowed() -> int:
     """The least number of bytes that this process's own groups allow it, 0 for no limit."""
     try:
-        place = own_group(proc.read_proc("cgroup"), proc.read_proc("mountinfo"))
+        place = own_group(read_proc("cgroup"), read_proc("mountinfo"))
     except OSError:
         return 0
     # In a container the directory that is mounted is a group with a limit, too.
@@ -132,7 +132,7 @@ def sweep(records: Path) -> None:
     with suppress(OSError):
         for record in list(records.iterdir()):
             maker = record.name.removeprefix("packhorse-").rpartition("-")[0]
-            if maker == proc.process_start_id(maker.partition("-")[0]):
+            if maker == process_start_id(maker.partition("-")[0]):
                 continue
             # Groups are called like their record, so that nothing else goes, whoever may write records.
             paths = [Path(os.fsdecode(line)) for line in record.read_bytes().splitlines()]

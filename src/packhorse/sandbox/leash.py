@@ -1,7 +1,7 @@
 """The child that ends a process group when its own stdin ends, so that it dies with who held the other end.
 
 Started by `process.ParentDeathGuard`, for mmdebstrap, which takes its chroot away if it is asked to end. What
-has only to be killed is on a leash of `launcher/leash`. Imports are few, as in `base.entrance`.
+has only to be killed is on a leash of `launcher/leash`. Imports are few, as in `linux.userns_exec`.
 """
 
 # Importing pathlib would take longer than everything done here.

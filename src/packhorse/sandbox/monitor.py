@@ -1,7 +1,14 @@
-"""The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
+"""A step's file tree as mounts at one directory, made inside its namespaces; called by `monitor`.
+
+All that the mounts are made of is taken hold of first, by name, as the step's user. It is named by descriptor
+from then on: an overlay's options are so short that they fit into one page for any number of layers, and need
+no escapes. Targets are resolved below the tree that is being made, and through no link, so that nothing is
+mounted or made anywhere else. Which mounts there are is `oci_config`'s.
+
+The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
 
 Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `MonitorPlan` is read;
-`base.entrance` has the options; COMMAND, where a user repeats a step, replaces that of the plan.
+`linux.userns_exec` has the options; COMMAND, where a user repeats a step, replaces that of the plan.
 
 It enters the step's user namespace, and forks a process there that is the first of a PID namespace and has a
 mount namespace of its own, with the step's tree at ROOT and the runtime's state on a file system in memory.
@@ -11,27 +18,148 @@ and takes mounts away with the last one that sees them. That first process ends 
 the socket `control` is closed. What cannot be done goes to stderr.
 """
 
-# Imports are few, as in `base.entrance`; once the namespaces are entered, none can be made any more.
-# ruff: noqa: PTH102, PTH119, PTH123, PTH208
-
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypedDict
 
-from packhorse.base import entrance, syscalls
-from packhorse.base.entrance import UsernsExecError
-from packhorse.sandbox import order, seccomp
-from packhorse.sandbox.mounting import MountSpec, PreparedMounts
-from packhorse.sandbox.order import Order
+from packhorse.linux import syscalls, userns_exec
+from packhorse.linux.userns_exec import UsernsExecError
+from packhorse.sandbox import seccomp
+from packhorse.sandbox.init import ENDED, REFUSED, SIZE, START, Order, decode, encode, encode_request
+
+# pathlib and dataclasses take longer to import than all of this to run.
+
+
+_PAGE = 4096
+"""What mount(2) takes of options, its NUL included."""
+
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
+
+
+class MountSpec(TypedDict):
+    """A bind mount of `source`, or an overlay of `lowers`, bottom first, with `upper` and `work` or two "".
+
+    `source` is "" for an overlay. `target` is absolute, with all links of the image resolved.
+    """
+
+    target: str
+    source: str
+    lowers: list[str]
+    upper: str
+    work: str
+    writable: bool
+
+
+class PreparedMounts:
+    """Mounts whose sources are held, to be made in their order; the first one is the root."""
+
+    def __init__(self, mounts: Sequence[MountSpec]) -> None:
+        self._mounts = [(mount, _open_sources(mount)) for mount in mounts]
+
+    def make(self, directory: str) -> int:
+        """Makes the tree at the empty `directory`; returns a descriptor of its root."""
+        (first, held), *others = self._mounts
+        target = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _mount(first, held, target)
+        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for mount, held in others:
+            target = _open_target(
+                root, mount["target"], as_directory=bool(not mount["source"]) or _is_directory(held)
+            )
+            _mount(mount, held, target)
+        return root
+
+
+def _open_sources(mount: MountSpec) -> list[int]:
+    """Descriptors of what the mount is made of: a detached mount, or lowers and, if any, upper and work."""
+    if mount["source"]:
+        descriptor = syscalls.clone_mount(mount["source"], recursive=True)
+        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+        syscalls.restrict_mount(
+            descriptor, attributes if mount["writable"] else attributes | syscalls.MOUNT_ATTR_RDONLY
+        )
+        return [descriptor]
+    names = [*mount["lowers"], *(name for name in (mount["upper"], mount["work"]) if name)]
+    return [os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in names]
+
+
+def _mount(mount: MountSpec, held: Sequence[int], target: int) -> None:
+    if mount["source"]:
+        syscalls.attach_mount_at(held[0], target)
+    else:
+        _mount_overlay(mount, held, target)
+    for descriptor in (*held, target):
+        os.close(descriptor)
+
+
+def _mount_overlay(mount: MountSpec, held: Sequence[int], target: int) -> None:
+    count = len(mount["lowers"])
+    layers = ":".join(str(descriptor) for descriptor in reversed(held[:count]))
+    options = f"userxattr,lowerdir={layers}"
+    if mount["upper"]:
+        options += f",upperdir={held[count]},workdir={held[count + 1]}"
+    if len(options) >= _PAGE:
+        raise UsernsExecError(f"{count} directories are too many to be seen as one at {mount['target']}")
+    os.chdir("/proc/self/fd")
+    try:
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("overlay", f"/proc/self/fd/{target}", "overlay", flags, options)
+    except OSError as error:
+        raise UsernsExecError(
+            f"an overlay cannot be mounted at {mount['target']}: {error.strerror}"
+        ) from error
+    finally:
+        os.chdir("/")
+
+
+def _open_target(root: int, path: str, *, as_directory: bool) -> int:
+    """A descriptor of the mount point `path`, which is made if it is missing."""
+    try:
+        return _open(root, path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise UsernsExecError(f"nothing can be mounted at {path}: {error.strerror}") from error
+    try:
+        above, _, name = path.rpartition("/")
+        parent = _open_target(root, above or "/", as_directory=True)
+        try:
+            _make(parent, name, as_directory=as_directory)
+        finally:
+            os.close(parent)
+        return _open(root, path)
+    except OSError as error:
+        raise UsernsExecError(f"the mount point {path} cannot be made: {error.strerror}") from error
+
+
+def _open(root: int, path: str) -> int:
+    return syscalls.openat2(root, path, os.O_PATH, resolve=_RESOLVE)
+
+
+def _make(parent: int, name: str, *, as_directory: bool) -> None:
+    if as_directory:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    else:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+
+
+def _is_directory(held: Sequence[int]) -> bool:
+    return stat.S_ISDIR(os.fstat(held[0]).st_mode)
+
+
+# Imports are few, as in `linux.userns_exec`; once the namespaces are entered, none can be made any more.
+# ruff: noqa: PTH102, PTH119, PTH123, PTH208
+
 
 _COVERED = "/run"
 ROOT = f"{_COVERED}/root"
@@ -68,7 +196,7 @@ def main(words: list[str]) -> int:
     try:
         given, *rest = words
         plan = _read_plan(int(given))
-        options, command = entrance.parse_options(rest)
+        options, command = userns_exec.parse_options(rest)
         if command:
             asked = plan["order"]
             if command != [asked["executable"], *asked["arguments"][1:]]:
@@ -102,9 +230,9 @@ def _print_error(error: Exception) -> int:
     return _FAILED
 
 
-def _enter_namespace(options: entrance.Options, user: list[int]) -> None:
-    namespace = options.userns if options.userns >= 0 else entrance.new_namespace(options)
-    entrance.arrange_mounts(options)
+def _enter_namespace(options: userns_exec.Options, user: list[int]) -> None:
+    namespace = options.userns if options.userns >= 0 else userns_exec.new_namespace(options)
+    userns_exec.arrange_mounts(options)
     syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
     os.close(namespace)
     if user:
@@ -157,13 +285,13 @@ def _run(plan: MonitorPlan, runtime: int, init: int) -> int:
 def _run_order(channel: socket.socket, asked: Order) -> int:
     """Has the first process run a command with this one's stdin, stdout and stderr; its status."""
     file = os.memfd_create("order")
-    os.write(file, order.encode(asked, seccomp.make_filter()))
-    socket.send_fds(channel, [order.encode_request(order.START, 0)], [file, 0, 1, 2])
-    while data := channel.recv(order.SIZE):
-        answer = order.decode(data)
-        if answer["kind"] == order.REFUSED:
+    os.write(file, encode(asked, seccomp.make_filter()))
+    socket.send_fds(channel, [encode_request(START, 0)], [file, 0, 1, 2])
+    while data := channel.recv(SIZE):
+        answer = decode(data)
+        if answer["kind"] == REFUSED:
             print(f"{asked['executable']}: {os.strerror(answer['reason'])}", file=sys.stderr, flush=True)
-        if answer["kind"] == order.ENDED:
+        if answer["kind"] == ENDED:
             return answer["value"]
     return _FAILED
 

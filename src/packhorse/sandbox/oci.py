@@ -1,4 +1,14 @@
-"""The runtime of `--sandbox runc`: any OCI runtime that can start a container, made by `platform.wiring`.
+"""A step as an OCI runtime's config.json and the mounts of its tree; called by `oci`. Nothing is made here.
+
+The runtime is started inside the step's user namespace, over a tree that `monitor` has mounted; what is left
+to it are the other namespaces, /proc, /dev and ids. System call filter, environment and command are given to
+the first process (`order`).
+
+A sandbox as a container; made by `oci`.
+
+The container is made by a child, `monitor`. Its first process is `launcher/init`.
+
+The runtime of `--sandbox runc`: any OCI runtime that can start a container, made by `host.wiring`.
 
 A step is a plan (`oci_config`) that a child carries out (`monitor`) as a container (`container`). The runtime
 is started inside the step's user namespace, whose root is nobody to this machine; so the three id modes are
@@ -11,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -18,15 +29,218 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
-from packhorse.base.step import SandboxSpec
-from packhorse.base.userns import Extent, IdMap, MapMode, Namespace
+from packhorse.base.sandbox import Bind, Mount, Network, SandboxSpec
 from packhorse.errors import SandboxError
-from packhorse.sandbox import commands, monitor, oci_config
-from packhorse.sandbox.container import MONITOR, Container, RuntimeBusy
-from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.reach import PathAccess
+from packhorse.linux import userns
+from packhorse.linux.processes import python_command
+from packhorse.linux.userns import Extent, IdMap, MapMode, Namespace
+from packhorse.sandbox import monitor
+from packhorse.sandbox.init import make_order, words_of
+from packhorse.sandbox.monitor import MountSpec
+from packhorse.sandbox.mounts import Layout, PathAccess
+from packhorse.sandbox.process import Process, find_check
+from packhorse.sandbox.seccomp import CAPABILITIES, READ_ONLY
+
+CHANNEL, INIT = 3, 4
+"""The first process's descriptors: its socket, and itself."""
+
+_MOUNTS = (
+    ("/proc", "proc", ("nosuid", "noexec", "nodev")),
+    # Only /dev/shm is to be written, and that is a file system of its own.
+    ("/dev", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k", "ro")),
+    ("/dev/pts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
+    ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777")),
+)
+_NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
+
+
+def make_config(
+    spec: SandboxSpec, layout: Layout, *, root: str, user: tuple[int, int], maps: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside.
+
+    `maps` are those of the user namespace that it enters to have others.
+    """
+    size = spec.limits.shared_memory_size
+    shared = [f"size={size}"] if size else []
+    namespaces = [*_NAMESPACES, *(["network"] if spec.network is not Network.HOST else [])]
+    # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
+    capabilities = list(CAPABILITIES) if spec.uid == 0 else []
+    if user != (spec.uid, spec.gid):
+        # A first process that is to change its ids can map that of root with this alone (user_namespaces(7)).
+        capabilities = ["CAP_SETFCAP"]
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": spec.hostname,
+        "root": {"path": root},
+        "mounts": [
+            {
+                "destination": target,
+                "type": kind,
+                "source": kind,
+                "options": [*options, *(shared if target == "/dev/shm" else [])],
+            }
+            for target, kind, options in _MOUNTS
+        ],
+        "process": {
+            "user": {"uid": user[0], "gid": user[1]},
+            "args": [f"/proc/self/fd/{INIT}", str(CHANNEL), *maps],
+            "cwd": "/",
+            "env": [],
+            "noNewPrivileges": True,
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+        },
+        "linux": {
+            "namespaces": [{"type": kind} for kind in namespaces],
+            "maskedPaths": list(layout.masked),
+            "readonlyPaths": list(READ_ONLY),
+        },
+    }
+
+
+def make_mounts(spec: SandboxSpec, layout: Layout) -> list[MountSpec]:
+    """The mounts of the step's tree, the root first."""
+    if spec.root is None:
+        raise SandboxError("a step in a sandbox needs a root file system")
+    lowers = [str(layout.skeleton), str(spec.root.tree)]
+    root = _make_overlay("/", lowers, str(spec.root.upper or ""), str(spec.root.work or ""))
+    return [root, *(_make_mount(mount, layout) for mount in spec.mounts)]
+
+
+def _make_mount(mount: Mount, layout: Layout) -> MountSpec:
+    target = layout.place(mount.target)
+    if isinstance(mount, Bind):
+        return _make_bind(target, str(mount.source), writable=mount.writable)
+    upper, work = str(mount.upper or ""), str(mount.work or "")
+    writable = bool(upper and work)
+    if not mount.lowers and not writable:
+        raise SandboxError(f"nothing is to be mounted at {mount.target}")
+    if len(mount.lowers) + writable < 2:
+        # An overlay has at least two layers; of one alone it is the same as a bind.
+        return _make_bind(target, upper if writable else str(mount.lowers[0]), writable=writable)
+    return _make_overlay(target, [str(path) for path in mount.lowers], upper, work)
+
+
+def _make_bind(target: str, source: str, *, writable: bool) -> MountSpec:
+    return MountSpec(target=target, source=source, lowers=[], upper="", work="", writable=writable)
+
+
+def _make_overlay(target: str, lowers: Sequence[str], upper: str, work: str) -> MountSpec:
+    writable = bool(upper and work)
+    return MountSpec(
+        target=target,
+        source="",
+        lowers=list(lowers),
+        upper=upper if writable else "",
+        work=work if writable else "",
+        writable=writable,
+    )
+
+
+MONITOR = python_command("packhorse.sandbox.monitor")
+
+_MOMENTARY = re.compile(r"cloned binary: Device or resource busy")
+"""What runc says when it could not seal the copy of itself that it runs from, a page of which was in use for
+a moment (fcntl(2), F_ADD_SEALS); nothing has been made then."""
+
+
+class RuntimeBusy(SandboxError):
+    """The runtime met something that passes: the same container can be made when asked for again."""
+
+
+class Container(Process):
+    """A container made by a monitor, with its `options`, from what of a plan is not descriptors.
+
+    `init` is the program of its first process; `inputs` are descriptors that the options name.
+    """
+
+    def __init__(
+        self, options: Sequence[str], plan: dict[str, Any], *, init: Path, inputs: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self._root = -1
+        self._unmount: Callable[[int], None] = os.close
+        try:
+            self._start(options, plan, init, inputs)
+            self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, options: Sequence[str], plan: dict[str, Any], init: Path, inputs: Sequence[int]) -> None:
+        with ExitStack() as theirs:
+            self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._own.enter_context(self._control)
+            theirs.enter_context(control)
+            channel = self.init.take_descriptor(theirs)
+            program = os.open(init, os.O_PATH | os.O_CLOEXEC)
+            theirs.callback(os.close, program)
+            descriptors = {"control": control.fileno(), "channel": channel, "init": program}
+            self._said = os.memfd_create("said", os.MFD_CLOEXEC)
+            self._own.callback(os.close, self._said)
+            document = os.memfd_create("plan", os.MFD_CLOEXEC)
+            theirs.callback(os.close, document)
+            os.write(document, json.dumps(plan | descriptors).encode())
+            os.lseek(document, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                [*MONITOR, str(document), *options, "--"],
+                pass_fds=(*inputs, control.fileno(), channel, program, document),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                # Ctrl-C would end it, and with it the sandbox, before anybody is asked.
+                process_group=0,
+                cwd="/",
+                env={},
+                umask=0o022,
+            )
+
+    def _receive(self) -> None:
+        """Waits until the first process is ready."""
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            words = self.read_error()
+            kind = RuntimeBusy if _MOMENTARY.search(words) else SandboxError
+            raise kind(
+                "the sandbox cannot be made",
+                why=words,
+                fix="leave out --sandbox, for bubblewrap to make it",
+                check=find_check(words, ""),
+            )
+        # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
+        self._root, mounts, self._pidfd = descriptors
+        for descriptor in (self._root, self._pidfd):
+            self._own.callback(os.close, descriptor)
+        self._own.callback(lambda: self._unmount(mounts))
+        text = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
+        (pid,) = re.findall(r"^Pid:\s*(\d+)$", text, re.MULTILINE)
+        self.pid = int(pid)
+        if not self._wait_until_ready():
+            raise SandboxError(
+                "the sandbox cannot be made",
+                why="its first process cannot have the user's id",
+                check="user-namespaces",
+            )
+
+    def read_error(self) -> str:
+        """What the monitor and the runtime say, on their end: the runtime's log lines without their marks."""
+        assert self._process is not None
+        self._process.wait()
+        said = os.pread(self._said, 65536, 0).decode(errors="replace").strip()
+        lines = [_plain_line(line) for line in said.splitlines()]
+        return "\n".join(dict.fromkeys(lines)) or f"it ended with status {self._process.returncode}"
+
+    def open_root(self, close: Callable[[int], None] = os.close) -> int:
+        """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
+        self._unmount = close
+        return os.dup(self._root)
+
+
+def _plain_line(line: str) -> str:
+    message = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return re.sub(r"\\(.)", r"\1", message[1]) if message else line
+
 
 _TIMEOUT = 10.0
 """Seconds within which a runtime says its version."""
@@ -131,10 +345,10 @@ class OciRuntime:
         """
         idmap = self._idmap if self._idmap.mode is MapMode.ROOT else _make_root_map()
         plan = self._make_plan(spec, layout, idmap)
-        order = commands.make_order(spec.command)
+        order = make_order(spec.command)
         plan |= {"control": -1, "channel": -1, "init": str(self._init), "order": order}
         options = self._options(spec, layout, idmap)
-        words = commands.words_of(spec.command)
+        words = words_of(spec.command)
         return layout.repeat_line([*MONITOR, "9", *options], {9: json.dumps(plan).encode()}, words)
 
     def _options(self, spec: SandboxSpec, layout: Layout, idmap: IdMap) -> list[str]:
@@ -152,8 +366,8 @@ class OciRuntime:
         maps = (f"{spec.uid} 0 1\n", f"{spec.gid} 0 1\n") if others else ()
         return {
             "user": [spec.uid, spec.gid] if idmap.mode is MapMode.ROOT else [],
-            "mounts": oci_config.make_mounts(spec, layout),
-            "config": oci_config.make_config(spec, layout, root=monitor.ROOT, user=first, maps=maps),
+            "mounts": make_mounts(spec, layout),
+            "config": make_config(spec, layout, root=monitor.ROOT, user=first, maps=maps),
             "runtime": list(self._runtime),
         }
 

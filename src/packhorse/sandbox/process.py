@@ -1,8 +1,12 @@
-"""A sandbox's first process, whatever the runtime, and the pipes of a command; called by `running`."""
+"""Which line of `packhorse doctor` a runtime's own message is about; called by the runtimes that fail.
+
+A sandbox's first process, whatever the runtime, and the pipes of a command; called by `running`.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -13,10 +17,25 @@ from contextlib import ExitStack, suppress
 from io import FileIO
 from typing import IO, Self
 
-from packhorse.base import native, proc
+from packhorse.base.installation import find_program
 from packhorse.errors import SandboxError
-from packhorse.sandbox import order
-from packhorse.sandbox.init import Init
+from packhorse.linux.processes import python_command
+from packhorse.sandbox.init import READY, Init
+
+_WORDS = (
+    ("overlay", r"overlay"),
+    ("seccomp", r"seccomp"),
+    ("user-namespaces", r"new namespace|[ug]id[ _]map|setgroups|/ns/user|user namespace|^bwrap: loopback"),
+)
+
+
+def find_check(words: str, otherwise: str) -> str:
+    """The name of the line; `otherwise` where none is plain."""
+    for name, pattern in _WORDS:
+        if re.search(pattern, words, re.IGNORECASE | re.MULTILINE):
+            return name
+    return otherwise
+
 
 _TIMEOUT = 10.0
 """Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
@@ -79,7 +98,7 @@ class Process(ABC):
     def _wait_until_ready(self) -> bool:
         """Waits for the first process; whether it is there."""
         answer = self.init.receive()
-        return answer is not None and answer["kind"] == order.READY
+        return answer is not None and answer["kind"] == READY
 
 
 class Pipes:
@@ -128,7 +147,7 @@ class Pipes:
 class ParentDeathGuard:
     """A running `launcher/leash`, or for groups `leash`; `close` ends what is on it.
 
-    So does the end of this process. Only `platform.distro` has groups, which are asked to end first.
+    So does the end of this process. Only `builder.distro` has groups, which are asked to end first.
     """
 
     def __init__(
@@ -141,9 +160,7 @@ class ParentDeathGuard:
     ) -> None:
         self._end, theirs = socket.socketpair()
         try:
-            self._start(
-                [*(program or (str(native.find_program("leash")),)), *words], theirs, pass_fds, stderr
-            )
+            self._start([*(program or (str(find_program("leash")),)), *words], theirs, pass_fds, stderr)
         except OSError as error:
             self._end.close()
             raise SandboxError(
@@ -170,7 +187,7 @@ class ParentDeathGuard:
         """With a process group on it, whose leader is this process's child and was not waited for yet."""
         descriptor = os.pidfd_open(leader)
         try:
-            python = proc.python_command("packhorse.sandbox.leash")
+            python = python_command("packhorse.sandbox.leash")
             return cls([str(descriptor), str(leader)], pass_fds=(descriptor,), program=python)
         finally:
             os.close(descriptor)

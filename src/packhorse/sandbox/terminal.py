@@ -1,4 +1,12 @@
-"""A terminal of a step's own, between the step and this process's stdin and stdout; called by `running`.
+"""Bytes between descriptors: what `streams` and `terminal` share.
+
+A step's stdin, stdout and stderr exchanged with this process's own, by pipes; called by `running`.
+
+Were the step given these themselves, it could open them anew through /proc, as files of the user whose id it
+has (*tried*): read what is typed into the user's terminal, write the file that it is to read, shorten the one
+that it adds to.
+
+A terminal of a step's own, between the step and this process's stdin and stdout; called by `running`.
 
 Were the step given the user's terminal itself, it would be in a session that its pid namespace does not see,
 so that shells fail at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the step
@@ -9,21 +17,133 @@ step's command, as the leader of a session with that terminal.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import socket
 import termios
 import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import FrameType
 
-from packhorse.base import proc
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable, relay
+from packhorse.linux.processes import PIPE_GONE
+from packhorse.sandbox.init import refusal_error
+from packhorse.sandbox.process import Pipes
+
+CHUNK = 65536
+"""The most bytes that are read at once."""
+
+
+def poll(wanted: Mapping[int, int]) -> dict[int, int]:
+    """Waits until a descriptor is ready for one of its events; the descriptors that are, with theirs."""
+    waiting = select.poll()
+    for descriptor, events in wanted.items():
+        waiting.register(descriptor, events)
+    return dict(waiting.poll())
+
+
+def read(descriptor: int) -> bytes:
+    """What there is, empty at the end; a terminal that is hung up, or another's, answers EIO then."""
+    try:
+        return os.read(descriptor, CHUNK)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def write(target: int, chunk: bytes) -> None:
+    """Writes it all. What a terminal does not take that is gone is lost: SIGHUP tells of that. OSError."""
+    while chunk:
+        try:
+            chunk = chunk[os.write(target, chunk) :]
+        except BlockingIOError:  # another program has left the user's terminal so
+            poll({target: select.POLLOUT})
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return
+
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class _Input:
+    """What was read for the step and not taken by it; ends with stdin, or when the step closes its own."""
+
+    def __init__(self, pipe: FileIO) -> None:
+        self._pipe = pipe
+        self._pending = b""
+        os.set_blocking(pipe.fileno(), False)
+
+    def wanted(self) -> dict[int, int]:
+        """What to wait for. No more is read while the step does not take what there is."""
+        if self._pipe.closed:
+            return {}
+        if self._pending:
+            return {self._pipe.fileno(): select.POLLOUT}
+        return {self._pipe.fileno(): 0, _STDIN: select.POLLIN}
+
+    def relay(self, ready: dict[int, int]) -> None:
+        """Reads or writes what is ready."""
+        if self._pipe.closed:
+            return
+        if ready.get(self._pipe.fileno(), 0) & select.POLLERR:  # nobody reads any more
+            self._pipe.close()
+            return
+        if _STDIN in ready:
+            self._pending = read(_STDIN)
+            if not self._pending:
+                self._pipe.close()
+                return
+        with suppress(BlockingIOError, BrokenPipeError):
+            self._pending = self._pending[os.write(self._pipe.fileno(), self._pending) :]
+
+
+def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
+    """Hands on what goes in and out until all processes of the command are gone.
+
+    `ended` is readable as soon as the command has ended, and `finish` returns when all are gone. A reader of
+    stdout or stderr that has gone is gone for the command too. Raises SandboxError when they cannot be
+    written for another reason.
+    """
+    assert pipes.input is not None and pipes.errors is not None
+    given = _Input(pipes.input)
+    printed = {pipes.output.fileno(): (pipes.output, _STDOUT), pipes.errors.fileno(): (pipes.errors, _STDERR)}
+    running = True
+    while running or printed:
+        ready = poll(
+            (given.wanted() | {ended: select.POLLIN} if running else {})
+            | dict.fromkeys(printed, select.POLLIN)
+        )
+        if running:
+            given.relay(ready)
+        if ended in ready:
+            finish()
+            running = False
+        for number in printed.keys() & ready.keys():
+            pipe, target = printed[number]
+            chunk = os.read(number, CHUNK)
+            if not chunk or not _write_all(target, chunk):
+                pipe.close()
+                del printed[number]
+
+
+def _write_all(target: int, chunk: bytes) -> bool:
+    """Writes it all; False when nobody reads any more."""
+    try:
+        write(target, chunk)
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
+    return True
+
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
@@ -71,7 +191,7 @@ class Terminal:
                 self._channel.send(b"\0")
                 refused = self._channel.recv(1)
                 if refused:
-                    raise executable.refusal_error(name, os.strerror(refused[0]))
+                    raise refusal_error(name, os.strerror(refused[0]))
                 _relay(master.fileno(), ended)
                 finish()
                 slave.close()
@@ -93,9 +213,9 @@ def _relay(master: int, ended: int) -> None:
         wanted = {ended: select.POLLIN, master: select.POLLIN | (select.POLLOUT if typed else 0)}
         if listening and not typed:
             wanted[_STDIN] = select.POLLIN
-        ready = relay.poll(wanted)
+        ready = poll(wanted)
         if _STDIN in ready:
-            typed = relay.read(_STDIN)
+            typed = read(_STDIN)
             listening = bool(typed)
         if typed:
             with suppress(BlockingIOError):
@@ -103,7 +223,7 @@ def _relay(master: int, ended: int) -> None:
         if ready.get(master, 0) & select.POLLIN:
             chunk = b""
             with suppress(BlockingIOError):  # the step may have flushed what was there
-                chunk = relay.read(master)
+                chunk = read(master)
             _print(chunk)
         if ended in ready:
             return
@@ -112,16 +232,16 @@ def _relay(master: int, ended: int) -> None:
 def _drain(master: int) -> None:
     """Hands on what is printed until the last process that has the terminal open is gone."""
     os.set_blocking(master, True)
-    while chunk := relay.read(master):
+    while chunk := read(master):
         _print(chunk)
 
 
 def _print(chunk: bytes) -> None:
     """Writes what the step prints. SystemExit as SIGPIPE's when nobody reads it any more; SandboxError."""
     try:
-        relay.write(_STDOUT, chunk)
+        write(_STDOUT, chunk)
     except BrokenPipeError as error:
-        raise SystemExit(proc.PIPE_GONE) from error
+        raise SystemExit(PIPE_GONE) from error
     except OSError as error:
         raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
 

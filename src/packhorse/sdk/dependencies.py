@@ -1,6 +1,6 @@
 """Finds files that a buildpack brings along, or that a mirror on this machine has, by name or checksum.
 
-On the arrow plan → layers. Called by `sdk.context`, `sdk.download` and `platform.staging`, which writes such
+On the arrow plan → layers. Called by `sdk.context`, `sdk.download` and `builder.package`, which writes such
 a directory when a buildpack is staged with its dependencies. Checksums may be hexadecimal, have an algorithm
 before them, or be subresource integrity as npm writes it. `dependencies.toml` names the files beside it::
 
@@ -23,8 +23,8 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass
+from packhorse.base.go_format import toml_bytes
 from packhorse.errors import FormatError, InputError
 
 _BITS = {64: "sha256", 96: "sha384", 128: "sha512"}
@@ -169,7 +169,7 @@ def write_dependencies(directory: Path, files: Iterable[tuple[str, str, Path]]) 
         }
         for _, each in sorted(found.items())
     ]
-    (directory / INDEX).write_bytes(gotoml.dumps({"dependencies": entries}))
+    (directory / INDEX).write_bytes(toml_bytes({"dependencies": entries}))
     (directory / INDEX).chmod(0o644)
 
 

@@ -216,10 +216,7 @@ class Downloads:
         return _copy(path, target)
 
     def _transfer(self, address: Address, checksum: Checksum, size: int, part: Path) -> None:
-        from packhorse.sdk.transfer import (  # TLS and HTTP take a while to import
-            InterruptedTransfer,
-            Transfer,
-        )
+        from packhorse.sdk.transfer import InterruptedTransfer, Transfer
 
         transfer = Transfer(address, part, self.env, self.bindings, limit=size or _MAX_SIZE, size=size)
         failures, resumed = 0, False

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass, field
+from packhorse.base.go_format import toml_bytes
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 
@@ -255,7 +255,7 @@ def take_layer(layers: Path, name: str, asked: LayerRequest) -> Layer:
         "types": {"launch": types.launch, "build": types.build, "cache": types.cache},
         "metadata": {part: value for part, value in metadata.items() if value},
     }
-    (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
+    (layers / f"{name}.toml").write_bytes(toml_bytes(table))
     return Layer(name, directory, decision, types)
 
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass, field
+from packhorse.base.go_format import toml_bytes
 from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, HostError, InputError
 
@@ -133,7 +133,7 @@ class Workbench:
         self._restore()
         requires = self._read(self._plan).get("requires", [])
         entries = self.scratch / "entries.toml"
-        entries.write_bytes(gotoml.dumps({"entries": requires} if requires else {}))
+        entries.write_bytes(toml_bytes({"entries": requires} if requires else {}))
         outcome = self._run("build", {"CNB_LAYERS_DIR": self.layers, "CNB_BP_PLAN_PATH": entries})
         if outcome.status != 0 and self.undo:
             shutil.rmtree(self.layers)
@@ -200,7 +200,7 @@ class Workbench:
             if not cached and directory.is_dir():
                 shutil.rmtree(directory)
             if cached or (types.get("launch", False) and not types.get("build", False)):
-                path.write_bytes(gotoml.dumps({"metadata": table.get("metadata", {})}))
+                path.write_bytes(toml_bytes({"metadata": table.get("metadata", {})}))
             else:
                 path.unlink()
 

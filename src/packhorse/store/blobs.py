@@ -14,13 +14,11 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from packhorse.base.crew import Pipeline, thread_pool
 from packhorse.base.digest import Digest
-from packhorse.base.syscalls import start_writeback
+from packhorse.base.threads import Pipeline, thread_pool
 from packhorse.errors import FormatError, StoreError
-from packhorse.store.fault import map_errors
-from packhorse.store.lease import Lease
-from packhorse.store.record import sync_directory
+from packhorse.linux.syscalls import start_writeback
+from packhorse.store.leases import Lease, map_errors, sync_directory
 
 CHUNK = 1 << 20
 """How much is read at once, in bytes."""

@@ -5,34 +5,45 @@ leases of running commands pin. Choosing happens under the gate, so that nobody 
 chosen; there things are only renamed. They are removed afterwards, while others work, and if nobody is to
 wait for it by a process that outlives the command (`remainder`); should that be interrupted, the next `sweep`
 or `gc` goes on.
+
+Reads a whole store to find what is damaged: by a disk, by a copy of the store, or by hand.
+
+What is damaged is removed, so that it is not taken for whole and whoever brings it again stores it. Called by
+store. The trees of `trees/` and `roots/` have no digest and are not read: they are made of what is read here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PackhorseError
-from packhorse.image.model import Manifest
-from packhorse.store import facts, pieces, record, removal
-from packhorse.store.fault import map_errors
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import Descriptor, Manifest
+from packhorse.store.blobs import Blobs
 from packhorse.store.images import ImageRecord, Images
-from packhorse.store.kept import NAME_LENGTH
-from packhorse.store.lease import (
+from packhorse.store.layers import LayerStore, file_name, is_intact, read_record
+from packhorse.store.leases import (
     TREES,
     Lease,
     find_unfinished,
     gate_path,
     is_held,
+    list_by_time,
     lock_file,
+    map_errors,
     owner_of,
+    read,
     read_leases,
 )
-from packhorse.store.trees import chain_ids
+from packhorse.store.roots import chain_ids
+from packhorse.store.snapshots import NAME_LENGTH, LayerSnapshots
+from packhorse.store.trash import remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ def needed_for(store: Path, image: ImageRecord) -> set[str]:
     found = {_blob_path(image.id)}
     for diff_id in image.layers:
         found |= {_blob_path(diff_id), *_snapshot_paths(diff_id), f"trees/{diff_id.hex}"}
-        compressed = facts.read_record(store, diff_id).blob
+        compressed = read_record(store, diff_id).blob
         if compressed:
             found.add(_blob_path(compressed.digest))
     found |= {f"roots/{chain_id.hex}" for chain_id in chain_ids(image.layers)}
@@ -74,7 +85,7 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
 
 
 def collect(
-    own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = removal.remove
+    own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = remove
 ) -> FreedSpace:
     """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
 
@@ -109,7 +120,7 @@ def has_leftovers(own: Lease) -> bool:
         return _seems_to_have_leftovers(own.store, own)
 
 
-def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = removal.remove) -> None:
+def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = remove) -> None:
     """Removes, by `remove`, what commands that are over have left unfinished or on purpose; StoreError."""
     store = own.store
     with map_errors(store), lock_file(gate_path(store)):
@@ -137,7 +148,7 @@ def _find_needed(own: Lease) -> set[str]:
     for image in Images(own).all():
         found |= needed_for(own.store, image)
     for path in (own.store / "caches").iterdir():
-        found |= needed_for_next(record.read(path))
+        found |= needed_for_next(read(path))
     return found
 
 
@@ -154,7 +165,7 @@ def _snapshot_paths(diff_id: Digest) -> set[str]:
     return {
         f"kept/{diff_id.hex[:NAME_LENGTH]}",
         f"layers/{diff_id.hex}.json",
-        pieces.file_name(diff_id),
+        file_name(diff_id),
     }
 
 
@@ -203,3 +214,99 @@ def _move_to_trash(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> l
     for path in dead:
         path.unlink(missing_ok=True)
     return aside
+
+
+@dataclass(frozen=True, slots=True)
+class IncompleteImage:
+    """An image, and the digests of what the store has no more of it: its config, manifest or layers."""
+
+    name: Reference
+    missing: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DamageReport:
+    """What was read, in bytes of blobs; the paths in the store of what was damaged; the images that lack
+    something; the apps whose next build makes a kept layer again.
+    """
+
+    bytes: int
+    damaged: tuple[str, ...]
+    images: tuple[IncompleteImage, ...]
+    apps: tuple[str, ...]
+
+
+def find_damage(
+    store: Path,
+    images: Images,
+    blobs: Blobs,
+    snapshots: LayerSnapshots,
+    layers: LayerStore,
+    *,
+    say: Callable[[str], None],
+) -> DamageReport:
+    """Reads blobs, records and kept trees, and removes the damaged; raises StoreError."""
+    records = images.all()
+    with map_errors(store):
+        sizes = {digest: size for digest in _blobs(store) if (size := blobs.size(digest)) is not None}
+        total = sum(sizes.values())
+        trees = sorted(
+            path for path in store.glob("kept/*/*") if path.is_dir() and not path.name.startswith(".")
+        )
+        say(f"reading {total / 1e6:,.0f} MB in {len(sizes)} files, and {len(trees)} kept layers")
+        bad = [blobs.path(digest) for digest in sizes if not blobs.is_intact(digest)]
+        bad += [tree for tree in trees if not snapshots.is_intact(tree)]
+        bad += list(_remove_bad_records(store))
+    found = [IncompleteImage(each.name, _find_missing(each, blobs, layers)) for each in records]
+    return DamageReport(
+        total,
+        tuple(str(path.relative_to(store)) for path in bad),
+        tuple(each for each in found if each.missing),
+        tuple(
+            _apps_with_snapshots(store, {path.name for path in bad if path.is_relative_to(store / "kept")})
+        ),
+    )
+
+
+def _blobs(store: Path) -> Iterator[Digest]:
+    for path in sorted((store / "blobs/sha256").iterdir()):
+        with suppress(FormatError):  # what has no digest for a name is nothing of ours
+            yield Digest.parse(f"sha256:{path.name}")
+
+
+def _remove_bad_records(store: Path) -> Iterator[Path]:
+    """Removes the records that cannot be read: what they say is learned or made again."""
+    for pattern in ("layers/*.json", "caches/*.json", "kept/*/*.json", "trees/*/*.json", "roots/*/*.json"):
+        for path in sorted(store.glob(pattern)):
+            if not path.name.startswith(".") and path.exists() and read(path) is None:
+                path.unlink(missing_ok=True)
+                yield path
+    for path in sorted(store.glob("layers/*.pieces")):
+        if not is_intact(path):
+            path.unlink(missing_ok=True)
+            yield path
+
+
+def _find_missing(image: ImageRecord, blobs: Blobs, layers: LayerStore) -> tuple[Digest, ...]:
+    """What the store has no more of an image."""
+    documents = [image.id, *(each.digest for each in (image.manifest, image.listed) if each)]
+    missing = [digest for digest in dict.fromkeys(documents) if blobs.size(digest) is None]
+    descriptors: tuple[Descriptor, ...] = ()
+    if image.manifest is not None and image.manifest.digest not in missing:
+        with suppress(FormatError):
+            descriptors = Manifest.parse(blobs.read(image.manifest.digest), image.manifest.media_type).layers
+    for at, diff_id in enumerate(image.layers):
+        asked = descriptors[at] if len(descriptors) == len(image.layers) else None
+        if layers.find(diff_id, asked) is None and layers.find(diff_id) is None:
+            missing.append(diff_id)
+    return tuple(dict.fromkeys(missing))
+
+
+def _apps_with_snapshots(store: Path, trees: set[str]) -> Iterator[str]:
+    """The apps whose records name one of these kept trees."""
+    for _, path in list_by_time(store / "caches"):
+        fields = read(path) or {}
+        layers = fields.get("layers")
+        shas = map(str, layers.values()) if isinstance(layers, dict) else ()
+        if trees & {sha.removeprefix("sha256:")[:NAME_LENGTH] for sha in shas}:
+            yield str(fields.get("app", ""))

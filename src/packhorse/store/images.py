@@ -15,12 +15,9 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.model import REF_NAME, Descriptor, Index
-from packhorse.image.reference import Reference
-from packhorse.image.wire import JsonNode
-from packhorse.store import record
-from packhorse.store.fault import map_errors
-from packhorse.store.lease import Lease, lock_file
+from packhorse.oci.reference import Reference
+from packhorse.oci.types import REF_NAME, Descriptor, Index, JsonNode
+from packhorse.store.leases import Lease, lock_file, map_errors, read, write, write_bytes
 
 EMPTY = b'{"images": []}'
 """The list of a new store."""
@@ -163,7 +160,7 @@ class Images:
         return lock_file(self._lease.store / "locks" / "names")
 
     def _read(self) -> dict[str, ImageRecord]:
-        fields = record.read(self._path)
+        fields = read(self._path)
         try:
             if fields is None:
                 raise FormatError("it is not JSON" if self._path.exists() else "it is missing")
@@ -180,7 +177,7 @@ class Images:
     def _write(self, names: Mapping[str, ImageRecord]) -> None:
         """Our own list comes first: `index.json` follows from it."""
         ordered = [names[key] for key in sorted(names)]
-        record.write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
+        write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
         self._write_index(ordered)
 
     def _write_index(self, ordered: Sequence[ImageRecord]) -> None:
@@ -189,7 +186,7 @@ class Images:
         with map_errors(self._index), suppress(FileNotFoundError):
             before = self._index.read_bytes()
         if before != index:
-            record.write_bytes(self._lease, self._index, index)
+            write_bytes(self._lease, self._index, index)
 
 
 def _make_index(records: Iterable[ImageRecord]) -> bytes:

@@ -1,4 +1,4 @@
-"""④ One name in the store as a `Place` (`image.place`). Called by platform, through `Store.place`."""
+"""④ One name in the store as a `Place` (`oci.place`). Called by platform, through `Store.place`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from datetime import UTC, datetime
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
-from packhorse.image.place import Receipt
-from packhorse.image.reference import DEFAULT_TAG, Reference
-from packhorse.image.view import Image, Layer, layer_ids, make_manifest
+from packhorse.oci.place import Image, Layer, Receipt, layer_ids, make_manifest
+from packhorse.oci.reference import DEFAULT_TAG, Reference
+from packhorse.oci.types import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 from packhorse.store import gc
 from packhorse.store.blobs import Blobs
 from packhorse.store.images import ImageRecord, Images
-from packhorse.store.lease import Lease
-from packhorse.store.shelf import LayerStore
+from packhorse.store.layers import LayerStore
+from packhorse.store.leases import Lease
 
 
 class StorePlace:

@@ -1,4 +1,6 @@
-"""The store: one directory of one user, where images, layers and file trees rest.
+"""How a store comes to be: made, recognised, brought up to this version. Called by `Store.open`.
+
+The store: one directory of one user, where images, layers and file trees rest.
 
 ::
 
@@ -13,7 +15,7 @@
     leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
     version  spare/                          what this is; room for commands that free some (making)
 
-`Store` only holds the parts together; `platform.wiring` opens it. Whatever is killed, at any point, leaves a
+`Store` only holds the parts together; `host.wiring` opens it. Whatever is killed, at any point, leaves a
 store that the next call can use.
 """
 
@@ -27,31 +29,169 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from packhorse.base.digest import Digest
-from packhorse.base.entries import Patience
-from packhorse.base.meter import Meter
-from packhorse.base.userns import IdMap
+from packhorse.base.progress import Meter
 from packhorse.errors import HostError, StoreError
-from packhorse.image.model import Descriptor
-from packhorse.image.view import Image, Layer
-from packhorse.store import caches, facts, gc, making, record, remainder, removal
+from packhorse.fs.walk import Patience
+from packhorse.linux.userns import IdMap
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Descriptor, Index
+from packhorse.store import gc, images
 from packhorse.store.blobs import Blobs
-from packhorse.store.caches import CacheUsage
-from packhorse.store.copies import CopyLayerCache
-from packhorse.store.disk import Disk
-from packhorse.store.facts import LayerIndex
-from packhorse.store.fault import is_about, make_error, map_errors
+from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.gc import FreedSpace
-from packhorse.store.harvest import CachedApp, LayerCacheWriter
 from packhorse.store.images import ImageRecord, Images, RemovedNames
-from packhorse.store.kept import LayerLocation, LayerSnapshots, import_layer
-from packhorse.store.lease import Lease, lock_file, make_directory
-from packhorse.store.overlay import OverlayLayerCache
+from packhorse.store.layer_cache import (
+    CachedApp,
+    CacheUsage,
+    LayerCacheWriter,
+    choose_removed,
+    find_last_use,
+    forget_copies,
+    measure_caches,
+    needing_copies,
+    remember_copies,
+    remove_apps,
+)
+from packhorse.store.layers import LayerIndex, LayerStore, read_record
+from packhorse.store.leases import (
+    Lease,
+    gate_path,
+    is_about,
+    list_by_time,
+    lock_file,
+    make_directory,
+    make_error,
+    map_errors,
+    read,
+    sync_directory,
+    write_bytes,
+)
 from packhorse.store.place import StorePlace
-from packhorse.store.shelf import LayerStore
-from packhorse.store.trees import Trees
+from packhorse.store.roots import Trees
+from packhorse.store.snapshots import Disk, LayerLocation, LayerSnapshots, import_layer
+from packhorse.store.trash import open_trash_lease, remove, remove_in_background, trash, wait_for_removal
 
 if TYPE_CHECKING:
-    from packhorse.store.damage import DamageReport
+    from packhorse.store.gc import DamageReport
+
+VERSION = 2
+"""Of what is in a store. 1 had trees that are not recognised now: they are made anew, or read once."""
+
+_DIRECTORIES = (
+    *("blobs", "blobs/sha256", "layers", "trees", "roots", "kept", "caches"),
+    *("leases", "scratch", "locks", "spare"),
+)
+_FILES = {
+    "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+    "index.json": Index.of(()).raw,
+    "images.json": images.EMPTY,
+}
+_OTHERS = {"version", "gate"}
+_SPARE_FILES, _SPARE_BYTES = 8, 1 << 17
+
+
+def open_or_create(path: Path, *, frees: bool = False) -> Lease:
+    """A lease in the store at `path`, which is made if there is none; StoreError when that cannot be used."""
+    with map_errors(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"the store at {path} belongs to another user",
+            why=f"its owner is user {status.st_uid}, this is user {os.geteuid()}",
+            fix="choose another place for the store, or run as that user",
+        )
+    version = _read_version(path)
+    if version is None:
+        _create_directories(path)
+    elif status.st_mode & 0o077:
+        # Layers may have setuid files of this user's, which others must not come to.
+        with suppress(OSError):
+            path.chmod(0o700)
+    if frees:
+        _release_reserve(path)
+    lease = Lease.acquire(path)
+    if version is None or (version < VERSION and lease.descriptor is not None):
+        try:
+            with lock_file(gate_path(path)):
+                _complete(lease)
+        except BaseException:
+            lease.close()
+            raise
+    return lease
+
+
+def reserve_space(path: Path) -> None:
+    """Lays files aside for commands that free space, so that they can write on a full disk; if it is not."""
+    for number in range(_SPARE_FILES):
+        with suppress(OSError), (path / "spare" / f"{number}").open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+
+
+def _release_reserve(path: Path) -> None:
+    for number in range(_SPARE_FILES):
+        with suppress(OSError):
+            (path / "spare" / f"{number}").unlink()
+
+
+def _read_version(path: Path) -> int | None:
+    """The version of a store, None where one is still to be made; StoreError for one that cannot be used."""
+    file = path / "version"
+    with map_errors(file):
+        try:
+            text = file.read_bytes().strip()
+        except FileNotFoundError:
+            return None
+    version = int(text) if text.isdigit() and len(text) < 9 else 0
+    if not 1 <= version <= VERSION:
+        raise StoreError(
+            f"the store at {path} has another version",
+            why=f"it is version {text[:20].decode(errors='replace')!r}, this packhorse knows 1 to {VERSION}",
+            fix="use the packhorse that made it, or choose another place for the store",
+        )
+    return version
+
+
+def _create_directories(path: Path) -> None:
+    """Makes the directories of a store, unless `path` has other things in it."""
+    with map_errors(path):
+        ours = {*_DIRECTORIES, *_FILES, *_OTHERS}
+        others = [entry.name for entry in path.iterdir() if entry.name not in ours]
+        index = path / "index.json"
+        if index.exists() and index.read_bytes() != _FILES["index.json"]:
+            others.append("index.json")
+        if others:
+            raise StoreError(
+                f"{path} is not a store",
+                why=f"it has no version file, and other things in it: {', '.join(sorted(others)[:5])}",
+                fix="choose an empty or a new directory for the store",
+            )
+        path.chmod(0o700)
+        for name in _DIRECTORIES:
+            make_directory(path / name)
+        sync_directory(path / "blobs")
+
+
+def _complete(lease: Lease) -> None:
+    """Makes the rest of a store, or brings an earlier version up to this; the caller holds the gate."""
+    path = lease.store
+    version = _read_version(path)
+    if version == VERSION:
+        return
+    for name, content in _FILES.items():
+        if not (path / name).exists():
+            write_bytes(lease, path / name, content)
+    with map_errors(path):
+        make_directory(path / "spare")
+    if version == 1:
+        # Unfinished files had names of their own, and locks were files of their own.
+        for pattern in ("**/.*~", "locks/*-*"):
+            for file in path.glob(pattern):
+                file.unlink(missing_ok=True)
+    reserve_space(path)
+    # The version comes last: with it the store is whole.
+    write_bytes(lease, path / "version", b"%d\n" % VERSION)
+
 
 _ENTRIES, _SECONDS = 100, 0.03
 """What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
@@ -93,7 +233,7 @@ class Store:
         `hurries` what takes long to remove is removed by a process that goes on after `close`. Raises
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
-        lease = making.open_or_create(path.absolute(), frees=frees)
+        lease = open_or_create(path.absolute(), frees=frees)
         lease.removal_budget = Patience(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
 
@@ -119,14 +259,14 @@ class Store:
             with suppress(StoreError, HostError):
                 self._remove(own.unneeded, own.removal_budget)
         if self._frees:
-            making.reserve_space(self.path)
+            reserve_space(self.path)
 
     def _remove(self, unneeded: set[str], budget: Patience | None) -> None:
-        own = remainder.open_trash_lease(self.path)
+        own = open_trash_lease(self.path)
         own.removal_budget = budget
         try:
-            gc.collect(own, only=unneeded, remove=removal.trash)
-            remainder.remove_in_background(own)
+            gc.collect(own, only=unneeded, remove=trash)
+            remove_in_background(own)
         finally:
             own.close()
 
@@ -158,11 +298,9 @@ class Store:
 
         `say` is told how much is read.
         """
-        from packhorse.store import damage  # for the doctor alone
+        from packhorse.store.gc import find_damage  # for the doctor alone
 
-        return damage.find_damage(
-            self.path, self._images, self._blobs, self._snapshots, self._layers, say=say
-        )
+        return find_damage(self.path, self._images, self._blobs, self._snapshots, self._layers, say=say)
 
     def images(self) -> tuple[ImageRecord, ...]:
         """Every image by name."""
@@ -172,7 +310,7 @@ class Store:
         """How long the layers of an image are, in bytes; compressed if a tar was never read."""
         total = 0
         for diff_id in image.layers:
-            fact = facts.read_record(self.path, diff_id)
+            fact = read_record(self.path, diff_id)
             total += fact.size or (fact.blob.size if fact.blob else 0)
         return total
 
@@ -254,7 +392,7 @@ class Store:
 
     def last_build(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
         """What the last build of `app` has left for the next: its metadata, and the layers by their paths."""
-        fields = record.read(self._cache(app)) or {}
+        fields = read(self._cache(app)) or {}
         metadata = str(fields.get("metadata", "")).encode("utf-8", "surrogateescape")
         layers = fields.get("layers")
         found = [
@@ -268,20 +406,20 @@ class Store:
         if self._cache(app).exists():
             return app
         with map_errors(self.path):
-            found = record.list_by_time(self.path / "caches")
+            found = list_by_time(self.path / "caches")
         for _, path in reversed(found):
-            fields = record.read(path) or {}
+            fields = read(path) or {}
             if family and fields.get("family") == family:
                 return str(fields.get("app"))
         return app
 
     def copied_writers(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those who write to layers, of these names, that are to have copies of them."""
-        return caches.needing_copies(self.path, writers)
+        return needing_copies(self.path, writers)
 
     def remember_copied(self, writer: str, app: str) -> None:
         """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
-        caches.remember_copies(self._lease, writer, self._cache(app).stem)
+        remember_copies(self._lease, writer, self._cache(app).stem)
 
     def _make_app(self, name: str, family: str, like: str) -> CachedApp:
         return CachedApp(name, family, self._cache(name), self._cache(like or name))
@@ -300,33 +438,33 @@ class Store:
         with map_errors(path):
             there = path.exists()
             path.unlink(missing_ok=True)
-        caches.forget_copies(self._lease, path.stem)
+        forget_copies(self._lease, path.stem)
         return there
 
     def caches(self) -> CacheUsage:
         """What is kept for the next builds of all apps; every file of it is looked at."""
-        return caches.measure_caches(self._lease)
+        return measure_caches(self._lease)
 
     def last_uses(self) -> dict[str, float]:
         """When each app with a cache was last built, in seconds since 1970."""
-        return caches.find_last_use(self._lease)
+        return find_last_use(self._lease)
 
     def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], FreedSpace]:
         """Removes what is kept for these apps; answers which there were, and what that freed. StoreError."""
-        found, given_up = caches.remove(self._lease, apps)
+        found, given_up = remove_apps(self._lease, apps)
         return found, gc.collect(self._lease, only=given_up)
 
     def caches_beyond(self, limit: int) -> tuple[str, ...]:
         """The apps, the longest unused first, whose caches have to go for `limit` bytes to be enough."""
-        return caches.choose_removed(self._lease, limit)
+        return choose_removed(self._lease, limit)
 
     def trim(self, limit: int, *, stays: str) -> tuple[str, ...]:
         """Forgets what is kept `caches_beyond` a limit, but for the app `stays`; the disk is free
         with `close`.
         """
-        gone = caches.choose_removed(self._lease, limit, stays=stays)
+        gone = choose_removed(self._lease, limit, stays=stays)
         if gone:
-            self._lease.note_unneeded(caches.remove(self._lease, gone)[1])
+            self._lease.note_unneeded(remove_apps(self._lease, gone)[1])
         return gone
 
     @contextmanager
@@ -354,7 +492,7 @@ class Store:
     def _remove_scratch(self, scratch: Path) -> None:
         if scratch not in self._left and os.path.lexists(scratch):
             with suppress(StoreError, HostError):  # then `remove_leftovers` does, or gc says why not
-                removal.trash(scratch, self._lease)
+                trash(scratch, self._lease)
 
     def keep_scratch(self, scratch: Path) -> None:
         """Lets a scratch directory stay, for a person to look at, until the next `remove_leftovers`
@@ -364,7 +502,7 @@ class Store:
 
     def remove_tree(self, path: Path) -> None:
         """Removes a tree outside the store too, whoever its files belong to; raises StoreError."""
-        removal.remove(path, self._lease)
+        remove(path, self._lease)
 
     def lock_task(self, task: str) -> AbstractContextManager[None]:
         """Holds a lock that is named by a task, against other processes; waits for it."""
@@ -383,12 +521,12 @@ class Store:
         self._disk.sync_in_background()
 
     def _sweep(self) -> None:
-        own = remainder.open_trash_lease(self.path)
+        own = open_trash_lease(self.path)
         try:
             if self._lease.removal_budget is not None and _has_room(self.path):
                 own.removal_budget = Patience(_ENTRIES, _SECONDS)
-                gc.sweep(own, remove=removal.trash)
-                remainder.remove_in_background(own)
+                gc.sweep(own, remove=trash)
+                remove_in_background(own)
             else:
                 with self.meter.task("removing what earlier commands have left"):
                     gc.sweep(own)
@@ -401,7 +539,7 @@ class Store:
         What earlier commands have left to processes is gone afterwards, too.
         """
         freed = gc.collect(self._lease)
-        remainder.wait_for_removal(self.path)
+        wait_for_removal(self.path)
         return freed
 
     def sync(self) -> None:

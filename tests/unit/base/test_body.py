@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from packhorse.base.body import prefetch
+from packhorse.base.threads import prefetch
 
 
 def test_what_is_read_ahead_is_the_same_and_not_far_ahead() -> None:

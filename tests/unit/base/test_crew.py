@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from packhorse.base.crew import ReadingStopped, thread_pool
+from packhorse.base.threads import ReadingStopped, thread_pool
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
@@ -72,7 +72,7 @@ def test_what_reads_chunks_stops_when_the_caller_does() -> None:
 
 WAITS_FOR_EVER = """
 import threading
-from packhorse.base.crew import thread_pool
+from packhorse.base.threads import thread_pool
 with thread_pool(2, "test", timeout=0.1) as workers:
     workers.submit(lambda _: threading.Event().wait(), 0)
     raise SystemExit(7)

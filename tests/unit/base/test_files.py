@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from packhorse.base import files
-from packhorse.base.http import peer
 from packhorse.errors import InputError
-from packhorse.image import registries
-from packhorse.platform.host import certificates
+from packhorse.host.machine import certificates
+from packhorse.http.client import find_certificates
+from packhorse.oci.registry.mirrors import config_files
 
 
 def test_what_is_there_is_found_behind_its_links(tmp_path: Path) -> None:
@@ -69,5 +69,5 @@ def test_what_is_no_file_is_written_to_by_the_name_it_was_given(tmp_path: Path) 
 def test_what_nobody_can_look_up_is_no_file(path: str) -> None:
     assert not files.is_file(path) and files.is_file(__file__)
     assert certificates({"SSL_CERT_FILE": path}) == certificates({})
-    assert registries.config_files({"HOME": path}) == registries.config_files({})
-    assert peer.find_certificates("a.example", [Path(path)]) is None
+    assert config_files({"HOME": path}) == config_files({})
+    assert find_certificates("a.example", [Path(path)]) is None

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from fakes.churn import churning
-from packhorse.base import syscalls
-from packhorse.base.rooted import RootedTree
 from packhorse.base.tree import NodeKind
 from packhorse.errors import HostError, TreeError
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux import syscalls
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.registry import FakeRegistry
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
 from packhorse.store.store import Store
 
 

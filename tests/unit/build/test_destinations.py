@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fakes.registry import FakeRegistry
-from packhorse.build.destinations import check
+from packhorse.build.deliver import check_destinations
 from packhorse.errors import EngineError, InputError, NetworkError, StoreError
-from packhorse.image.reference import Location
-from packhorse.platform.wiring import Wiring
+from packhorse.host.wiring import Wiring
+from packhorse.oci.reference import Location
 
 
 def parsed(*texts: object) -> list[Location]:
@@ -25,7 +25,7 @@ def test_what_can_be_written_is_left_as_it_was(
     before = sorted(tmp_path.iterdir())
     archives = (f"oci-archive:{tmp_path}/a.tar", f"docker-archive:{tmp_path}/b.tar")
     layout, name = f"oci:{tmp_path}/not/there/yet", f"docker://{registry.host}/team/app"
-    check(wiring, parsed(*archives, layout, name), tmp_path / "report" / "of" / "it")
+    check_destinations(wiring, parsed(*archives, layout, name), tmp_path / "report" / "of" / "it")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -34,26 +34,26 @@ def test_an_archive_in_no_directory_or_in_place_of_one_is_refused(
     kind: str, wiring: Wiring, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="nothing can be written to"):
-        check(wiring, parsed(f"{kind}:{tmp_path}/none/a.tar"), None)
+        check_destinations(wiring, parsed(f"{kind}:{tmp_path}/none/a.tar"), None)
     with pytest.raises(StoreError, match="cannot be replaced by an archive"):
-        check(wiring, parsed(f"{kind}:{tmp_path}"), None)
+        check_destinations(wiring, parsed(f"{kind}:{tmp_path}"), None)
 
 
 def test_below_a_file_there_is_no_layout_and_no_report(wiring: Wiring, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError) as raised:
-        check(wiring, parsed(f"oci:{tmp_path}/file/layout"), None)
+        check_destinations(wiring, parsed(f"oci:{tmp_path}/file/layout"), None)
     assert raised.value.why == f"{tmp_path}/file is not a directory"
     with pytest.raises(InputError, match="no report can be written"):
-        check(wiring, [], tmp_path / "file" / "report")
+        check_destinations(wiring, [], tmp_path / "file" / "report")
 
 
 READ_ONLY = """
 import sys
 from pathlib import Path
 from packhorse.errors import PackhorseError
-from packhorse.image.reference import Location
-from packhorse.build.destinations import check
+from packhorse.oci.reference import Location
+from packhorse.build.deliver import check
 for kind in ("oci", "oci-archive", "docker-archive"):
     try:
         check(None, [Location.parse(f"{kind}:{sys.argv[1]}/image")], None)
@@ -75,9 +75,9 @@ def test_a_file_system_that_is_read_only_takes_nothing(tmp_path: Path) -> None:
 def test_an_engine_that_does_not_answer_is_told(wiring: Wiring, tmp_path: Path) -> None:
     away = Wiring(wiring.store, docker_host=f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(EngineError, match="cannot be asked"):
-        check(away, parsed("docker-daemon:app"), None)
+        check_destinations(away, parsed("docker-daemon:app"), None)
 
 
 def test_a_registry_that_does_not_answer_is_told(wiring: Wiring) -> None:
     with pytest.raises(NetworkError):
-        check(wiring, parsed("docker://localhost:1/app"), None)
+        check_destinations(wiring, parsed("docker://localhost:1/app"), None)

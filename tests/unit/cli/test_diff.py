@@ -12,12 +12,11 @@ import pytest
 
 from fakes.app_image import App
 from fakes.small_image import tar_of
-from packhorse.cli.diff_page import page
-from packhorse.cli.diff_text import print_difference
-from packhorse.cli.markup import Markup, tag
+from packhorse.cli.diff import print_difference
+from packhorse.cli.diff_page import Markup, page, tag
 from packhorse.cli.output import Console
-from packhorse.image.view import Image
-from packhorse.platform.diff.comparison import Difference, compared_image, diff
+from packhorse.oci.place import Image
+from packhorse.report.diff import Difference, compared_image, diff
 
 HOSTILE = "</b><script>x()</script>&\x1b[31m\u202e\"'"
 SAMPLE = App(layers={"acme/node:node": tar_of({"layers/node/x": b"x"})}, labels={"said": "a"})

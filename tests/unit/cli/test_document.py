@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.cli.clean import sanitize
 from packhorse.cli.document import json_pieces, serialize
+from packhorse.cli.output import sanitize
 from packhorse.errors import FormatError
 
 TEXT = st.text(max_size=12)

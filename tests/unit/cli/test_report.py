@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from packhorse.cli.report import Secrets, causes, defect, exhaustion_error
+from packhorse.cli.output import Secrets, causes, defect, exhaustion_error
 from packhorse.errors import InputError, check_of
 
 

@@ -67,7 +67,7 @@ def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path:
     done = run(
         f"""
         from pathlib import Path
-        from packhorse.store.lease import Lease
+        from packhorse.store.leases import Lease
         from packhorse.store.store import Store
         path = Path({str(path)!r})
         Store.open(path).close()

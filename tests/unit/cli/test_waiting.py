@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.meter import Task
+from packhorse.base.progress import Task
 from packhorse.cli.output import Console
 from packhorse.cli.waiting import describe_task, watch
 

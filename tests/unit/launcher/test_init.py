@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.sandbox.order import (
+from packhorse.sandbox.init import (
     ENDED,
     GONE,
     READY,

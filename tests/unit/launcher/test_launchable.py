@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import RootedTree
 from packhorse.errors import InputError
-from packhorse.lifecycle.api import PlatformApi
+from packhorse.fs.rooted import RootedTree
+from packhorse.lifecycle.export import check_layer
 from packhorse.lifecycle.inputs import Inputs, LauncherInfo, RunImageName
-from packhorse.lifecycle.launchable import check_layer
+from packhorse.spec.api import PlatformApi
 from unit.launcher.appimage import AppImage
 
 pytestmark = pytest.mark.system

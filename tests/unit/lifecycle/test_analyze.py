@@ -9,10 +9,9 @@ import pytest
 from fakes.small_image import fresh_image, tar_of
 from packhorse.base.target import Distro, Target
 from packhorse.errors import AnalyzeError, FormatError, NetworkError, NotFoundError
-from packhorse.image.model import Config
-from packhorse.image.place import Receipt
-from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.analyze import analyze
+from packhorse.oci.place import Image, Layer, Receipt
+from packhorse.oci.types import Config
 
 TAR = tar_of({"x": b""})
 

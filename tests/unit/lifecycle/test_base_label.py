@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fakes.effort import examples
 from packhorse.errors import FormatError
-from packhorse.lifecycle.base_label import BaseLabel, without_digest
+from packhorse.lifecycle.labels import BaseLabel, without_digest
 
 _LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5)
 _VALUES = st.recursive(

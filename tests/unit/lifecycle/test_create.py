@@ -10,7 +10,6 @@ import pytest
 from fakes.runner import Call
 from fakes.workshop import APP, Workshop, files, metadata
 from packhorse.errors import BuildpackFailed, DetectFailed
-from packhorse.image.view import Image
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
@@ -18,6 +17,7 @@ from packhorse.lifecycle.export import export
 from packhorse.lifecycle.ports import SandboxPurpose
 from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Exported
+from packhorse.oci.place import Image
 
 
 class Shop(Workshop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packhorse.lifecycle.cross_device import CrossDeviceDetector
+from packhorse.lifecycle.build import CrossDeviceDetector
 
 
 def heard(*chunks: bytes) -> bool:

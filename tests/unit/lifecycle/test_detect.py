@@ -6,8 +6,8 @@ import pytest
 
 from fakes.runner import Call, Program
 from fakes.workshop import Workshop, optional
-from packhorse.buildpack.descriptor import Ref
 from packhorse.errors import DetectErrored, DetectFailed, InputError, NotFoundError
+from packhorse.spec.buildpack_toml import Ref
 
 
 def says(text: str, status: int = 100) -> Program:

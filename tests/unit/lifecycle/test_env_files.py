@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import RootedTree
-from packhorse.buildpack.env import EnvFile
 from packhorse.errors import BuildError, TreeError
-from packhorse.lifecycle.environment import env_files, with_layer
+from packhorse.fs.rooted import RootedTree
+from packhorse.lifecycle.buildpacks import env_files, with_layer
+from packhorse.spec.env import EnvFile
 
 
 @pytest.fixture

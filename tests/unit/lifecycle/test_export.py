@@ -15,16 +15,9 @@ from fakes.runner import Call
 from fakes.shelf import OnShelf
 from fakes.workshop import APP, Workshop, metadata
 from packhorse.base.digest import Digest
-from packhorse.errors import (
-    BuildError,
-    ExportError,
-    NotFoundError,
-    PackhorseError,
-    StoreError,
-)
-from packhorse.image.place import Receipt
-from packhorse.image.view import Image, Layer
+from packhorse.errors import BuildError, ExportError, NotFoundError, PackhorseError, StoreError
 from packhorse.lifecycle.export import export
+from packhorse.oci.place import Image, Layer, Receipt
 
 
 @dataclass(frozen=True)

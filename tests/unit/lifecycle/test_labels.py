@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.buildpack.launch import StoreToml
 from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata, RunImageRecord
+from packhorse.spec.buildpack_files import StoreToml
 
 words = st.text(st.sampled_from("ab<&>é\u2028\"'\\/\n"), max_size=3)
 values = st.recursive(

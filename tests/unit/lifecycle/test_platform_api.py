@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from packhorse.errors import PlatformApiError
-from packhorse.lifecycle.api import SUPPORTED, PlatformApi
+from packhorse.spec.api import PLATFORM_APIS, PlatformApi
 
 
 def test_every_supported_version_is_read_back_as_it_is_written() -> None:
-    assert [PlatformApi.parse(str(api)) for api in SUPPORTED] == list(SUPPORTED)
+    assert [PlatformApi.parse(str(api)) for api in PLATFORM_APIS] == list(PLATFORM_APIS)
 
 
 @pytest.mark.parametrize("text", ["", "0.11", "0.16", "1.0", "0.15\n", "٠.15"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from packhorse.lifecycle.export import complete
 from packhorse.lifecycle.inputs import LauncherInfo
-from packhorse.lifecycle.provenance import complete
 
 PACKAGE = "github.com/buildpacks/lifecycle/cmd"
 

@@ -12,11 +12,10 @@ import pytest
 from fakes.runner import Call
 from fakes.workshop import APP, Workshop
 from packhorse.errors import FormatError
-from packhorse.image.copy import push_image
-from packhorse.image.edit import edit_config
-from packhorse.image.view import Image
-from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.labels import LIFECYCLE
+from packhorse.oci.mutate import edit_config
+from packhorse.oci.place import Image, push_image
+from packhorse.spec.api import PlatformApi
 
 SPDX = 'sbom-formats = ["application/spdx+json"]'
 TYPES = ("build", "cache", "launch")

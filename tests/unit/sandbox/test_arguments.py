@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Command, Network, Overlay, Root, SandboxSpec
+from packhorse.base.sandbox import Bind, Command, Network, Overlay, Root, SandboxSpec
 from packhorse.errors import SandboxError
-from packhorse.sandbox import arguments
-from packhorse.sandbox.commands import words_of
-from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.sources import private_sources, sources
+from packhorse.sandbox.bubblewrap import command_options, options
+from packhorse.sandbox.init import words_of
+from packhorse.sandbox.mounts import Layout, private_sources, sources
 
 LAYOUT = Layout(Path("/points"), place=lambda target: target)
 STEP = SandboxSpec(argv=("/bin/build",), root=Root(Path("/root-tree")))
 
 
 def words(spec: SandboxSpec, layout: Layout = LAYOUT) -> str:
-    return " ".join(arguments.options(spec, layout))
+    return " ".join(options(spec, layout))
 
 
 def test_a_root_is_read_only_over_the_mount_points() -> None:
@@ -84,14 +83,14 @@ def test_no_step_is_in_the_session_of_the_users_terminal(spec: SandboxSpec) -> N
 
 
 def test_the_environment_is_set_word_by_word() -> None:
-    options = arguments.command_options(Command(("x",), env={"B": "x y", "A": ""}))
+    options = command_options(Command(("x",), env={"B": "x y", "A": ""}))
     place = options.index("--setenv")
     assert options[place : place + 6] == ["--setenv", "A", "", "--setenv", "B", "x y"]
 
 
 def test_a_launcher_is_executed_under_the_name_of_a_process() -> None:
     command = Command(("web", "--port"), executable="/cnb/lifecycle/launcher")
-    assert arguments.command_options(command)[-2:] == ["--argv0", "web"]
+    assert command_options(command)[-2:] == ["--argv0", "web"]
     assert words_of(command) == ["/cnb/lifecycle/launcher", "--port"]
 
 

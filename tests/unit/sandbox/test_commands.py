@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, SandboxSpec
+from packhorse.base.sandbox import Bind, SandboxSpec
 from packhorse.errors import SandboxError
-from packhorse.sandbox import commands
+from packhorse.sandbox.init import check_words_of
 
 STEP = SandboxSpec(argv=("sh", "-c", "true"), env={"A": "\udcff"}, cwd="/", mounts=(Bind(Path("/x"), "/x"),))
 
 
 def test_any_bytes_but_nul_can_be_given() -> None:
-    commands.check(STEP)
+    check_words_of(STEP)
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
@@ -29,4 +29,4 @@ def test_what_no_program_can_be_given_is_refused_by_where_it_stands(bad: str) ->
         (replace(STEP, mounts=(Bind(Path("/x"), bad),)), "the place of a mount has"),
     ):
         with pytest.raises(SandboxError, match=says):
-            commands.check(spec)
+            check_words_of(spec)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import RootedTree
 from packhorse.errors import CommandNotFound, NotExecutable
-from packhorse.sandbox import executable
+from packhorse.fs.rooted import RootedTree
+from packhorse.sandbox.init import check_executable
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def tree(tmp_path: Path) -> Iterator[RootedTree]:
 
 @pytest.mark.parametrize("name", ["tool", "data", "linked", "/usr/bin/tool", "./run", "../bin/linked"])
 def test_a_command_that_exists_is_let_pass(tree: RootedTree, name: str) -> None:
-    executable.check_executable(tree, name, cwd="/app", env={"PATH": "/bin:/usr/bin"})
+    check_executable(tree, name, cwd="/app", env={"PATH": "/bin:/usr/bin"})
 
 
 @pytest.mark.parametrize("name", ["none", "broken", "run", "/usr/bin/none", "./tool"])
 def test_a_command_that_does_not_exist_is_named_with_the_path(tree: RootedTree, name: str) -> None:
     with pytest.raises(CommandNotFound, match=name) as caught:
-        executable.check_executable(tree, name, cwd="/app", env={"PATH": "/bin:/usr/bin"})
+        check_executable(tree, name, cwd="/app", env={"PATH": "/bin:/usr/bin"})
     assert ("--entrypoint launcher" in caught.value.fix) == ("/" not in name)
 
 
@@ -47,8 +47,8 @@ def test_a_file_without_the_permission_and_a_directory_are_not_executable(
     tree: RootedTree, name: str
 ) -> None:
     with pytest.raises(NotExecutable):
-        executable.check_executable(tree, name, cwd="/", env={"PATH": "/bin"})
+        check_executable(tree, name, cwd="/", env={"PATH": "/bin"})
 
 
 def test_without_a_path_the_system_directories_are_searched(tree: RootedTree) -> None:
-    executable.check_executable(tree, "tool", cwd="/", env={})
+    check_executable(tree, "tool", cwd="/", env={})

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from packhorse.sandbox.listeners import Listener, find_listeners
+from packhorse.sandbox.network import Listener, find_listeners
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Network, Port, SandboxSpec
+from packhorse.base.sandbox import Bind, Network, Port, SandboxSpec
 from packhorse.errors import InputError
 from packhorse.sandbox import network
 from packhorse.sandbox.network import PastaDescriptors

@@ -8,32 +8,32 @@ from typing import Any
 
 import pytest
 
-from packhorse.base.step import Bind, Network, Overlay, Root, SandboxSpec
+from packhorse.base.sandbox import Bind, Network, Overlay, Root, SandboxSpec
 from packhorse.errors import SandboxError
-from packhorse.sandbox import oci_config
-from packhorse.sandbox.confinement import CAPABILITIES
-from packhorse.sandbox.layout import Layout
+from packhorse.sandbox.mounts import Layout
+from packhorse.sandbox.oci import make_config, make_mounts
+from packhorse.sandbox.seccomp import CAPABILITIES
 
 LAYOUT = Layout(Path("/points"), place=lambda target: f"/moved{target}", masked=("/proc/keys",))
 STEP = SandboxSpec(argv=("/bin/build",), root=Root(Path("/root-tree")), hostname="builder")
 
 
 def config(spec: SandboxSpec, user: tuple[int, int] = (1000, 1000)) -> dict[str, Any]:
-    return oci_config.make_config(spec, LAYOUT, root="/run/root", user=user)
+    return make_config(spec, LAYOUT, root="/run/root", user=user)
 
 
 def mount(made: Bind | Overlay) -> dict[str, Any]:
-    _, one = oci_config.make_mounts(replace(STEP, mounts=(made,)), LAYOUT)
+    _, one = make_mounts(replace(STEP, mounts=(made,)), LAYOUT)
     return dict(one)
 
 
 def test_a_root_is_read_only_over_the_mount_points() -> None:
-    (root,) = oci_config.make_mounts(STEP, LAYOUT)
+    (root,) = make_mounts(STEP, LAYOUT)
     assert (root["target"], root["lowers"], root["upper"]) == ("/", ["/points", "/root-tree"], "")
 
 
 def test_a_root_with_an_upper_is_written_there() -> None:
-    (root,) = oci_config.make_mounts(replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work"))), LAYOUT)
+    (root,) = make_mounts(replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work"))), LAYOUT)
     assert (root["lowers"], root["upper"], root["work"]) == (["/points", "/t"], "/up", "/work")
 
 
@@ -69,7 +69,7 @@ def test_an_overlay_of_nothing_is_an_error() -> None:
 
 def test_a_step_without_a_root_is_an_error() -> None:
     with pytest.raises(SandboxError, match="root file system"):
-        oci_config.make_mounts(replace(STEP, root=None), LAYOUT)
+        make_mounts(replace(STEP, root=None), LAYOUT)
 
 
 def test_only_the_hosts_network_is_shared() -> None:

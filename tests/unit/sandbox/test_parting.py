@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from packhorse.sandbox.parting import TeardownQueue
+from packhorse.sandbox.runner import TeardownQueue
 
 _SLOW = 2  # seconds that closing takes
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import RootedTree
 from packhorse.errors import SandboxError
-from packhorse.sandbox import skeleton
+from packhorse.fs.rooted import RootedTree
+from packhorse.sandbox.mounts import FIXED, make_mount_points, resolve_target
 
 
 @pytest.fixture
@@ -28,49 +28,49 @@ def tree(root: Path) -> Iterator[RootedTree]:
 
 
 def test_what_is_missing_is_taken_as_it_is_written(tree: RootedTree) -> None:
-    assert skeleton.resolve_target(tree, "/cnb/buildpacks/a/1.0") == "/cnb/buildpacks/a/1.0"
-    assert skeleton.resolve_target(tree, "/etc//hosts/.") == "/etc/hosts"
+    assert resolve_target(tree, "/cnb/buildpacks/a/1.0") == "/cnb/buildpacks/a/1.0"
+    assert resolve_target(tree, "/etc//hosts/.") == "/etc/hosts"
 
 
 def test_a_mount_goes_to_where_links_lead_inside(tree: RootedTree, root: Path) -> None:
     (root / "etc" / "resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     (root / "var" / "run").symlink_to("/run")
-    assert skeleton.resolve_target(tree, "/etc/resolv.conf") == "/run/systemd/resolve/stub-resolv.conf"
-    assert skeleton.resolve_target(tree, "/var/run/lock/a") == "/run/lock/a"
+    assert resolve_target(tree, "/etc/resolv.conf") == "/run/systemd/resolve/stub-resolv.conf"
+    assert resolve_target(tree, "/var/run/lock/a") == "/run/lock/a"
 
 
 def test_a_link_out_of_the_tree_stays_in_it(tree: RootedTree, root: Path) -> None:
     (root / "app").symlink_to("../../../../../../home")
-    assert skeleton.resolve_target(tree, "/app/x") == "/home/x"
+    assert resolve_target(tree, "/app/x") == "/home/x"
 
 
 def test_links_in_a_circle_are_an_error(tree: RootedTree, root: Path) -> None:
     (root / "a").symlink_to("/b")
     (root / "b").symlink_to("/a")
     with pytest.raises(SandboxError, match="/a/x"):
-        skeleton.resolve_target(tree, "/a/x")
+        resolve_target(tree, "/a/x")
 
 
 @pytest.mark.parametrize("link", ["/proc/1/root/oldroot/home", "dev/fd/3", "/etc/../proc/self/cwd"])
 def test_no_mount_goes_below_the_kernels_directories(tree: RootedTree, root: Path, link: str) -> None:
     (root / "app").symlink_to(link)
     with pytest.raises(SandboxError, match="nothing can be mounted at /app/x"):
-        skeleton.resolve_target(tree, "/app/x")
-    assert skeleton.resolve_target(tree, "/dev/shm") == "/dev/shm"
+        resolve_target(tree, "/app/x")
+    assert resolve_target(tree, "/dev/shm") == "/dev/shm"
 
 
-@pytest.mark.parametrize("name", skeleton.FIXED)
+@pytest.mark.parametrize("name", FIXED)
 def test_the_kernels_directories_are_where_they_belong(tree: RootedTree, root: Path, name: str) -> None:
-    assert skeleton.resolve_target(tree, name) == name
+    assert resolve_target(tree, name) == name
     (root / name.lstrip("/")).symlink_to("/oldroot/home")
     with pytest.raises(SandboxError, match=f"its {name} is a link"):
-        skeleton.resolve_target(tree, name)
+        resolve_target(tree, name)
 
 
 def test_mount_points_are_empty_and_open_to_all_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        skeleton.make_mount_points(
+        make_mount_points(
             tmp_path / "points",
             directories=["/proc", "/cnb/buildpacks/a"],
             files=["/etc/hosts"],

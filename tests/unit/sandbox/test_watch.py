@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from packhorse.base.step import Limits
+from packhorse.base.sandbox import Limits
 from packhorse.sandbox.cgroup import Events, Group
-from packhorse.sandbox.watch import Watch, describe_shortage
+from packhorse.sandbox.limits import Watch, describe_shortage
 
 
 def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:

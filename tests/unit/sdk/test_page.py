@@ -14,8 +14,8 @@ from typing import get_args
 import pytest
 
 from packhorse import sdk
-from packhorse.platform.distro.packages import wanted_packages
-from packhorse.platform.package import stage
+from packhorse.builder.distro.files import wanted_packages
+from packhorse.builder.package import stage_directory
 from packhorse.sdk import testing
 from packhorse.sdk.layer import Action, Phase
 from packhorse.sdk.testing import Workbench
@@ -88,7 +88,7 @@ def test_what_is_imported_later_is_there_as_the_rest_is() -> None:
 
 @pytest.mark.system
 def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
-    stage(SAMPLE, tmp_path / "staged")
+    stage_directory(SAMPLE, tmp_path / "staged")
     for folder in ("source", "scratch"):
         (tmp_path / folder).mkdir()
     bindings = {"token": {"type": "npmrc", ".npmrc": "x"}}

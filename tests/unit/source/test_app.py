@@ -14,7 +14,7 @@ import pytest
 
 from fakes.churn import churning
 from packhorse.errors import HostError, InputError
-from packhorse.source import app
+from packhorse.source import files
 
 
 def test_a_directory_with_something_in_it_can_be_built_from(
@@ -24,8 +24,8 @@ def test_a_directory_with_something_in_it_can_be_built_from(
     (tmp_path / "app" / ".hidden").touch()
     (tmp_path / "link").symlink_to("app")
     monkeypatch.chdir(tmp_path)
-    assert app.check(Path("app")) == tmp_path / "app"
-    assert app.check(Path("link")) == tmp_path / "app"
+    assert files.check(Path("app")) == tmp_path / "app"
+    assert files.check(Path("link")) == tmp_path / "app"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_anything_else_is_refused_with_its_name(tmp_path: Path, name: str, words
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=words) as raised:
-        app.check(tmp_path / name)
+        files.check(tmp_path / name)
     assert str(tmp_path / name) in raised.value.what
     assert "--path" in raised.value.why + raised.value.fix
 
@@ -47,7 +47,7 @@ def test_what_is_left_out_is_hidden_by_whiteouts_under_directories_of_the_same_m
     target.mkdir()
     for name in (".git", "a/b/x", "a/y"):
         (source / name).touch()
-    app.make_whiteouts(source, [".git", "a/b/x", "a/y", "gone/z"], target)
+    files.make_whiteouts(source, [".git", "a/b/x", "a/y", "gone/z"], target)
     found = {str(path.relative_to(target)): path.lstat() for path in target.rglob("*")}
     assert set(found) == {".git", "a", "a/b", "a/b/x", "a/y"}
     for name in (".git", "a/b/x", "a/y"):
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_hidden_by_whiteouts_under_directories_of_the_same_m
 def test_where_whiteouts_cannot_be_made_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(HostError, match=r"\.git cannot be left out of the source") as raised:
-        app.make_whiteouts(tmp_path, [".git"], tmp_path / "missing")
+        files.make_whiteouts(tmp_path, [".git"], tmp_path / "missing")
     assert "PACKHORSE_HOME" in raised.value.fix
 
 
@@ -80,7 +80,7 @@ def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path, monkeypatch:
         monkeypatch.chdir(source)
         listening.bind("socket")
     (source / "sub" / "secret").touch()
-    app.copy(source, target, (os.getuid(), os.getgid()), [".git", "sub/secret"])
+    files.copy(source, target, (os.getuid(), os.getgid()), [".git", "sub/secret"])
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
         *("link", "pipe", "program", "run.sh", "sticky", "sub", "sub/.git"),
     ]
@@ -105,7 +105,7 @@ def test_a_copy_keeps_holes_and_what_is_between_them(tmp_path: Path) -> None:
                 file.seek(at)
                 file.write(data)
             file.truncate(end + 4)
-    app.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
+    files.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
     for name in ("full", "hollow"):
         source, copied = ((tmp_path / place / name) for place in ("app", "copy"))
         assert copied.stat().st_size == source.stat().st_size
@@ -120,7 +120,7 @@ def test_a_source_that_cannot_be_copied_is_told(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "copy").mkdir()
     with pytest.raises(HostError, match="the source cannot be copied") as raised:
-        app.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
+        files.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
     assert "copy" in raised.value.why
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_copied_is_named() -> None:
         os.seteuid(nobody)  # root reads everything
         try:
             with pytest.raises(HostError) as caught:
-                app.copy(folder / "source", folder / "copy", (nobody, os.getegid()))
+                files.copy(folder / "source", folder / "copy", (nobody, os.getegid()))
         finally:
             os.seteuid(own)
     assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
@@ -148,7 +148,7 @@ def test_what_goes_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None
     (source / "stays").write_text("x")
     with churning(source):
         for number in range(100):
-            app.copy(source, tmp_path / str(number), (os.getuid(), os.getgid()))
+            files.copy(source, tmp_path / str(number), (os.getuid(), os.getgid()))
             assert (tmp_path / str(number) / "stays").read_text() == "x"
 
 
@@ -168,5 +168,5 @@ def test_a_source_that_goes_itself_is_not_copied_in_part(tmp_path: Path) -> None
     with ThreadPoolExecutor(1) as threads:
         taken = threads.submit(take_away)
         with pytest.raises(HostError, match="cannot be copied"):
-            app.copy(source, copy, (os.getuid(), os.getgid()))
+            files.copy(source, copy, (os.getuid(), os.getgid()))
         taken.result()

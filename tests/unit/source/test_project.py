@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import InputError
-from packhorse.source.project import Project
+from packhorse.source.project_toml import Project
 
 FILES = (
     *(

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.churn import churning
-from packhorse.source.survey import SourceScan, scan_source
-from packhorse.source.surveying import open_scanner
+from packhorse.source.files import SourceScan, open_scanner, scan_source
 
 
 @pytest.mark.system

@@ -9,16 +9,15 @@ from io import BytesIO
 from pathlib import Path
 
 from packhorse.base.digest import Digest
-from packhorse.image.compress import tee
-from packhorse.image.model import Config
-from packhorse.image.view import Image, Layer
-from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry
+from packhorse.oci.compress import tee
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config
+from packhorse.tar.writer import TarEntry, stream
 
 
 def plain(content: bytes, name: str = "/file") -> Layer:
     """A layer with one file, of which only the tar is there."""
-    data = b"".join(tar.stream([TarEntry.file(name, len(content), lambda: BytesIO(content))]))
+    data = b"".join(stream([TarEntry.file(name, len(content), lambda: BytesIO(content))]))
     return Layer(lambda: iter([data]), Digest.of(data), len(data))
 
 

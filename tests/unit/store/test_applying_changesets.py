@@ -20,8 +20,8 @@ from fakes import layer_tars
 from fakes.effort import examples
 from fakes.layer_model import Entry, Refused
 from packhorse.errors import FormatError, TreeError
-from packhorse.layers.unpack import unpack
-from packhorse.store.changeset import Changeset
+from packhorse.fs.apply import Changeset
+from packhorse.tar.unpack import unpack
 
 Layer = Sequence[Entry]
 

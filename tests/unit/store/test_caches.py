@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import MapMode, choose_map
-from packhorse.store.caches import Cache
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux.userns import MapMode, choose_map
+from packhorse.store.layer_cache import Cache
 from packhorse.store.store import Store
 
 MB = 1 << 20

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import MapMode, choose_map
 from packhorse.errors import NotFoundError
-from packhorse.image.view import Image
-from packhorse.layers.pieces import Piece
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux.userns import MapMode, choose_map
+from packhorse.oci.place import Image
 from packhorse.store.gc import FreedSpace
 from packhorse.store.store import Store
+from packhorse.tar.slices import Piece
 from unit.store import samples
 
 SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
@@ -208,7 +208,7 @@ def chunks():
         time.sleep(0.01)
     print("writing", flush=True)
     time.sleep(600)
-from packhorse.image.view import Layer
+from packhorse.oci.place import Layer
 store.place("half").begin(Layer(chunks))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import MapMode, choose_map
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.view import Layer
-from packhorse.store import record
-from packhorse.store.fault import make_error
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux.userns import MapMode, choose_map
+from packhorse.oci.place import Layer
+from packhorse.store.build_layers import Upper
+from packhorse.store.leases import make_error, write
 from packhorse.store.store import Store
-from packhorse.store.upper import Upper
 from unit.store import samples
 
 ONE = "/layers/bp/one"
@@ -154,7 +153,7 @@ def test_damage_does_not_keep_garbage_from_being_collected(store: Store) -> None
 def test_a_record_that_cannot_be_replaced_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:
     (tmp_path / "record").mkdir()
     with store.scratch(), pytest.raises(StoreError, match="record"):
-        record.write(store._lease, tmp_path / "record", {"a": 1})
+        write(store._lease, tmp_path / "record", {"a": 1})
     assert not [path for path in store.path.glob("scratch/**/*") if path.is_file()]
 
 

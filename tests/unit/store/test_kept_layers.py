@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import IdMap, MapMode, choose_map
 from packhorse.errors import StoreError, TreeError
-from packhorse.image.view import Layer
-from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory_entries
-from packhorse.store.harvest import LayerCounters
-from packhorse.store.merge import OPAQUE
-from packhorse.store.overlay import OverlayLayerCache
+from packhorse.fs.overlay import OPAQUE
+from packhorse.fs.rooted import RootedTree
+from packhorse.linux.userns import IdMap, MapMode, choose_map
+from packhorse.oci.place import Layer
+from packhorse.store.build_layers import OverlayLayerCache
+from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
+from packhorse.tar.writer import TarEntry, digest, directory_entries, stream
 from unit.store import samples
 
 ONE, TWO = "/layers/bp/one", "/layers/bp/two"
@@ -67,7 +66,7 @@ def diff_id(tree: Path, path: str) -> Digest:
     """The digest of the layer made of a plain directory."""
     parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in ("/layers", "/layers/bp")]
     with RootedTree.open_local(tree) as view:
-        return tar.digest(tar.stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[0]
+        return digest(stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[0]
 
 
 def keep(store: Store, idmap: IdMap, view: RootedTree, *paths: str) -> list[Layer]:

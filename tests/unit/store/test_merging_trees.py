@@ -22,9 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packhorse.base import entries
 from packhorse.errors import TreeError
-from packhorse.store import merge
+from packhorse.fs import overlay, walk
 from unit.store import samples
 
 Tree = dict[str, "str | bytes | Tree | None"]
@@ -68,7 +67,7 @@ def write(directory: Path, tree: Tree) -> None:
     for name, value in tree.items():
         path = directory / name
         if name == "!":
-            os.setxattr(directory, merge.OPAQUE, b"y")
+            os.setxattr(directory, overlay.OPAQUE, b"y")
         elif value is None:
             os.mknod(path, stat.S_IFCHR)
         elif isinstance(value, dict):
@@ -112,11 +111,11 @@ def test_a_merged_tree_is_what_an_overlay_shows(lower: Tree, upper: Tree) -> Non
             path.mkdir()
             write(path, tree)
         with opened(source) as over, opened(target) as below:
-            merge.apply_tree(over, below)
+            overlay.apply_tree(over, below)
         assert read(target) == laid({key: value for key, value in upper.items() if key != "!"}, lower)
         with opened(Path(temporary)) as parent:
-            entries.remove(parent, "source")
-            entries.remove(parent, "target")
+            walk.remove(parent, "source")
+            walk.remove(parent, "target")
 
 
 def test_files_are_shared_and_directories_have_the_mode_and_time_of_the_topmost(tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_files_are_shared_and_directories_have_the_mode_and_time_of_the_topmost(
     with opened(tmp_path / "root") as root:
         for name in ("low", "high"):
             with opened(tmp_path / name) as layer:
-                merge.apply_tree(layer, root)
+                overlay.apply_tree(layer, root)
     directory = (tmp_path / "root" / "d").stat()
     assert (stat.S_IMODE(directory.st_mode), directory.st_mtime_ns) == (0o550, 7_000_000_001)
     assert (tmp_path / "root/d/low").stat().st_ino == (tmp_path / "low/d/low").stat().st_ino
@@ -143,7 +142,7 @@ def test_a_link_in_the_way_of_a_directory_is_replaced_and_not_followed(tmp_path:
     (tmp_path / "layer" / "lib").mkdir(parents=True)
     (tmp_path / "layer" / "lib" / "file").write_text("")
     with opened(tmp_path / "layer") as layer, opened(tmp_path / "root") as root:
-        merge.apply_tree(layer, root)
+        overlay.apply_tree(layer, root)
     assert list(outside.iterdir()) == []
     assert read(tmp_path / "root") == {"lib": {"file": b""}}
 
@@ -157,10 +156,10 @@ def test_removal_follows_no_link_and_counts_only_what_has_no_other_name(tmp_path
     (tree / "link").symlink_to(outside)
     os.link(outside / "precious", tree / "second-name")
     with opened(tmp_path) as parent:
-        shared = entries.remove(parent, "tree")
+        shared = walk.remove(parent, "tree")
         assert (outside / "precious").exists()
-        assert shared < 100_000 < entries.remove(parent, "outside")
-        assert entries.remove(parent, "tree") == 0
+        assert shared < 100_000 < walk.remove(parent, "outside")
+        assert walk.remove(parent, "tree") == 0
 
 
 def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Path) -> None:
@@ -169,9 +168,9 @@ def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Pat
     samples.nest(tmp_path / "deep", 1500)
     with opened(tmp_path) as parent, opened(tmp_path / "deep") as deep, opened(tmp_path / "target") as target:
         with pytest.raises(TreeError, match="nested"):
-            merge.apply_tree(deep, target)
-        entries.remove(parent, "deep")
-        entries.remove(parent, "target")
+            overlay.apply_tree(deep, target)
+        walk.remove(parent, "deep")
+        walk.remove(parent, "target")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,7 +179,7 @@ def test_directories_without_permissions_are_removed(tmp_path: Path) -> None:
     (tmp_path / "work" / "work").chmod(0)
     (tmp_path / "work").chmod(0o555)
     with opened(tmp_path) as parent:
-        entries.remove(parent, "work")
+        walk.remove(parent, "work")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,7 +207,7 @@ def test_removal_opens_nothing_that_a_link_leads_to_which_is_put_in_the_way(tmp_
         with opened(tree) as directory:
             for _ in range(100_000):
                 with suppress(OSError):
-                    entries.remove(directory, "d")
+                    walk.remove(directory, "d")
         swapping.kill()
     assert stat.S_IMODE(outside.stat().st_mode) == 0o755
 
@@ -223,7 +222,7 @@ def test_a_former_upper_keeps_nothing_that_only_an_overlay_understands(tmp_path:
         os.setxattr(path, "user.mine", b"x")
     (layer / "f").chmod(0o444)
     with opened(tmp_path) as parent:
-        merge.strip_overlay_xattrs(parent, "layer")
+        overlay.strip_overlay_xattrs(parent, "layer")
     assert read(layer) == {"d": {}, "f": b"content"}
     for path in (layer, layer / "d", layer / "f"):
         assert os.listxattr(path) == ["user.mine"]

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from fakes import afterwards, linux
-from packhorse.base import orphan, proc
-from packhorse.base.entries import Patience
-from packhorse.base.rooted import RootedTree
-from packhorse.base.userns import MapMode, choose_map
-from packhorse.store import removal
-from packhorse.store.lease import Lease
+from packhorse.fs.rooted import RootedTree
+from packhorse.fs.walk import Patience
+from packhorse.linux import processes as orphan
+from packhorse.linux.processes import read_proc
+from packhorse.linux.userns import MapMode, choose_map
+from packhorse.store.leases import Lease
 from packhorse.store.store import Store
+from packhorse.store.trash import remove, trash
 
 pytestmark = pytest.mark.system
 
@@ -124,10 +125,10 @@ def test_what_is_small_is_removed_at_once(path: Path) -> None:
             for number in range(100):
                 (tree / f"{number}").touch()
             (tree / "0").write_bytes(bytes(megabytes << 20))
-            removal.trash(tree, lease)
+            trash(tree, lease)
             assert tree.exists() != goes
             assert (tree in lease.trash) != goes
-        removal.remove(tree.parent, lease)
+        remove(tree.parent, lease)
         lease.trash.clear()
         lease.close()
 
@@ -263,7 +264,7 @@ def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
         process = afterwards.remover(path)
         try:
             assert select.select([read], [], [], 1)[0], "it has the other end of a pipe of the caller's"
-            fields = proc.read_proc("stat", process).rpartition(")")[2].split()
+            fields = read_proc("stat", process).rpartition(")")[2].split()
             assert int(fields[3]) == process, "it is of a session of its own"
             assert Path(f"/proc/{process}/cwd").readlink() == Path("/")
             assert Path(f"/proc/{process}/environ").read_bytes() in (b"", b"LC_CTYPE=C.UTF-8\0")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import TreeError
-from packhorse.store import merge, replica
+from packhorse.fs import copy, overlay
 from unit.store import samples
 
 
@@ -44,8 +44,8 @@ def tree(tmp_path: Path) -> Path:
 def copied(tree: Path) -> Path:
     target = tree.parent.parent / "to"
     target.mkdir(exist_ok=True)
-    with merge.open_directory(tree.parent) as source, merge.open_directory(target) as made:
-        replica.copy(source, tree.name, made)
+    with overlay.open_directory(tree.parent) as source, overlay.open_directory(target) as made:
+        copy.copy(source, tree.name, made)
     return target / tree.name
 
 
@@ -62,9 +62,9 @@ def looks(tree: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def signature(tree: Path) -> replica.Signature:
-    with merge.open_directory(tree.parent) as parent:
-        return replica.signature(parent, tree.name)
+def signature(tree: Path) -> copy.Signature:
+    with overlay.open_directory(tree.parent) as parent:
+        return copy.signature(parent, tree.name)
 
 
 def test_a_copy_is_whole(tree: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
 from packhorse.store.blobs import Blobs
-from packhorse.store.lease import Lease
+from packhorse.store.leases import Lease
 from packhorse.store.store import Store
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.model import Descriptor, Manifest, MediaType
-from packhorse.image.view import Image, Layer
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Descriptor, Manifest, MediaType
 from packhorse.store.store import Store
 from unit.store import samples
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.store import compare
+from packhorse.fs.compare import upperdir_digest
 from unit.store import samples
 
 
@@ -58,30 +58,30 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_makes_another_digest(tmp_path: Path, change: str) -> None:
     first, second = fill(tmp_path / "first"), fill(tmp_path / "second")
-    digest = compare.upperdir_digest(first)
-    assert len(digest) == 64 and compare.upperdir_digest(second) == digest
+    digest = upperdir_digest(first)
+    assert len(digest) == 64 and upperdir_digest(second) == digest
     CHANGES[change](second)
-    assert compare.upperdir_digest(second) not in (digest, "")
+    assert upperdir_digest(second) not in (digest, "")
 
 
 def test_what_is_too_much_to_read_twice_has_none(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 42)
-    assert compare.upperdir_digest(tmp_path) == ""
+    assert upperdir_digest(tmp_path) == ""
 
 
 def test_what_is_nested_without_end_has_none(tmp_path: Path) -> None:
     samples.nest(tmp_path, 310)
-    assert compare.upperdir_digest(tmp_path) == ""
+    assert upperdir_digest(tmp_path) == ""
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper" / "link").symlink_to(tmp_path / "outside")
-    before = compare.upperdir_digest(tmp_path / "upper")
+    before = upperdir_digest(tmp_path / "upper")
     (tmp_path / "outside").write_text("secret")
-    assert compare.upperdir_digest(tmp_path / "upper") == before != ""
+    assert upperdir_digest(tmp_path / "upper") == before != ""
 
 
 def test_what_is_not_there_has_none(tmp_path: Path) -> None:
-    assert compare.upperdir_digest(tmp_path / "nothing") == ""
+    assert upperdir_digest(tmp_path / "nothing") == ""

@@ -1,0 +1,312 @@
+"""What Go's encoders have in common: the order of a map, how an integer and a moment are written,
+text as bytes.
+
+Called by `base.go_format` and `base.go_format`.
+
+Times as images have them: seconds since 1970 that RFC 3339 can say. Under every arrow.
+
+JSON byte for byte as Go's encoding/json Marshal writes it, so that equal configs have equal image IDs.
+
+Called by image (configs, manifests) and lifecycle (labels). A dict is a Go struct and keeps its order; a Go
+map is a `SortedMap`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard
+library's, but for what Go reads otherwise (`loads`).
+
+TOML byte for byte as the Go lifecycle writes it, since some of its files end in a layer.
+
+The lifecycle 0.21.0 writes with BurntSushi/toml 1.5.0 and its defaults: tables indented by two spaces, a
+table's simple keys before its sub-tables, arrays on one line. Called by lifecycle (`config/metadata.toml` and
+the other files of a build) and sdk. A dict is a Go struct and keeps its order; a Go map is a `gojson.Sorted`.
+Reading is `base.toml`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from json.encoder import encode_basestring
+from typing import Any, NoReturn
+
+from packhorse.errors import FormatError
+
+TYPE_CHECKING = False  # typing is slow to import
+
+if TYPE_CHECKING:
+    import re
+    from datetime import datetime, time
+
+
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+class SortedMap(dict[str, object]):
+    """A Go map: written in the byte order of its keys. A plain dict inside it is a struct again."""
+
+
+def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The keys and values of `table` in the order Go writes them: a `SortedMap` by the bytes of its keys."""
+    if isinstance(table, SortedMap):
+        return sorted(table.items(), key=lambda item: encode_text(item[0]))
+    return list(table.items())
+
+
+def format_integer(value: int) -> str:
+    """`value` in decimal digits; FormatError if it does not fit 64 bits."""
+    if not -(1 << 63) <= value < 1 << 64:
+        raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
+    return str(int(value))
+
+
+def format_time(value: datetime | time) -> str:
+    """`value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, no zone when local."""
+    head, dot, tail = value.isoformat().partition(".")
+    if dot:
+        fraction = tail[:6].rstrip("0")
+        head = f"{head}.{fraction}{tail[6:]}"
+    return head[:-6] + "Z" if head.endswith("+00:00") else head
+
+
+def encode_text(text: str) -> bytes:
+    """The bytes of `text`; half a surrogate pair, which JSON can spell, is U+FFFD as soon as Go reads it."""
+    return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
+
+
+END = 253_402_300_800
+"""The first second that it cannot say, in the year 10000."""
+
+
+_JSON_UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+
+
+def sort_maps(value: object) -> object:
+    """`value` with every dict at any depth as a `SortedMap`: a Go value of no declared type, as
+    metadata is.
+    """
+    if isinstance(value, Mapping):
+        return SortedMap((key, sort_maps(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [sort_maps(item) for item in value]
+    return value
+
+
+def loads(
+    data: str | bytes,
+    *,
+    parse_int: Callable[[str], object] = int,
+    pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
+) -> Any:
+    """The value that Go reads: UTF-8 alone, neither NaN nor a number beyond a double's, and half a surrogate
+    pair is U+FFFD.
+
+    `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
+    RecursionError for what is nested too deep.
+    """
+    text = data.decode() if isinstance(data, bytes) else data
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+    return json.loads(
+        text,
+        parse_float=parse_number,
+        parse_int=parse_int,
+        parse_constant=_refuse_constant,
+        object_pairs_hook=pairs,
+    )
+
+
+def json_bytes(value: object) -> bytes:
+    """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
+
+    Takes None, bool, int, float, str, list, tuple, dict, `SortedMap` and the date and time types of tomllib.
+    A byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
+    that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
+    """
+    return _format(value).encode()
+
+
+def parse_number(text: str) -> float:
+    """The double that a number is for Go where it declares no other type; ValueError when it is too large."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _format(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _format_string(value)
+        case int():
+            return format_integer(value)
+        case float():
+            return _format_json_float(value)
+        case Mapping():
+            return (
+                "{" + ",".join(f"{_format_string(key)}:{_format(item)}" for key, item in members(value)) + "}"
+            )
+        case list() | tuple():
+            return "[" + ",".join(map(_format, value)) + "]"
+        case datetime():
+            return f'"{format_time(value)}{"" if value.tzinfo else "Z"}"'
+        case date():
+            return f'"{value.isoformat()}T00:00:00Z"'
+        case time():
+            return f'"0000-01-01T{format_time(value)}Z"'
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _format_string(text: str) -> str:
+    if not text.isascii():
+        text = encode_text(text).decode("utf-8", "surrogateescape")
+    # What every JSON encoder escapes, as Go does, then what it escapes besides.
+    return _JSON_UNSAFE.sub(_json_escape, encode_basestring(text))
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":
+        return "\\ufffd"
+    return f"\\u{ord(character):04x}"
+
+
+def _format_json_float(value: float) -> str:
+    if not math.isfinite(value):
+        raise FormatError(f"the number {value} cannot be written", why="JSON has no infinity and no NaN")
+    from decimal import Decimal  # slow to import, and few documents have fractions
+
+    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
+    return repr(value).replace("e-0", "e-")
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_TOML_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+_Path = tuple[str, ...]
+
+
+class RawToml(str):
+    """A value that is TOML already, written as it is: what a Go type with its own encoder writes."""
+
+    __slots__ = ()
+
+
+def toml_bytes(table: Mapping[str, object]) -> bytes:
+    """`table` as a TOML document; keys whose value is None are left out.
+
+    Takes bool, int, float, str, `RawToml`, list, tuple, dict, `SortedMap` and the date and time types of
+    tomllib. Text that surrogateescape decoded gets its bytes back. Raises FormatError for an array with None
+    in it and an integer that does not fit 64 bits; TypeError for any other type.
+    """
+    out: list[str] = []
+    _write_table(out, (), table)
+    return "".join(out).encode("utf-8", "surrogateescape")
+
+
+def _write_table(out: list[str], path: _Path, table: Mapping[str, object]) -> None:
+    """Writes the members of the table at `path`, simple keys first: after a header a key is that table's."""
+    indent = "  " * len(path)
+    simple, nested = _split_members(table)
+    out += (f"{indent}{_format_key(key)} = {_format_value(value)}\n" for key, value in simple)
+    for key, value in nested:
+        below = (*path, key)
+        name = ".".join(map(_format_key, below))
+        if isinstance(value, Mapping):
+            if out and not path:
+                out.append("\n")
+            out.append(f"{indent}[{name}]\n")
+            _write_table(out, below, value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                out.append(f"\n{indent}[[{name}]]\n" if out else f"{indent}[[{name}]]\n")
+                _write_table(out, below, item)
+
+
+def _split_members(table: Mapping[str, object]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
+    """The members of `table` that have a value: first the simple ones, then tables and arrays of tables."""
+    simple: list[tuple[str, object]] = []
+    nested: list[tuple[str, object]] = []
+    for key, value in members(table):
+        if value is not None:
+            (nested if _is_nested(value) else simple).append((key, value))
+    return simple, nested
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(item, Mapping) for item in value)
+    return isinstance(value, Mapping)
+
+
+def _format_value(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case RawToml():
+            return value
+        case str():
+            return _quote(value)
+        case int():
+            return format_integer(value)
+        case float():
+            return _format_toml_float(value)
+        case list() | tuple():
+            return "[" + ", ".join(map(_format_value, value)) + "]"
+        case Mapping():
+            simple, nested = _split_members(value)
+            return (
+                "{"
+                + ", ".join(f"{_format_key(key)} = {_format_value(item)}" for key, item in simple + nested)
+                + "}"
+            )
+        case None:
+            raise FormatError("an array with an empty element cannot be written", why="TOML has no null")
+    return _format_time(value)
+
+
+def _format_time(value: object) -> str:
+    from datetime import date, datetime, time  # which a detection does without
+
+    match value:
+        case datetime() | time():
+            return format_time(value)
+        case date():
+            return value.isoformat()
+    raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _format_toml_float(value: float) -> str:
+    import math
+    from decimal import Decimal  # slow to import, and few documents have fractions
+
+    if math.isnan(value):
+        return "-nan" if math.copysign(1, value) < 0 else "nan"
+    if math.isinf(value):
+        return "-inf" if value < 0 else "inf"
+    digits = format(Decimal(repr(value)), "f")
+    return digits if "." in digits else digits + ".0"
+
+
+def _format_key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _quote(text)
+
+
+def _quote(text: str) -> str:
+    return f'"{_TOML_UNSAFE.sub(_toml_escape, text)}"'
+
+
+def _toml_escape(match: re.Match[str]) -> str:
+    return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"

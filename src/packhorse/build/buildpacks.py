@@ -1,0 +1,188 @@
+"""The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
+
+Called by `build.plan` and `build.execute`. They replace the builder's order; a directory is seen in the
+sandbox where a builder has its own buildpacks, with the modes that it would have in a builder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from packhorse.base.dataclass import dataclass
+from packhorse.base.files import is_file, read, resolve
+from packhorse.base.sandbox import Bind
+from packhorse.builder.image import Builder
+from packhorse.errors import InputError, NotFoundError
+from packhorse.spec.buildpack_toml import Descriptor, Ref
+
+_PROGRAMS = ("bin/detect", "bin/build")
+
+_OF_BUILDER = ("urn:cnb:builder:", "from=builder:")
+_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_ELSEWHERE = "take a builder that has the buildpack (--builder)"
+_UNPACK = "unpack it, and name the directory"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBuildpack:
+    """One buildpack that the user names: one of the builder's, or the one in `directory`."""
+
+    ref: Ref
+    directory: Path | None = None
+
+    @property
+    def target(self) -> str:
+        """Where buildpacks are in the sandbox: where a builder has this one."""
+        return f"/cnb/buildpacks/{self.ref.directory_name}/{self.ref.version}"
+
+
+def require_supported(names: Sequence[str]) -> None:
+    """Raises InputError for a name that pack takes and that is not supported yet, with what does the same."""
+    for name in names:
+        if name in _ORDER:
+            what = "the builder's order between other buildpacks"
+            fix = "name the builder's buildpacks one by one, or leave --buildpack out"
+        elif name.startswith("docker:/"):
+            what, fix = "a buildpack in an image", f"{_ELSEWHERE}, or name a directory"
+        elif name.startswith("urn:cnb:registry:"):
+            what, fix = "the buildpack registry", f"{_ELSEWHERE}, or name a directory"
+        elif name.startswith("file:/"):
+            path = name.removeprefix("file:").replace("//", "", 1)
+            what, fix = "a file: URL", f"name the directory: {path}"
+        elif _SCHEME.match(name):
+            what, fix = "a buildpack behind a URL", f"download it, {_UNPACK}"
+        elif is_file(name):
+            what, fix = "a buildpack in a file", _UNPACK
+        else:
+            continue
+        raise InputError(
+            f"--buildpack {name[:300]} is not supported yet: {what}",
+            why="--buildpack takes a directory with a buildpack.toml, or ID or ID@VERSION of the builder",
+            fix=fix,
+        )
+
+
+def find_named(names: Sequence[str], builder: Builder) -> tuple[NamedBuildpack, ...]:
+    """Finds the buildpack that each name stands for; they build as one group, in this order.
+
+    Raises InputError for a directory that is no buildpack, NotFoundError for an id that the builder does not
+    have, BuildpackApiError.
+    """
+    named = []
+    for name in names:
+        identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
+        path = resolve(Path(name)) if name and not identifier else None
+        if path is None:
+            named.append(NamedBuildpack(_find_in_builder(identifier or name, builder)))
+        else:
+            named.append(NamedBuildpack(_descriptor(path, name).ref, path))
+    return tuple(named)
+
+
+def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
+    """Mounts the directories among these buildpacks; copies below `scratch` what needs other modes or files.
+
+    Raises InputError for a directory that cannot be read.
+    """
+    return tuple(
+        Bind(_with_builder_modes(each.directory, scratch / f"buildpack-{number}"), each.target)
+        for number, each in enumerate(named)
+        if each.directory is not None
+    )
+
+
+def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
+    """The directories among the names that have a file from after `since`, a time in seconds since 1970."""
+    return tuple(
+        name for name in names if any(written > since for written in _modification_times(Path(name)))
+    )
+
+
+def _find_in_builder(name: str, builder: Builder) -> Ref:
+    identifier, _, version = name.partition("@")
+    versions = builder.buildpacks.get(identifier, ())
+    if version in versions or (versions and not version):
+        return Ref(identifier, version)
+    listed = [f"{each} {', '.join(known)}" for each, known in sorted(builder.buildpacks.items())]
+    raise NotFoundError(
+        f"there is no buildpack {name!r}",
+        why="\n".join(
+            (
+                "there is no such directory, and the builder does not have it either",
+                "images and the buildpack registry are not supported yet",
+                f"{builder.name} has {'; '.join(listed) or 'no buildpacks'}",
+            )
+        ),
+        fix="check --buildpack",
+    )
+
+
+def _descriptor(path: Path, name: str) -> Descriptor:
+    file = path / "buildpack.toml"
+    if resolve(file) is None:
+        raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
+    descriptor = Descriptor.parse(read(file), str(file))
+    if descriptor.order:
+        return descriptor
+    programs = [resolve(path / program) for program in _PROGRAMS]
+    issues = [
+        f"there is no {path / name}"
+        for name, program in zip(_PROGRAMS, programs, strict=True)
+        if program is None or not program.is_file()
+    ]
+    if issues:
+        raise InputError(f"{name} is not a whole buildpack", issues=issues)
+    return descriptor
+
+
+def _with_builder_modes(path: Path, copy: Path) -> Path:
+    """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
+
+    So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.
+    """
+    from packhorse.builder.package import (  # only who names a directory pays for it
+        needs_staging,
+        stage_directory,
+    )
+
+    try:
+        if needs_staging(path):
+            stage_directory(path, copy)
+            return copy
+        if all(mode == wanted for _, mode, wanted in _modes(path)):
+            return path
+        shutil.copytree(path, copy, symlinks=True)
+        for entry, _, wanted in _modes(copy):
+            entry.chmod(wanted)
+    except (OSError, shutil.Error) as error:
+        raise InputError(f"the buildpack {path} cannot be read whole", why=str(error)[:500]) from error
+    return copy
+
+
+def _modification_times(top: Path) -> Iterator[float]:
+    """When each file of a directory was written, but for what tools leave there by the way."""
+    for here, directories, files in os.walk(top):
+        directories[:] = [each for each in directories if each != "__pycache__" and not each.startswith(".")]
+        for name in files:
+            with suppress(OSError):  # gone meanwhile
+                yield Path(here, name).lstat().st_mtime
+
+
+def _modes(top: Path) -> Iterator[tuple[Path, int, int]]:
+    """Everything in a buildpack but links: its mode, and the one it has in a builder image (as pack's)."""
+    for here, directories, files in os.walk(top):
+        for name in (".", *directories, *files):
+            path = Path(here, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                continue
+            program = str(path.relative_to(top)) in _PROGRAMS
+            executable = stat.S_ISDIR(mode) or program or mode & 0o111
+            yield path, stat.S_IMODE(mode), 0o755 if executable else 0o644

@@ -1,0 +1,305 @@
+"""The cache of application layers of a build on a host: an application that did not change is neither read
+nor packed again, and of one that did only the directories in which something has, where they lie.
+
+It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
+file (`source.files`), the second, which every build makes anew, by its bytes (`fs.compare`). Called by
+export as a port; made in `build.execute`.
+
+What builds keep, as an image in a registry: for machines whose store is empty (CI), and for pack.
+
+The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
+is not fetched, and one that the registry has is not sent. What the image says of its layers counts only once
+a layer was fetched and turned out to be that. Called by `build.plan` and `build.execute`.
+
+The layers of a build, as an overlay or, for buildpacks that cannot live on one, as plain copies.
+
+Which buildpacks those are, `lifecycle.build` tells by what they print. Called by `build.execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+from packhorse.base.digest import Digest
+from packhorse.base.sandbox import Mount, Overlay
+from packhorse.base.target import Target
+from packhorse.base.tree import TreeView
+from packhorse.builder.image import CREATED
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
+from packhorse.fs import overlay
+from packhorse.fs.compare import upperdir_digest
+from packhorse.fs.views import OverlayView
+from packhorse.linux.syscalls import filesystem_type
+from packhorse.oci.mutate import add_layers, edit_config, empty_config
+from packhorse.oci.place import Image, Layer, Place, push_image
+from packhorse.oci.types import Config, History
+from packhorse.source.files import SourceScan
+from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
+from packhorse.store.layer_cache import LayerCacheWriter, LayerCounters
+from packhorse.tar.slices import Pieces
+
+
+class HostAppLayerCache:
+    """`survey` tells what is known of the source, without a stamp where it cannot be told. `overlay` tells
+    what is shown as the application, the source lowest, with the directory that takes what is written over
+    it; None for a build that has it otherwise.
+    """
+
+    def __init__(
+        self,
+        survey: Callable[[], SourceScan],
+        overlay: Callable[[], Overlay | None],
+        harvest: Callable[[], LayerCacheWriter],
+    ) -> None:
+        self._survey = survey
+        self._overlay = overlay
+        self._harvest = harvest
+        self._changes: str | None = None
+        self._pieces: Pieces | None = None
+
+    def get(self, terms: str) -> tuple[Digest, ...]:
+        """What it became; see `lifecycle.ports.AppLayerCache`."""
+        key = self._key(terms)
+        return self._harvest().slices(key) if key else ()
+
+    @contextmanager
+    def open(self, tree: TreeView, terms: str | None) -> Iterator[tuple[TreeView, Pieces | None]]:
+        """The directories of the overlay, without its mount; see `lifecycle.ports.AppLayerCache`."""
+        overlay = self._overlay()
+        if overlay is None or overlay.upper is None:
+            yield tree, None
+            return
+        harvest = self._harvest()
+        with (
+            OverlayView((*overlay.lowers, overlay.upper), overlay.target) as laid,
+            nullcontext(None) if terms is None else harvest.former_slice(terms) as former,
+        ):
+            found = self._survey()
+            stamps = found.directory_stamps if found.has_one_owner else {}  # else the lowest is a copy
+            self._pieces = Pieces(stamps, laid.is_lowest, former)
+            yield laid, self._pieces
+
+    def put(self, terms: str, slices: Sequence[Digest]) -> None:
+        """Has it, and the pieces of what `open` gave, known again at the next build that is committed."""
+        self._harvest().remember_slices(self._key(terms), slices)
+        if self._pieces is not None and self._pieces.made:
+            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
+
+    def _key(self, terms: str) -> str:
+        stamp = self._survey().stamp
+        if self._changes is None:  # by now all steps are over
+            overlay = self._overlay() if stamp else None
+            self._changes = upperdir_digest(overlay.upper) if overlay and overlay.upper else ""
+        return Digest.of("\0".join((stamp, self._changes, terms)).encode()).hex if self._changes else ""
+
+
+LABEL = "io.buildpacks.lifecycle.cache.metadata"
+
+_NOTHING = bytes(1024)
+"""What the only layer of an empty cache image is, as the reference's: registries take none without any."""
+
+
+class CacheImage:
+    """A cache image, called `name`, at a place; what cannot be read of it is told to `say` and not there."""
+
+    def __init__(self, place: Place, name: str, say: Callable[[str], None]) -> None:
+        self._place = place
+        self._name = name
+        self._say = say
+        self._image: Image | None = None
+        self._read = False
+        self._fetched: dict[Digest, bool] = {}
+
+    @property
+    def metadata(self) -> bytes:
+        """The metadata of what is kept, b"" where there is none."""
+        image = self._read_image()
+        return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
+
+    def require_cache(self) -> None:
+        """Raises InputError where what has the name is somebody's image, and no cache."""
+        image = self._read_image()
+        if image is not None and LABEL not in image.config.labels:
+            raise InputError(
+                f"{self._name} is an image, and no cache",
+                why="it has not the label of one, and a cache would take its place",
+                fix="name another for --cache-image, or remove that image first",
+            )
+
+    def layer(self, diff_id: Digest) -> Layer | None:
+        """A layer that it has."""
+        image = self._read_image()
+        layers = image.layers if image is not None else ()
+        return next((layer for layer in layers if layer.diff_id == diff_id), None)
+
+    def note_fetched(self, diff_id: Digest, *, is_intact: bool) -> None:
+        """Remembers of a layer that was fetched whether it was what the image says."""
+        self._fetched[diff_id] = is_intact
+
+    def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
+        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so.
+
+        A layer that was fetched from it stays there as it is compressed; others are this store's own.
+        """
+        nothing = Layer(lambda: iter((_NOTHING,)), Digest.of(_NOTHING), len(_NOTHING))
+        known = [self._same_layer(layer) or layer for layer in layers or (nothing,) if layer.diff_id]
+        broken = any(layer.diff_id and self._fetched.get(layer.diff_id) is False for layer in known)
+        try:
+            image = Image(_config(metadata, known, target), tuple(known))
+            before = self._read_image()
+            if before is None or broken or before.config.raw != image.config.raw:
+                push_image(image, self._place)
+        except PackhorseError as error:
+            self._say(f"the cache image {self._name} is not written: {error.what}{_reason(error)}")
+            return False
+        return True
+
+    def _same_layer(self, layer: Layer) -> Layer | None:
+        """The layer as the image has it, if it was fetched and is that layer."""
+        return self.layer(layer.diff_id) if layer.diff_id and self._fetched.get(layer.diff_id) else None
+
+    def _read_image(self) -> Image | None:
+        if not self._read:
+            self._read = True
+            try:
+                self._image = self._place.read()
+            except NotFoundError:
+                pass
+            except (NetworkError, FormatError) as error:
+                self._say(f"the cache image {self._name} cannot be read: {error.what}{_reason(error)}")
+        return self._image
+
+
+def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
+    added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
+    config = add_layers(empty_config(target), added, created=CREATED, keep_history=True)
+    return edit_config(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
+
+
+def _reason(error: PackhorseError) -> str:
+    return f" ({error.why.splitlines()[0]})" if error.why else ""
+
+
+_UNABLE = {
+    0x794C7630: "an overlay itself, as a container's is",
+    0x6969: "NFS",
+    0xFF534D42: "SMB",
+    0xFE534D42: "SMB",
+    0x517B: "SMB",
+    0x01021997: "9p",
+    0x65735546: "FUSE",
+    0xF15F: "eCryptfs",
+}
+"""File systems (statfs(2)) that the upper directory of an overlay cannot be on."""
+
+
+def overlay_obstacle(directory: Path) -> str:
+    """Which file system keeps what is written over an overlay from being in a directory; empty for none."""
+    with overlay.open_directory(directory) as descriptor:
+        return _UNABLE.get(filesystem_type(descriptor), "")
+
+
+def supports_overlays(store: Path, say: Callable[[str], None]) -> bool:
+    """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
+    kind = overlay_obstacle(store)
+    if not kind:
+        return True
+    say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
+    return False
+
+
+class LayersFactory(Protocol):
+    """Makes the layers of a build, as an overlay or as copies."""
+
+    def __call__(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
+        """Either of them."""
+        ...
+
+
+class BuildLayers:
+    """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
+
+    `open_layers` makes either; `choose_copied` names those of some buildpacks that are to have copies; `say`
+    tells the user. What `cache_image` has goes before what is kept here; `fetch_layer` keeps a layer of it
+    here too.
+    """
+
+    def __init__(
+        self,
+        open_layers: LayersFactory,
+        *,
+        choose_copied: Callable[[Sequence[str]], Sequence[str]],
+        say: Callable[[str], None],
+        copied: bool,
+        cache_image: CacheImage | None = None,
+        fetch_layer: Callable[[Layer, str], bool] = lambda layer, path: False,
+    ) -> None:
+        self._cache_image = cache_image
+        self._fetch_layer = fetch_layer
+        self._open_layers = open_layers
+        self._choose_copied = choose_copied
+        self._say = say
+        self._cache = open_layers(copied=copied)
+
+    @property
+    def copied(self) -> bool:
+        """Whether this build is one on copies; settled once `read` was called."""
+        return self._cache.copied
+
+    @property
+    def writer(self) -> LayerCacheWriter:
+        """Where the layers go; settled once `read` was called."""
+        return self._cache.writer
+
+    @property
+    def counters(self) -> LayerCounters:
+        """What was done so far, for people to read."""
+        return self._cache.counters
+
+    @property
+    def last_build_time(self) -> float:
+        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        return self._cache.last_build_time
+
+    def mounts(self) -> Sequence[Mount]:
+        """The mount of `/layers` for the next step."""
+        return self._cache.mounts()
+
+    def read(self, writers: Sequence[str]) -> bytes:
+        """The metadata of the last `commit`; `writers` decide how layers are shown."""
+        if not self.copied and (known := self._choose_copied(writers)):
+            self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
+            self._cache = self._open_layers(copied=True)
+        metadata = self._cache_image.metadata if self._cache_image else b""
+        return metadata or self._cache.read(writers)
+
+    def restore(self, path: str, diff_id: Digest) -> bool:
+        """Makes the kept layer appear at `path`."""
+        return self._cache.restore(path, diff_id) or (
+            self._fetch(path, diff_id) and self._cache.restore(path, diff_id)
+        )
+
+    def _fetch(self, path: str, diff_id: Digest) -> bool:
+        layer = self._cache_image.layer(diff_id) if self._cache_image else None
+        if self._cache_image is None or layer is None:
+            return False
+        try:
+            sound = self._fetch_layer(layer, path)
+        except NetworkError as error:
+            self._say(f"{path} is not fetched: {error.what}")
+            return False
+        self._cache_image.note_fetched(diff_id, is_intact=sound)
+        if not sound:
+            self._say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
+        return sound
+
+    def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
+        """The layer at `path` as it now is, and whether it is the restored one."""
+        return self._cache.capture(view, path)
+
+    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
+        """Records what the next build may restore."""
+        self._cache.commit(metadata, layers)

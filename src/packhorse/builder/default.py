@@ -1,0 +1,412 @@
+"""A buildpack in Python as a builder has it: with the bytecode that the builder's own python3 makes of it.
+
+Else each of its steps would compile it again, a third of its time when nothing has changed. Called by
+`builder.default`, before any arrow.
+
+The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
+
+Made the first time it is needed, in the store, as an image with a builder's files and labels. It has a
+launcher and no lifecycle, so only packhorse builds with it. Called by `build.execute` and by `packhorse
+builder default`. The root file systems are `builder.distro.roots`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, Self
+
+from packhorse.base import installation
+from packhorse.base.dataclass import dataclass
+from packhorse.base.go_format import SortedMap, json_bytes, sort_maps, toml_bytes
+from packhorse.base.sandbox import Bind, Network, Root, SandboxSpec
+from packhorse.base.target import Target
+from packhorse.base.tree import TreeView
+from packhorse.builder.distro.files import PackageChange, RootKind, changed_packages
+from packhorse.builder.image import (
+    LAUNCHER,
+    LAYERS,
+    METADATA,
+    ORDER,
+    entries_layer,
+    file_entry,
+    file_layer,
+    parent_entries,
+    tree_layer,
+    write_image,
+)
+from packhorse.errors import FormatError, HostError, NotFoundError, PackhorseError
+from packhorse.host import wiring
+from packhorse.host.distribution import Suite, host_sources, host_suite
+from packhorse.host.folders import SCRATCH, private_directory, require
+from packhorse.linux import userns
+from packhorse.oci.mutate import edit_config, empty_config, set_variables
+from packhorse.oci.place import Image, Layer
+from packhorse.oci.types import Config
+from packhorse.source.files import copy
+from packhorse.spec.api import PLATFORM_APIS
+from packhorse.spec.buildpack_toml import Descriptor
+from packhorse.store.store import Store
+from packhorse.tar.writer import TarEntry
+from packhorse.version import __version__
+
+if TYPE_CHECKING:
+    from packhorse.builder.distro.roots import RootRecord
+
+# The bytecode is of what stands beside it, whenever that was written (PEP 552), and the same in every run.
+_COMPILE = (
+    *("/usr/bin/python3", "-S", "-s", "-P", "-m"),
+    *("compileall", "-q", "--invalidation-mode", "checked-hash"),
+)
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+
+
+@contextmanager
+def open_compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[TreeView]:
+    """A tree that has the buildpack `source` at `place`, beside each module what the python3 of `base` makes
+    of it.
+
+    `base` is in the store. Raises HostError when that python3 cannot; whatever keeps a sandbox from being
+    made.
+    """
+    said: list[bytes] = []
+    with store.scratch() as scratch, userns.make_namespace(userns.choose_map()) as namespace:
+        copied = scratch / "buildpack"
+        spec = SandboxSpec(
+            (*_COMPILE, place),
+            _ENVIRONMENT,
+            root=Root(store.root(base, namespace.idmap)),
+            mounts=(Bind(copied, place, writable=True),),
+            network=Network.NONE,
+        )
+        copy(source, copied, namespace.idmap.to_outside(spec.uid, spec.gid))
+        # What an installer has made for its own Python is none of the builder's, or is taken for current.
+        for cache in list(copied.rglob("__pycache__")):
+            shutil.rmtree(cache)
+        (scratch / "sandbox").mkdir()
+        with wiring.make_runner(namespace, scratch / "sandbox").open(spec) as room:
+            if room.run(said.append).status != 0:
+                raise HostError(
+                    "the buildpacks cannot be compiled",
+                    why=b"".join(said).decode(errors="replace").strip()[-500:],
+                    check="installation",
+                )
+            yield room.tree
+
+
+UID = GID = 1000
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BUNDLE = "io.packhorse.bundle"
+PACKAGES = "io.packhorse.packages"
+
+_RECIPE = 4
+"""Counts what was changed about how a builder is put together, so that those of before are made anew."""
+
+_ROOM, _ROOM_BESIDE = 1_200_000_000, 700_000_000
+"""Bytes that making it certainly needs: in the store, where a root is a tar and a blob at the end (642 MB
+each on Debian 12), and where its packages are unpacked before."""
+
+Progress = Callable[[str], None]
+Packages = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultBuilder:
+    """The names in the store of the default builder's three images."""
+
+    suite: Suite
+
+    @classmethod
+    def for_host(cls) -> Self:
+        """The one this machine makes; raises HostError for a distribution it cannot be made of."""
+        return cls(_suite())
+
+    def name(self, kind: str) -> str:
+        """`kind` is `builder`, `build` (its base) or `run`."""
+        return f"packhorse.local/{kind}:{self.suite.id}-{self.suite.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderUpdate:
+    """What came of making it: which packages of the base images are other than before (name, old, new)."""
+
+    name: str
+    changes: tuple[PackageChange, ...] = ()
+
+
+def ensure(
+    store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False
+) -> BuilderUpdate:
+    """Makes the default builder unless it is there and current; `update` takes today's packages.
+
+    `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before
+    stays until the new one is complete. Several processes may call this at once: one makes it, the others
+    wait.
+    """
+    names = DefaultBuilder.for_host()
+    name = names.name("builder")
+    if not update and _is_current(store, names):
+        return BuilderUpdate(name)
+    with store.lock_task("default-builder"):
+        if not update and _is_current(store, names):
+            return BuilderUpdate(name)
+        old = _packages(store, name)
+        if update or _find(store, names.name("build")) is None or _find(store, names.name("run")) is None:
+            new = _make_bases(store, names, environ, progress)
+        else:
+            new = old or _packages_of_bases(store, names)
+        progress("putting the builder together")
+        _compose(store, names, new)
+    return BuilderUpdate(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
+
+
+def current_name(store: Store) -> str:
+    """The name of this machine's default builder when the store has it and it is current, else ""."""
+    names = DefaultBuilder.for_host()
+    return names.name("builder") if _is_current(store, names) else ""
+
+
+def _suite() -> Suite:
+    try:
+        text = Path("/etc/os-release").read_text(errors="replace")
+    except OSError:
+        text = ""  # a system that does not say what it is
+    return host_suite(text)
+
+
+def stored_name(store: Store) -> str:
+    """The name of this machine's default builder where the store has it, else nothing."""
+    try:
+        name = DefaultBuilder.for_host().name("builder")
+    except HostError:
+        return ""
+    return name if _find(store, name) is not None else ""
+
+
+def obstacles(environ: Mapping[str, str]) -> list[HostError]:
+    """What keeps it from being made on this machine, as far as that shows without trying."""
+    from packhorse.builder.distro.mmdebstrap import host_mode
+    from packhorse.builder.distro.roots import check_keyring, pip_command
+
+    try:
+        suite = _suite()
+    except HostError as error:
+        return [error]
+    found = []
+    needed: tuple[Callable[[], object], ...] = (
+        lambda: host_sources(suite),
+        lambda: check_keyring(suite),
+        lambda: host_mode(environ.get("PATH", os.defpath)),
+        lambda: pip_command(environ),
+    )
+    for need in needed:
+        try:
+            need()
+        except HostError as error:
+            found.append(error)
+    return found
+
+
+def _is_current(store: Store, names: DefaultBuilder) -> bool:
+    image = _find(store, names.name("builder"))
+    if image is None or image.config.labels.get(BUNDLE) != _bundle():
+        return False
+    return _find(store, names.name("run")) is not None
+
+
+def _bundle() -> str:
+    return f"{installation.digest()}-{_RECIPE}"
+
+
+def _find(store: Store, name: str) -> Image | None:
+    """The image in the store; None also where it is not whole any more, and so to be made anew."""
+    try:
+        return store.place(name).read()
+    except (NotFoundError, FormatError):
+        return None
+
+
+def _packages(store: Store, name: str) -> Packages:
+    image = _find(store, name)
+    return json.loads(image.config.labels.get(PACKAGES, "{}")) if image else {}
+
+
+def _packages_of_bases(store: Store, names: DefaultBuilder) -> Packages:
+    """What dpkg says in the bases, for a builder that was removed."""
+    from packhorse.report.sbom import debian_versions, read_base
+
+    images = {kind: store.place(names.name(kind)).read() for kind in ("build", "run")}
+    return {
+        kind: debian_versions(read_base(image.layers, release=False).statuses)
+        for kind, image in images.items()
+    }
+
+
+def _make_bases(
+    store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
+) -> Packages:
+    """Both roots side by side, each as an image of one layer."""
+    from packhorse.builder.distro.roots import make_root  # the builder is there nearly always
+
+    arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
+    require(store.path, _ROOM, what="the default builder")
+    require(SCRATCH, _ROOM_BESIDE, what="the packages of the default builder")
+    with store.scratch() as scratch:
+        unheard: list[PackhorseError | SystemExit] = []
+
+        def tell(step: str) -> None:
+            if not cancelled.is_set():  # how it comes to its end is nobody's concern
+                try:
+                    progress(step)
+                except (PackhorseError, SystemExit) as error:  # nobody reads the output any more
+                    unheard.append(error)
+                    cancelled.set()
+
+        def make(kind: RootKind) -> tuple[RootRecord, Image]:
+            tar = scratch / f"{kind}.tar"
+            with private_directory(store.remove_tree) as own:
+                record = make_root(
+                    kind,
+                    suite=names.suite,
+                    arch=arch,
+                    target=tar,
+                    own=own,
+                    sources=sources,
+                    env=environ,
+                    progress=tell,
+                    cancelled=cancelled,
+                )
+            layer = (file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
+            image = write_image(store.place(names.name(kind)), _base_config(kind, record), [layer])
+            tar.unlink()
+            return record, image
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            try:
+                made = list(pool.map(make, ("build", "run")))
+            except BaseException:
+                cancelled.set()  # else leaving the pool waits until the other is done
+                if unheard:
+                    raise unheard[0] from None
+                raise
+    return {record.kind: dict(record.packages) for record, _ in made}
+
+
+def _base_config(kind: RootKind, record: RootRecord) -> Config:
+    """The environment, user and labels of a base image (platform.md "Base Images", P-011 to P-019)."""
+    suite = record.suite
+    variables = {"PATH": PATH}
+    if kind == "build":
+        variables |= {"CNB_USER_ID": str(UID), "CNB_GROUP_ID": str(GID)}
+    title = {"build": "builds", "run": "runs"}[kind]
+    config = empty_config(Target(arch=record.arch))
+    return edit_config(
+        config,
+        env=set_variables(config.env, variables),
+        user=f"{UID}:{GID}",
+        labels={
+            "io.buildpacks.base.id": f"io.packhorse.{suite.id}-{suite.version}",
+            "io.buildpacks.base.description": f"{title} applications on {suite.id} {suite.version}",
+            "io.buildpacks.base.distro.name": suite.id,
+            "io.buildpacks.base.distro.version": suite.version,
+            "io.buildpacks.base.homepage": "",
+            "io.buildpacks.base.maintainer": "packhorse",
+            "io.buildpacks.rebasable": "true",
+        },
+    )
+
+
+def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
+    """The builder: its base, and a layer for each thing a builder has, in the order pack puts them."""
+    base = store.place(names.name("build")).read()
+    buildpacks = [
+        (path, Descriptor.parse((path / "buildpack.toml").read_bytes(), str(path)))
+        for path in installation.buildpacks()
+    ]
+    order = [{"group": [{"id": one.id, "version": one.version}]} for _, one in buildpacks]
+    layers: list[tuple[Layer, str]] = [
+        (entries_layer(_directories()), "directories"),
+        (entries_layer(_launcher(base.config.architecture)), "launcher"),
+    ]
+    modules: dict[str, dict[str, object]] = {}
+    for path, one in buildpacks:
+        place = f"/cnb/buildpacks/{one.ref.directory_name}/{one.version}"
+        with open_compiled(store, base, path, place) as tree:
+            layer = store.place(names.name("builder")).write_layer(tree_layer(tree, place))
+        layers.append((layer, f"buildpack {one.ref}"))
+        modules.setdefault(one.id, {})[one.version] = _module(one, layer)
+    images: list[dict[str, object]] = [{"image": names.name("run"), "mirrors": []}]
+    files = [
+        file_entry("/cnb/order.toml", toml_bytes({"order": order})),
+        file_entry("/cnb/run.toml", toml_bytes({"images": images})),
+    ]
+    layers.append((entries_layer([TarEntry.directory("/cnb"), *files]), "order and run image"))
+    config = edit_config(
+        base.config,
+        working_dir="/layers",
+        labels=dict(base.config.labels)
+        | {
+            METADATA: _dumps(_metadata([one for _, one in buildpacks], images)),
+            LAUNCHER: _dumps(_launcher_metadata()),
+            LAYERS: _dumps(SortedMap({key: SortedMap(value) for key, value in modules.items()})),
+            ORDER: _dumps(order),
+            BUNDLE: _bundle(),
+            PACKAGES: _dumps(sort_maps(packages)),
+        },
+    )
+    write_image(store.place(names.name("builder")), config, layers, below=base.layers)
+
+
+def _directories() -> list[TarEntry]:
+    own = [TarEntry.directory(path, uid=UID, gid=GID) for path in ("/layers", "/workspace")]
+    roots = (
+        "/cnb",
+        "/cnb/buildpacks",
+        "/cnb/build-config",
+        "/cnb/build-config/env",
+        "/platform",
+        "/platform/env",
+    )
+    return [*own, *(TarEntry.directory(path) for path in roots)]
+
+
+def _launcher(arch: str) -> list[TarEntry]:
+    path = "/cnb/lifecycle/launcher"
+    return [*parent_entries(path), file_entry(path, installation.launcher(arch), mode=0o755)]
+
+
+def _module(descriptor: Descriptor, layer: Layer) -> dict[str, object]:
+    targets = [{"os": one.os, "arch": one.arch} for one in descriptor.targets]
+    return {
+        "api": str(descriptor.api),
+        "targets": targets,
+        "layerDiffID": str(layer.diff_id),
+        "name": descriptor.name,
+    }
+
+
+def _metadata(buildpacks: list[Descriptor], images: list[dict[str, object]]) -> dict[str, object]:
+    """Pack's label, without `lifecycle`: the builder has none, so no other platform can drive it yet."""
+    return {
+        "description": "the distribution's packages and packhorse's buildpacks",
+        "buildpacks": [{"id": one.id, "version": one.version, "name": one.name} for one in buildpacks],
+        "extensions": None,
+        "stack": {"runImage": images[0]},
+        "createdBy": {"name": "packhorse", "version": __version__},
+        "images": images,
+    }
+
+
+def _launcher_metadata() -> dict[str, object]:
+    platform = {"deprecated": [], "supported": [str(api) for api in PLATFORM_APIS]}
+    return {"version": installation.launcher_version(), "apis": {"platform": platform}}
+
+
+def _dumps(value: object) -> str:
+    return json_bytes(value).decode()

@@ -1,0 +1,231 @@
+"""A builder image as a value: who builds in it, with which buildpacks, for which run images.
+
+The labels are pack's contract, not the specification's. Called by `build.plan` and
+`builder.default`.
+
+Layers and configs of images that are put together, not built by buildpacks: builders and base images.
+
+Called by `builder.default`. Entries belong to root, are dated 1980, and have one of two modes, as
+pack writes them, so that the same content gives the same digest on every machine.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from packhorse.base.dataclass import dataclass, field
+from packhorse.base.digest import Digest
+from packhorse.base.tree import NodeKind, TreeView
+from packhorse.errors import FormatError
+from packhorse.fs.rooted import RootedTree
+from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
+from packhorse.oci.mutate import add_layers, edit_config
+from packhorse.oci.place import Image, Layer, Place
+from packhorse.oci.types import Config, History, JsonNode
+from packhorse.spec.buildpack_toml import Order, Ref
+from packhorse.tar.writer import TarEntry, directory_entries, stream
+
+METADATA = "io.buildpacks.builder.metadata"
+LAUNCHER = "io.packhorse.launcher"
+"""Our label of a builder with a launcher and no lifecycle; its fields are those of METADATA's `lifecycle`."""
+ORDER = "io.buildpacks.buildpack.order"
+EXTENSIONS = "io.buildpacks.buildpack.order-extensions"
+LAYERS = "io.buildpacks.buildpack.layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
+    it, `buildpacks` the versions it has of each id, `extensions` the order of its image extensions.
+    """
+
+    name: str
+    image: Image = field(compare=False, repr=False)  # a handle to read layers by; `image_id` identifies it
+    image_id: Digest
+    uid: int
+    gid: int
+    order: Order
+    run_images: tuple[RunImageName, ...]
+    buildpacks: Mapping[str, tuple[str, ...]]
+    platform_apis: frozenset[str]
+    launcher: LauncherInfo
+    extensions: Order = ()
+
+    @classmethod
+    def read(cls, name: str, image: Image) -> Self:
+        """Reads the labels of a builder image; raises FormatError for an image that is none."""
+        config = image.config
+        label = config.labels.get(METADATA)
+        if label is None:
+            raise FormatError(
+                f"{name} is not a builder", why=f"it has no label {METADATA}", fix="name a builder image"
+            )
+        metadata = JsonNode.parse(label.encode(), f"{METADATA} of {name}")
+        lifecycle = metadata.node("lifecycle") or _launcher(config.labels.get(LAUNCHER), name)
+        return cls(
+            name=name,
+            image=image,
+            image_id=image.id,
+            uid=_parse_user(config.variable("CNB_USER_ID"), name),
+            gid=_parse_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
+            order=_order(config.labels, ORDER, name),
+            extensions=_order(config.labels, EXTENSIONS, name),
+            run_images=_run_images(metadata),
+            buildpacks=_buildpacks(config.labels.get(LAYERS) or "{}", name),
+            platform_apis=_platform_apis(lifecycle),
+            launcher=LauncherInfo(version=lifecycle.text("version")),
+        )
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The image's variables."""
+        return dict(entry.partition("=")[::2] for entry in self.image.config.env)
+
+
+def _launcher(label: str | None, name: str) -> JsonNode:
+    return JsonNode.parse((label or "{}").encode(), f"{LAUNCHER} of {name}")
+
+
+def _parse_number(text: str | None, variable: str, name: str) -> int:
+    if text is None or not re.fullmatch("[0-9]{1,9}", text):
+        raise FormatError(
+            f"{name} is not a usable builder",
+            why=f"its variable {variable} is {text!r}, a number is needed",
+        )
+    return int(text)
+
+
+def _parse_user(text: str | None, name: str) -> int:
+    """The builder's user, who is not root: the reference refuses that as well."""
+    uid = _parse_number(text, "CNB_USER_ID", name)
+    if uid == 0:
+        raise FormatError(
+            f"{name} is not a usable builder",
+            why="its variable CNB_USER_ID is 0: root builds nothing",
+        )
+    return uid
+
+
+def _order(labels: Mapping[str, str], key: str, name: str) -> Order:
+    groups = []
+    for group in JsonNode.parse_list((labels.get(key) or "null").encode(), f"{key} of {name}"):
+        refs = (
+            Ref(entry.text("id"), entry.text("version"), optional=entry.flag("optional"))
+            for entry in group.nodes("group")
+        )
+        groups.append(tuple(refs))
+    return tuple(groups)
+
+
+def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
+    node = JsonNode.parse(label.encode(), f"{LAYERS} of {name}")
+    return {
+        identifier: tuple(versions) if isinstance(versions, dict) else ()
+        for identifier, versions in node.fields.items()
+    }
+
+
+def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
+    """`images`, or what builders had before there were several (`stack.runImage`)."""
+    images = metadata.nodes("images")
+    if not images:
+        stack = metadata.node("stack")
+        one = stack.node("runImage") if stack else None
+        images = (one,) if one else ()
+    named = (RunImageName(image.text("image"), tuple(image.texts("mirrors"))) for image in images)
+    return tuple(image for image in named if image.image)
+
+
+def _platform_apis(lifecycle: JsonNode) -> frozenset[str]:
+    """Every Platform API of the builder's lifecycle; old ones name a single one."""
+    apis = lifecycle.node("apis")
+    platform = apis.node("platform") if apis else None
+    if platform is not None:
+        return frozenset((*platform.texts("supported"), *platform.texts("deprecated")))
+    api = lifecycle.node("api")
+    return frozenset([api.text("platform")] if api else [])
+
+
+CREATED = "1980-01-01T00:00:01Z"
+
+_CHUNK = 1 << 20
+_EXECUTABLES = ("/bin/build", "/bin/detect", "/bin/generate")
+
+
+def file_layer(path: Path) -> Layer:
+    """A layer whose uncompressed tar is the file at `path`."""
+
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    return Layer(tar=chunks)
+
+
+def entries_layer(entries: Sequence[TarEntry]) -> Layer:
+    """A layer of entries that are at hand."""
+    return Layer(tar=lambda: stream(entries))
+
+
+def directory_layer(source: Path, target: str) -> Layer:
+    """The directory `source` of this machine as `target` in an image, with the directories above it."""
+
+    def chunks() -> Iterator[bytes]:
+        with RootedTree.open_local(source) as view:
+            yield from _directory(view, "/", target)
+
+    return Layer(tar=chunks)
+
+
+def tree_layer(view: TreeView, path: str) -> Layer:
+    """The directory `path` of a tree as the same in an image; as long as the tree can be read."""
+    return Layer(tar=lambda: _directory(view, path, path))
+
+
+def _directory(view: TreeView, path: str, target: str) -> Iterator[bytes]:
+    found = directory_entries(view, path, uid=0, gid=0)
+    return stream((*parent_entries(target), *(_move(entry, path, target) for entry in found)))
+
+
+def file_entry(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
+    """A small file of root's."""
+    start: Callable[[], BinaryIO] = partial(io.BytesIO, content)
+    return TarEntry.file(name, len(content), start, mode=mode)
+
+
+def parent_entries(path: str) -> list[TarEntry]:
+    """The directories above `path`, highest first."""
+    parts = path.split("/")[1:-1]
+    return [TarEntry.directory("/" + "/".join(parts[: count + 1])) for count in range(len(parts))]
+
+
+def write_image(
+    place: Place, base: Config, layers: Iterable[tuple[Layer, str]], *, below: Sequence[Layer] = ()
+) -> Image:
+    """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made
+    them.
+    """
+    stored = [(place.write_layer(layer), created_by) for layer, created_by in layers]
+    history = []
+    for layer, created_by in stored:
+        if layer.diff_id is None:
+            raise FormatError("a layer came back without its digest", why="this is a defect of packhorse")
+        history.append((layer.diff_id, History(created_by=created_by)))
+    config = edit_config(add_layers(base, history, created=CREATED, keep_history=True), created=CREATED)
+    image = Image(config, (*(place.write_layer(layer) for layer in below), *(layer for layer, _ in stored)))
+    place.write_image(image)
+    return image
+
+
+def _move(entry: TarEntry, path: str, target: str) -> TarEntry:
+    name = target + (entry.name if path == "/" else entry.name.removeprefix(path)).rstrip("/")
+    if entry.kind is NodeKind.LINK:
+        return entry._replace(name=name)
+    executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)
+    return entry._replace(name=name, mode=0o755 if executable else 0o644)

@@ -1,0 +1,74 @@
+"""Run images for rebasing, each found once for all images that want it. Called by `rebase`.
+
+An image in a registry has its run image read there, and identified by its digest; any other image has it
+brought to the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NetworkError, NotFoundError, PackhorseError
+from packhorse.host.locate import LOCAL_REGISTRY, PullPolicy, fetch_image
+from packhorse.host.wiring import Wiring
+from packhorse.lifecycle.rebase import RunImage
+from packhorse.oci.reference import Location, LocationKind, Reference
+
+
+class RunImages:
+    """The run images of one command; usable from several threads."""
+
+    def __init__(
+        self, wiring: Wiring, *, say: Callable[[str], None], policy: PullPolicy = PullPolicy.ALWAYS
+    ) -> None:
+        self._wiring = wiring
+        self._say = say
+        self._policy = policy
+        self._found: dict[tuple[object, ...], RunImage | PackhorseError] = {}
+        self._looking: dict[tuple[object, ...], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def find(self, names: Sequence[str], location: Location, target: Target) -> RunImage:
+        """The first of `names` that can be had, those in the registry of `location` before the others.
+
+        Raises what was wrong with the first of them where none can.
+        """
+        registry = location.reference.registry if location.kind is LocationKind.REGISTRY else ""
+        near = sorted(names, key=lambda name: Reference.parse(name).registry != registry)
+        key = (*near, bool(registry), target)
+        with self._lock:
+            looking = self._looking.setdefault(key, threading.Lock())
+        with looking:
+            if key not in self._found:
+                try:
+                    self._found[key] = self._first(near, target, remote=bool(registry))
+                except PackhorseError as error:
+                    self._found[key] = error  # what cannot be had is not asked for once an image
+            found = self._found[key]
+        if isinstance(found, PackhorseError):
+            raise found
+        return found
+
+    def _first(self, names: Sequence[str], target: Target, *, remote: bool) -> RunImage:
+        failures: list[NetworkError | NotFoundError] = []
+        for name in names:
+            try:
+                if remote and Reference.parse(name).registry != LOCAL_REGISTRY:
+                    return self._remote(name, target)
+                return self._local(name, target)
+            except (NetworkError, NotFoundError) as error:
+                failures.append(error)
+        raise failures[0]
+
+    def _remote(self, name: str, target: Target) -> RunImage:
+        reference = Reference.parse(name)
+        image = self._wiring.registry(reference, target).read()
+        if image.manifest is None:
+            raise FormatError(f"{name} cannot be a run image", why="it has no manifest")
+        return RunImage(image, name, reference.pinned(image.manifest.digest))
+
+    def _local(self, name: str, target: Target) -> RunImage:
+        image = fetch_image(self._wiring, name, target=target, say=self._say, pull=self._policy)
+        return RunImage(image, name, image.id.hex)

@@ -1,0 +1,187 @@
+"""What tells that nothing directly in a directory has changed, by lstat(2) alone; under every arrow.
+
+Called by `source`, which makes stamps of a whole tree before it is used, and by `layers`, which makes them of
+what it has listed. Few imports: processes are started for it.
+
+③ Compares trees: whether two are equal, and the digest of an overlay's upper directory.
+
+Programs open for writing, change modes to what they were, and write files anew that do not differ; an overlay
+copies them up all the same. A layer whose upper is equal to its lower is therefore unchanged, and two builds
+over the same source that leave an equal upper have the same application. Called by overlay, copies and
+platform; what the marks of an overlay are is `merge`'s.
+
+Buildpacks write these trees: no link is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from packhorse.errors import TreeError
+from packhorse.fs import overlay, shut
+from packhorse.fs import walk as entries
+
+Entry = tuple[str, int, int, int, int, int]
+"""Name, mode with the kind, and of all but directories size (0 unless a file), times of modification and of
+change (ns), and inode. What is in a directory has a stamp of its own.
+"""
+
+_WORD = (1 << 64) - 1
+_DIGITS = 32
+"""Of 64: nobody but who owns the tree chooses what is in it."""
+
+
+def stamp(entries: list[Entry]) -> str:
+    """A text that is the same as long as the entries are; sorts them."""
+    entries.sort()
+    numbers = array("Q")
+    for _, mode, size, modified, changed, inode in entries:
+        numbers.extend((mode, size, modified & _WORD, changed & _WORD, inode))  # before 1970 or after 2262
+    total = hashlib.sha256("\0".join([entry[0] for entry in entries]).encode("utf-8", "surrogateescape"))
+    total.update(numbers.tobytes())
+    return total.hexdigest()[:_DIGITS]
+
+
+_CHUNK = 1 << 20
+_MOST = 64 << 20
+"""Bytes of an upper above which no digest is made: export would read them a second time."""
+
+
+class _TooMuch(Exception):
+    """There is more in it than is worth reading twice."""
+
+
+def trees_equal(upper: int, lower: int, name: str, *, whole: bool = False) -> bool:
+    """Compares the layer `name` of the directory `upper`, seen over that of `lower`, with the latter.
+
+    It compares what a layer's tar has: names, kinds, modes, links and bytes. With `whole`, `upper` is not an
+    overlay's, and hides all of `lower`. No bytes are read before everything else was found to be equal. False
+    for what cannot be compared, or is written to meanwhile: it then counts as changed.
+    """
+    try:
+        return all(_trees_equal(upper, lower, name, whole=whole, read=read) for read in (False, True))
+    except (OSError, TreeError):
+        return False
+
+
+def _trees_equal(upper: int, lower: int, name: str, *, whole: bool, read: bool) -> bool:
+    hides = [whole]  # of each directory, whether nothing of the lower one is seen through it
+    counts = [0]  # how many entries of it are in both
+    with entries.Walk(upper, [name]) as walk, entries.Chain(lower) as below:
+        for directory, child, status, is_done in walk:
+            if is_done:
+                count = counts.pop()
+                if hides.pop() and count != len(os.listdir(below.here)):  # noqa: PTH208 -- a descriptor
+                    return False  # it hides an entry that the lower one has
+                below.leave()
+                continue
+            try:
+                other = shut.lstat(below.here, child)
+            except FileNotFoundError:
+                if overlay.is_whiteout(status) and not hides[-1]:
+                    continue
+                return False
+            if not _entries_equal(directory, status, below.here, other, child, read=read):
+                return False
+            counts[-1] += 1
+            if stat.S_ISDIR(status.st_mode):
+                hides.append(hides[-1] or overlay.is_opaque(directory, child))
+                counts.append(0)
+                below.enter(child)
+    return True
+
+
+def _entries_equal(
+    upper: int, above: os.stat_result, lower: int, below: os.stat_result, name: str, *, read: bool
+) -> bool:
+    if above.st_mode != below.st_mode:
+        return False
+    if stat.S_ISREG(above.st_mode):
+        return above.st_size == below.st_size and (not read or _bytes_equal(upper, lower, name))
+    if stat.S_ISLNK(above.st_mode):
+        return shut.read_link(upper, name) == shut.read_link(lower, name)
+    return stat.S_ISDIR(above.st_mode) or stat.S_ISFIFO(above.st_mode)
+
+
+def _bytes_equal(upper: int, lower: int, name: str) -> bool:
+    flags = os.O_RDONLY | os.O_NONBLOCK
+    above = shut.open_entry(upper, name, flags)
+    try:
+        below = shut.open_entry(lower, name, flags)
+        try:
+            while chunk := os.read(above, _CHUNK):
+                if chunk != _exactly(below, len(chunk)):
+                    return False
+            return not os.read(below, 1)
+        finally:
+            os.close(below)
+    finally:
+        os.close(above)
+
+
+def _exactly(descriptor: int, count: int) -> bytes:
+    """The next `count` bytes of a file, fewer at its end."""
+    chunk = os.read(descriptor, count)
+    while len(chunk) < count and (more := os.read(descriptor, count - len(chunk))):
+        chunk += more
+    return chunk
+
+
+def upperdir_digest(upper: Path) -> str:
+    """The digest of names, kinds, modes, links, bytes and marks; empty if it cannot be made, or of too much.
+
+    The mode of the directory `upper` itself is not in it.
+    """
+    digest = hashlib.sha256()
+    left = _MOST
+    try:
+        with overlay.open_directory(upper) as top:
+            for part in _parts(top):
+                left -= len(part)
+                if left < 0:
+                    return ""
+                digest.update(part)
+    except (OSError, TreeError, _TooMuch):
+        return ""
+    return digest.hexdigest()
+
+
+def _parts(top: int) -> Iterator[bytes]:
+    """Everything in a directory: a line for each entry, behind that of a file its bytes."""
+    with entries.Walk(top) as walk:
+        for directory, name, status, is_done in walk:
+            if is_done:
+                yield b"\n"
+                continue
+            words: list[object] = [name, oct(status.st_mode)]
+            if stat.S_ISREG(status.st_mode):
+                words.append(status.st_size)
+            elif stat.S_ISLNK(status.st_mode):
+                words.append(shut.read_link(directory, name))
+            elif stat.S_ISDIR(status.st_mode):
+                words.append(overlay.is_opaque(directory, name))
+            elif overlay.is_whiteout(status):
+                words.append("gone")
+            yield repr(words).encode("utf-8", "surrogateescape") + b"\n"
+            if stat.S_ISREG(status.st_mode):
+                yield from _bytes_of(directory, name, status.st_size)
+
+
+def _bytes_of(directory: int, name: str, size: int) -> Iterator[bytes]:
+    """The bytes of a file, as many as it has said it has."""
+    if size > _MOST:
+        raise _TooMuch
+    descriptor = shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while chunk := os.read(descriptor, _CHUNK):
+            size -= len(chunk)
+            yield chunk
+        if size:
+            raise _TooMuch  # it is written to at this moment
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Entries that their own modes shut even their owner out of, such as a directory of mode 0000.
+
+Buildpacks may make them, and root reads them as anything else. An ordinary user could only change their
+modes, which other builds would see and an overlay would answer with a copy. So a child that may open them
+does (`fs.opener`): started when the first such entry is met, for the whole command. The ordinary calls come
+first, so that root, and a user without such entries, never start it.
+
+Called by `fs.rooted` and `store`; under every arrow. It imports little: short-lived children import it too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def open_at(directory: int, path: str, flags: int) -> int:
+    """A descriptor for `path`, resolved with `directory` as its root, or with "" for `directory` itself.
+
+    It is made with O_PATH if `flags` have it, else for reading. Called after PermissionError, which it raises
+    too where another user's rights would be needed. Raises OSError, and HostError where no child can be
+    started.
+    """
+    from packhorse.fs import opener
+
+    descriptor = opener.ask(directory, opener.OPEN, flags, path)[1]
+    assert descriptor >= 0
+    return descriptor
+
+
+def attribute_at(directory: int, path: str, name: str) -> bytes:
+    """An extended attribute of `path`, as `open_at` resolves it; raises as that does."""
+    from packhorse.fs import opener
+
+    return opener.ask(directory, opener.ATTRIBUTE, os.O_PATH | os.O_NOFOLLOW, path, name)[0]
+
+
+# What walkers do with an entry of a directory that they have open: `name` is a single one, and no link is
+# followed. Nothing is asked of the child unless the ordinary call is refused.
+
+
+def lstat(directory: int, name: str) -> os.stat_result:
+    """What lstat(2) says of an entry."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except PermissionError:
+        with _open_path(directory, name) as held:
+            return os.fstat(held)
+
+
+def open_entry(directory: int, name: str, flags: int) -> int:
+    """A descriptor of an entry, a regular file or directory, for reading; it is not followed."""
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    except PermissionError:
+        return open_at(directory, name, flags)
+
+
+def read_link(directory: int, name: str) -> str:
+    """The target text of a link."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except PermissionError:
+        with _open_path(directory, name) as held:
+            return os.readlink("", dir_fd=held)
+
+
+def link(directory: int, name: str, target: int) -> None:
+    """Makes a hard link to an entry, of the same name, in the directory `target`."""
+    try:
+        os.link(name, name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+    except PermissionError:
+        # The name in /proc is followed to the entry, and no further where that is a link itself.
+        with _open_path(directory, name) as held:
+            os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=target, follow_symlinks=True)
+
+
+def attribute(directory: int, name: str, attribute: str) -> bytes:
+    """An extended attribute of an entry."""
+    try:
+        return os.getxattr(f"/proc/self/fd/{directory}/{name}", attribute, follow_symlinks=False)
+    except PermissionError:
+        return attribute_at(directory, name, attribute)
+
+
+@contextmanager
+def _open_path(directory: int, name: str) -> Iterator[int]:
+    held = open_at(directory, name, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        yield held
+    finally:
+        os.close(held)

@@ -1,0 +1,142 @@
+"""How much of this machine a build may use unless its user says otherwise; called by `build.plan`.
+
+The numbers are such that no honest build meets them and that the machine stays usable when a runaway does;
+docs/limits.md has them with their reasons. What holds a step to them is `sandbox.limits`.
+
+How much of the disk builds may keep for the next ones, and what goes when that is not enough.
+
+Called by `build.deliver` after a build that kept something new, and by cli's `cache`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.sandbox import Limits
+from packhorse.errors import NotFoundError
+from packhorse.lifecycle.ports import Observer
+from packhorse.oci.compress import LAYER_LIMIT
+from packhorse.oci.reference import Reference
+from packhorse.sandbox import cgroup
+from packhorse.store.gc import FreedSpace
+from packhorse.store.store import Store
+
+NAMES = ("memory", "processes", "file-size", "disk", "inodes", "shared-memory")
+"""What a user can set, by the names of `Limits`' fields with hyphens."""
+
+SIZES = frozenset({"memory", "file-size", "disk", "shared-memory"})
+"""Those that are numbers of bytes."""
+
+_PROCESSES, _PROCESSES_OF_A_CPU = 4096, 256
+_DISK, _INODES = 1 << 30, 10_000
+
+_SMALL_FILE = 1 << 30
+"""Files of this size are allowed however full the disk is: programs say more clearly that a disk is full than
+that a file is too large, and others may make room in the meantime."""
+
+
+def build_limits(place: Path, asked: Mapping[str, int]) -> Limits:
+    """The limits of a build's steps, which write to the file system of `place`; `asked` has other numbers by
+    name, 0 for no limit.
+    """
+    disk = os.statvfs(place)
+    free, whole = (blocks * disk.f_frsize for blocks in (disk.f_bavail, disk.f_blocks))
+    chosen = Limits(
+        memory=_memory() * 7 // 8,
+        processes=_processes(),
+        file_size=min(max(free, _SMALL_FILE), LAYER_LIMIT),
+        disk=min(_DISK, whole // 20, free // 2),
+        inodes=min(_INODES, disk.f_files // 20, disk.f_favail // 2),
+        expendable=True,
+    )
+    fields: dict[str, Any] = {name.replace("-", "_"): number for name, number in asked.items()}
+    return replace(chosen, **fields)
+
+
+def _memory() -> int:
+    """What there is for this process: the machine's, or less in a container that has a limit."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    allowed = cgroup.memory_allowed()
+    return min(pages, allowed) if allowed else pages
+
+
+def _processes() -> int:
+    """Enough for every tool that starts some on each CPU, and at most half of what the kernel has."""
+    most = (_read_number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max"))
+    wanted = max(_PROCESSES, _PROCESSES_OF_A_CPU * (os.cpu_count() or 1))
+    return min(wanted, *(number // 2 for number in most if number))
+
+
+def _read_number(path: str) -> int:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+_LEAST = 10 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What went: the names, and what that freed."""
+
+    apps: tuple[str, ...]
+    freed: FreedSpace
+
+
+def default_limit(store: Store) -> int:
+    """How many bytes of layers are kept where nobody says how many: a tenth of the disk, at least 10 GiB."""
+    disk = os.statvfs(store.path)
+    return max(disk.f_blocks * disk.f_frsize // 10, _LEAST)
+
+
+def trim(store: Store, limit: int | None, *, built: Reference, observer: Observer) -> None:
+    """Forgets what was not used for longest where more than `limit` bytes are kept; 0 is no limit."""
+    if limit == 0:
+        return
+    for app in store.trim(limit or default_limit(store), stays=str(built)):
+        observer.say(
+            f"what was kept for {app} goes: all that builds keep is more than may be (PACKHORSE_KEEP_STORAGE)"
+        )
+
+
+def remove(store: Store, names: Iterable[str]) -> PruneResult:
+    """Removes what is kept for these images; raises NotFoundError, then for all, InputError."""
+    apps = {str(Reference.parse(name)): name for name in names}
+    known = store.last_uses()
+    missing = [name for app, name in apps.items() if app not in known]
+    if missing:
+        raise NotFoundError(
+            f"nothing is kept for {', '.join(missing)}",
+            why="nothing was built under that name, or it has been removed",
+            fix="see `packhorse cache ls`",
+        )
+    _, freed = store.remove_caches(apps)
+    return PruneResult(tuple(sorted(apps)), freed)
+
+
+def prune(store: Store, *, limit: int | None, older: float | None, every: bool) -> PruneResult:
+    """Removes all, or what is beyond a limit (0 is none), or was not used for so many seconds; or both.
+
+    Without anything it is the usual limit.
+    """
+    if every:
+        apps = set(store.last_uses())
+    elif limit is None and older is not None:
+        apps = _unused(store, older)
+    else:
+        apps = set(store.caches_beyond(default_limit(store) if limit is None else limit))
+        if older is not None:
+            apps &= _unused(store, older)
+    _, freed = store.remove_caches(apps)
+    return PruneResult(tuple(sorted(apps)), freed)
+
+
+def _unused(store: Store, seconds: float) -> set[str]:
+    return {app for app, used in store.last_uses().items() if used < time.time() - seconds}

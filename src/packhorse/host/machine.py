@@ -1,0 +1,165 @@
+"""Users and groups as an image knows them, and as its config names them.
+
+From `/etc/passwd` and `/etc/group`. Called by build and run.
+
+What a build takes over from the machine it runs on: proxies, CA certificates, name resolution.
+
+They reach buildpacks, and never an image. Called by `build.runner`; reads no environment itself.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from packhorse.base import files
+from packhorse.base.dataclass import dataclass
+from packhorse.base.sandbox import Bind, Network
+from packhorse.base.tree import TreeView, read
+from packhorse.errors import RunError
+from packhorse.fs.rooted import RootedTree
+from packhorse.sandbox import network as sandbox_network
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Ids inside, and the home directory (`/` for an id that the image does not know, as docker has it)."""
+
+    uid: int
+    gid: int
+    home: str = "/"
+
+
+def find_account(root: Path, user: str) -> Account:
+    """The account that a config's User names: `""`, `name`, `uid`, each with `:group` or `:gid` (image-spec,
+    config.md).
+
+    Raises RunError for a name that the image does not have.
+    """
+    name, _, group = user.partition(":")
+    with RootedTree.open_local(root) as tree:
+        users = list(_fields(tree, "/etc/passwd", 7))
+        groups = list(_fields(tree, "/etc/group", 3))
+    entry = next((fields for fields in users if name in (fields[0], fields[2])), None)
+    if not name:
+        entry = next((fields for fields in users if fields[2] == "0"), None)
+    uid = _parse_id(entry[2] if entry else name or "0")
+    gid = _parse_id(entry[3] if entry else "0")
+    if group:
+        found = next((fields for fields in groups if group in (fields[0], fields[2])), None)
+        gid = _parse_id(found[2] if found else group)
+    if uid is None or gid is None:
+        raise RunError(
+            f"the image has no user {user!r}",
+            why="/etc/passwd and /etc/group in it do not name it",
+            fix="name one with --user",
+        )
+    home = entry[5] if entry and entry[5].startswith("/") else "/"
+    return Account(uid, gid, home)
+
+
+def _parse_id(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+
+
+def _fields(tree: TreeView, path: str, count: int) -> Iterator[list[str]]:
+    for line in (read(tree, path) or b"").decode(errors="replace").splitlines():
+        fields = line.split(":")
+        if len(fields) >= count and not line.startswith("#"):
+            yield fields
+
+
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian and its relatives, and so their images, have the bundle of CA certificates."""
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_BUNDLES = (BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
+_RESOLUTION = ("/etc/resolv.conf", "/etc/hosts")
+_TRUST = (
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+)
+
+
+_LOOPBACK = re.compile(r"https?://(?:[^/@]*@)?(?:localhost|127(?:\.[0-9]+){3}|\[::1\]):([0-9]{1,5})(?:/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class HostNetwork:
+    """What a step needs to reach the network as this machine does: files to bind and variables to set."""
+
+    mounts: tuple[Bind, ...]
+    variables: Mapping[str, str]
+
+
+def network(environ: Mapping[str, str]) -> HostNetwork:
+    """Reads the machine's settings; `environ` is the caller's environment."""
+    variables: dict[str, str] = {}
+    for name in _PROXIES:
+        value = environ.get(name) or environ.get(name.lower())
+        if value:
+            variables |= {name: value, name.lower(): value}
+    mounts = [Bind(Path(path).resolve(), path) for path in _RESOLUTION if files.is_file(path)]
+    bundle = certificates(environ)
+    if bundle is not None:
+        mounts.append(Bind(bundle, BUNDLE))
+        variables |= dict.fromkeys(_TRUST, BUNDLE)
+    return HostNetwork(tuple(mounts), variables)
+
+
+def choose_network(asked: Network | None) -> tuple[Network, str]:
+    """The network for a step: what the user asked for, else the best there is; and why it is not an own one.
+
+    A machine that has no way out (a laptop on a train) has none to give: what is local still works then.
+    """
+    if asked is not None:
+        return asked, ""
+    if not _has_route():
+        return Network.HOST, "it has no route to anywhere"
+    return sandbox_network.find_network()
+
+
+def _has_route() -> bool:
+    """Whether there is a default route, over IPv4 or IPv6 (proc_net(5): hexadecimal, one a line)."""
+    ipv4, ipv6 = (_table(Path("/proc/net") / name) for name in ("route", "ipv6_route"))
+    return any(row[1] == row[7] == "00000000" for row in ipv4) or any(
+        row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo" for row in ipv6
+    )
+
+
+def _table(path: Path) -> list[list[str]]:
+    try:
+        return [line.split() for line in path.read_text().splitlines()]
+    except OSError:  # a kernel without IPv6
+        return []
+
+
+def loopback_ports(variables: Mapping[str, str]) -> tuple[int, ...]:
+    """The ports of this machine's loopback that settings name (a proxy, a package registry), as URLs do."""
+    found = (_LOOPBACK.match(value) for value in variables.values())
+    return tuple(sorted({int(match[1]) for match in found if match and 0 < int(match[1]) < 65536}))
+
+
+def system() -> str:
+    """What this machine's operating system calls itself (os-release(5))."""
+    try:
+        fields = platform.freedesktop_os_release()
+    except OSError:
+        return "an unknown system"
+    return fields.get("PRETTY_NAME", "") or fields["NAME"]
+
+
+def certificates(environ: Mapping[str, str]) -> Path | None:
+    """The bundle of CA certificates this machine trusts: the one its user names, else the distribution's."""
+    named = (environ.get(name, "") for name in BUNDLE_VARIABLES)
+    for path in (*(name for name in named if name), *_BUNDLES):
+        if files.is_file(path):
+            return Path(path).resolve()
+    return None

@@ -1,0 +1,338 @@
+"""The only code that picks adapters: places by how a user spells them, and the sandbox.
+
+One `Wiring` serves one command, so that all it does with a registry shares connections, tokens and what is
+known of the blobs there. Called by the other modules of `platform` and by `cli`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from packhorse.base.progress import UNWATCHED, Meter
+from packhorse.base.target import Target
+from packhorse.errors import EngineError, InputError
+from packhorse.host.registries import RegistryConnections, RegistryOptions
+from packhorse.oci.place import Place
+from packhorse.oci.reference import Location, LocationKind, Reference
+
+if TYPE_CHECKING:
+    from packhorse.base.digest import Digest
+    from packhorse.linux.userns import Namespace
+    from packhorse.oci.auth import Credentials, Keychain, Lookup
+    from packhorse.oci.engine_client import Engine
+    from packhorse.oci.layout import LayoutName
+    from packhorse.oci.registry.client import Registry
+    from packhorse.oci.registry.place import RegistryName
+    from packhorse.sandbox.runner import Runtime, SandboxRunner, TeardownQueue
+    from packhorse.store.store import Store
+
+BUBBLEWRAP = "bubblewrap"
+"""The runtime that packhorse brings."""
+
+
+class Wiring:
+    """The adapters of one command over an open store; each is loaded when a thread first needs it."""
+
+    def __init__(
+        self,
+        store: Store | Callable[[], Store],
+        *,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        docker_host: str = "",
+        registry_options: RegistryOptions | None = None,
+    ) -> None:
+        """`environ` (the user's) and `docker_host` name the container engine (`oci.engine_client`)."""
+        self._store = store
+        self._environ = environ
+        self._docker_host = docker_host
+        self._engine: Engine | None = None
+        self._network = RegistryConnections(registry_options)
+        self._keychain: Keychain | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def store(self) -> Store:
+        """The store, opened when it is first needed where a function opens it."""
+        with self._lock:
+            if callable(self._store):
+                self._store = self._store()
+            return self._store
+
+    @property
+    def meter(self) -> Meter:
+        """What counts the long work of the command; nobody watches it where no store is open."""
+        with self._lock:
+            return UNWATCHED if callable(self._store) else self._store.meter
+
+    def place(
+        self,
+        location: Location,
+        *,
+        target: Target | None = None,
+        compression: str = "gzip",
+        mirrors: bool = True,
+        without: frozenset[Digest] = frozenset(),
+        check: bool = False,
+    ) -> Place:
+        """The place a location names; raises EngineError where there is no engine.
+
+        `compression` is how layers that have no stored form get one there; a layout is written `without` the
+        blobs of some. With `check` the store reads what it has of the image that is brought, and replaces
+        what is damaged. Without `mirrors` a registry is
+        asked itself: what is to be replaced there is not what a mirror had of it some time ago.
+        """
+        if location.kind is LocationKind.STORE:
+            return self.store.place(location.name, check=check)
+        if location.kind is LocationKind.REGISTRY and not mirrors:
+            return self._registry_target(
+                self.push_reference(location.reference), target or Target.host(), compression
+            )
+        if location.kind is LocationKind.REGISTRY:
+            return self.registry(location.reference, target or Target.host(), compression=compression)
+        if location.kind is LocationKind.DAEMON:
+            return self.daemon(location.name)
+        from packhorse.oci.archive import DockerArchive, OciArchive
+        from packhorse.oci.compress import Compression
+        from packhorse.oci.layout import Layout
+
+        path = Path(location.path)
+        if location.kind is LocationKind.OCI:
+            how = Compression(compression)
+            return Layout(path, location.name, target=target, compression=how, without=without)
+        if location.kind is LocationKind.OCI_ARCHIVE:
+            return OciArchive(path, location.name, target=target, compression=Compression(compression))
+        return DockerArchive(path, location.reference if location.name else None)
+
+    def names(self, location: Location) -> tuple[str, ...]:
+        """The names of the images in a layout or an archive, "" for one that has none.
+
+        Raises NotFoundError, FormatError.
+        """
+        from packhorse.oci.archive import DockerArchive
+        from packhorse.oci.layout import NamedLayout
+
+        place = self.place(location)
+        assert isinstance(place, NamedLayout | DockerArchive)  # others are one name each
+        return place.names()
+
+    def index_place(
+        self, location: Location, *, writes: bool = False, mirrors: bool = True
+    ) -> RegistryName | LayoutName:
+        """A place for all the images under one name; raises InputError for a kind that has one a name.
+
+        `mirrors` is as for `place`.
+        """
+        if location.kind is LocationKind.REGISTRY:
+            return self._name(location.reference, mirrors=mirrors and not writes)
+        path = Path(location.path)
+        if location.kind is LocationKind.OCI:
+            from packhorse.oci.layout import Directory, Layout, LayoutName
+
+            layout = Layout(path, location.name)
+            return LayoutName(Directory(path), location.name, str(path), layout=layout)
+        if location.kind is LocationKind.OCI_ARCHIVE and not writes:
+            from packhorse.oci.archive import archive_files
+            from packhorse.oci.layout import LayoutName
+
+            return LayoutName(archive_files(path), location.name, str(path))
+        raise InputError(
+            f"{location} {'takes' if writes else 'has'} one image a name",
+            why="images for several targets, and what refers to them, are in registries and OCI layouts",
+            fix="name them as docker://NAME and oci:DIR:REF, or leave --all and --referrers out",
+        )
+
+    def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
+        """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
+        place = self._registry_target(self.push_reference(reference), target, compression)
+        mirrors = [self._registry_target(each, target, compression) for each in self._mirrors(reference)]
+        if not mirrors:
+            return place
+        from packhorse.oci.registry.mirrors import MirroredPlace
+
+        return MirroredPlace(place, mirrors)
+
+    def _name(self, reference: Reference, *, mirrors: bool) -> RegistryName:
+        from packhorse.oci.registry.place import RegistryName
+
+        there = self.push_reference(reference)
+        others = [
+            RegistryName(each, self.host(each.registry))
+            for each in (self._mirrors(reference) if mirrors else ())
+        ]
+        if not others:
+            return RegistryName(there, self.host(there.registry))
+        from packhorse.oci.registry.mirrors import MirroredName
+
+        return MirroredName(there, self.host(there.registry), others)
+
+    def _mirrors(self, reference: Reference) -> list[Reference]:
+        """The names under which mirrors are asked for an image, in their order."""
+        rule = self._network.rule(reference)
+        if rule is None:
+            return []
+        return [
+            rule.rewrite(mirror, reference)
+            for mirror in rule.mirrors
+            if mirror.pulls in ("all", "digest-only" if reference.digest else "tag-only")
+        ]
+
+    def _registry_target(self, reference: Reference, target: Target, compression: str) -> Place:
+        from packhorse.oci.compress import Compression
+        from packhorse.oci.registry.place import RegistryPlace
+
+        registry = self.host(reference.registry)
+        with self._lock:
+            store = None if callable(self._store) else self._store
+        how = Compression(compression)
+        place = RegistryPlace(reference, registry, target=target, compression=how)
+        if store is None:
+            return place
+        from packhorse.host.registries import DedupingRegistryTarget
+
+        return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
+
+    def push_reference(self, reference: Reference) -> Reference:
+        """The name under which an image is written: another, where registries.conf says so."""
+        rule = self._network.rule(reference)
+        return reference if rule is None else rule.rewrite(rule.source, reference)
+
+    def digest_of(self, reference: Reference) -> Digest | None:
+        """What a name in a registry stands for now, mirrors left aside; None if it is not there."""
+        where = self.push_reference(reference)
+        found = self.host(where.registry).resolve(where.repository, where.identifier)
+        return found.digest if found else None
+
+    def remove(self, reference: Reference) -> str:
+        """Removes a tag, or by its digest an image, from its registry; the answer is its name there.
+
+        Raises NotFoundError, RegistryError, NetworkError.
+        """
+        from packhorse.oci.registry.listing import remove
+
+        there = self.push_reference(reference)
+        registry = self.host(there.registry)
+        remove(registry, there.repository, there.identifier)
+        return registry.name(there.repository, there.identifier)
+
+    def host(self, name: str) -> Registry:
+        """A registry, HOST or HOST:PORT, with this user's credentials."""
+        return self._network.registry(name, self._credentials)
+
+    def _credentials(self, host: str) -> Lookup:
+        return partial(self._find_credentials, host)
+
+    def _find_credentials(self, host: str, repository: str) -> Credentials:
+        """Who this user is to a registry, which has asked: most never do."""
+        with self._lock:
+            if self._keychain is None:
+                from packhorse.oci.auth import user_keychain
+
+                self._keychain = user_keychain()
+        return self._keychain.find(host, repository)
+
+    def daemon(self, name: str) -> Place:
+        """A name in the container engine; raises HostError when there is no engine."""
+        from packhorse.oci.engine import Daemon
+
+        engine = self._require_engine()
+        return Daemon(name, engine, spool=self.store.path, known=self.store)
+
+    def check_engine(self) -> None:
+        """Raises EngineError where there is no engine, or none that answers."""
+        self._require_engine().check()
+
+    def _require_engine(self) -> Engine:
+        engine = self.engine()
+        if engine is None:
+            raise EngineError(
+                "no container engine was found",
+                why="nothing listens where engines do, and no DOCKER_HOST or docker context names one",
+                fix="start dockerd or `podman system service`, or name an engine with --docker-host",
+            )
+        return engine
+
+    def engine(self) -> Engine | None:
+        """The container engine that the user means, if there is one; raises InputError."""
+        if self._engine is None:
+            from packhorse.oci.engine_client import Engine, find
+
+            address = find(self._docker_host, self._environ)
+            self._engine = Engine(address) if address else None
+        return self._engine
+
+
+def cgroups_directory(store: Store) -> Path:
+    """Where the control groups of this user's steps are noted."""
+    return store.path.parent / "groups"
+
+
+def mount_points_directory(store: Store) -> Path:
+    """Where the mount points of this user's steps are kept."""
+    return store.path.parent / "mount-points"
+
+
+def remove_leftovers(store: Store) -> None:
+    """What a build begins with: removes what killed commands have left, and what was not used for long."""
+    from packhorse.host.folders import sweep_scratch
+    from packhorse.sandbox import cgroup
+    from packhorse.sandbox.mounts import remove_unused
+
+    store.remove_leftovers()
+    cgroup.sweep(cgroups_directory(store))
+    remove_unused(mount_points_directory(store))
+    with store.meter.task("removing what earlier commands have left"):
+        sweep_scratch(store.remove_tree)
+
+
+def make_runner(
+    namespace: Namespace,
+    scratch: Path,
+    *,
+    runtime: str = "",
+    loopback: Sequence[int] = (),
+    terminal: Path | None = None,
+    groups: Path | None = None,
+    points: Path | None = None,
+    parting: TeardownQueue | None = None,
+) -> SandboxRunner:
+    """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
+
+    See `sandbox.runner` for what is handed to it.
+    """
+    from packhorse.sandbox.runner import SandboxRunner
+
+    return SandboxRunner(
+        _runtime(namespace, runtime),
+        namespace,
+        scratch=scratch,
+        loopback=loopback,
+        terminal=terminal,
+        cgroups=groups,
+        mount_points=points,
+        teardown=parting,
+    )
+
+
+def check_runtime(name: str) -> None:
+    """Raises SandboxError for a runtime that cannot serve, before anything is made for it."""
+    if name not in ("", BUBBLEWRAP):
+        from packhorse.sandbox.oci import find_runtime
+
+        find_runtime(name)
+
+
+def _runtime(namespace: Namespace, name: str) -> Runtime:
+    from packhorse.base.installation import init
+
+    if name in ("", BUBBLEWRAP):
+        from packhorse.sandbox.bubblewrap import Bubblewrap
+
+        return Bubblewrap(namespace, init=init())
+    from packhorse.sandbox.oci import OciRuntime, find_runtime
+
+    return OciRuntime(namespace, runtime=find_runtime(name), init=init())

@@ -1,0 +1,402 @@
+"""User namespaces: which ids a sandbox has and what they are on this machine; under every arrow.
+
+`choose_map` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
+`store` (trees are unpacked and removed inside), `sandbox` (every step runs inside) and `host.wiring`.
+This process itself never enters one: `linux.bubblewrap` makes it in a child, `linux.userns_exec` enters it in
+another. Mounts of a step are `sandbox`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from packhorse.base.dataclass import dataclass
+from packhorse.errors import HostError
+from packhorse.linux import bubblewrap, syscalls, userns_exec
+from packhorse.linux.processes import python_command, read_proc
+
+SHIFTED_BASE = 0x7F000000
+"""Where a sandbox's ids begin when root starts it: above sssd's range, below systemd's foreign one."""
+
+SIZE = 65536
+"""How many ids a namespace has at most: 0 to 65535, as in a container."""
+
+
+_IDMAPPING_SUPPORT: dict[str, bool] = {}
+"""Which mounts, by their numbers, root can show with other owners."""
+
+
+class MapMode(Enum):
+    """How ids are mapped: by root to unused ids, by a user to subordinate ids, or the user's own id alone."""
+
+    ROOT = "root"
+    RANGE = "range"
+    SINGLE = "single"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`count` ids in a row: from `to_inside` in the namespace, from `to_outside` on this machine."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """The ids of a namespace. Those it has not appear inside as 65534, and nobody inside can act as them."""
+
+    mode: MapMode
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+
+    @property
+    def key(self) -> str:
+        """A short text, the same for the same map on any day, for records of what was unpacked with it."""
+        text = repr((self.uids, self.gids)).encode()
+        return f"{self.mode.value}-{hashlib.sha256(text).hexdigest()[:12]}"
+
+    def has(self, uid: int, gid: int) -> bool:
+        """Whether these ids exist inside."""
+        return _find_outside(self.uids, uid) is not None and _find_outside(self.gids, gid) is not None
+
+    def to_outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What two ids of the inside are on this machine; HostError when the namespace has them not."""
+        found = _find_outside(self.uids, uid), _find_outside(self.gids, gid)
+        if found[0] is None or found[1] is None:
+            raise HostError(
+                f"user {uid}:{gid} does not exist in this sandbox",
+                why=f"its ids are mapped {self.mode.value}: {_join(self.uids)}; groups {_join(self.gids)}",
+                fix="" if self.mode is MapMode.ROOT else "give the invoking user subordinate ids",
+                check="subordinate-ids",
+            )
+        return found[0], found[1]
+
+    def to_inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What two ids of this machine are inside, 65534 for those that are not mapped."""
+        return _find_inside(self.uids, uid), _find_inside(self.gids, gid)
+
+
+def _find_outside(extents: Sequence[Extent], number: int) -> int | None:
+    for extent in extents:
+        if extent.inside <= number < extent.inside + extent.count:
+            return extent.outside + number - extent.inside
+    return None
+
+
+def _find_inside(extents: Sequence[Extent], number: int) -> int:
+    for extent in extents:
+        if extent.outside <= number < extent.outside + extent.count:
+            return extent.inside + number - extent.outside
+    return userns_exec.OVERFLOW
+
+
+def as_tuples(extents: Sequence[Extent]) -> userns_exec.Ids:
+    """The extents as `linux.userns_exec` has them."""
+    return tuple((extent.inside, extent.outside, extent.count) for extent in extents)
+
+
+def _join(extents: Sequence[Extent]) -> str:
+    return userns_exec.format_ids(as_tuples(extents))
+
+
+def choose_map(uid: int = 1000, gid: int = 1000, *, mode: MapMode | None = None) -> IdMap:
+    """The best map for the invoking user, who is `uid`:`gid` inside (root is nobody there).
+
+    Root's ids are shifted to an unused range, and id 0 of the machine is mapped to nothing: a process without
+    capabilities that is root outside can write files below /proc/sys. `mode` asks for a certain kind of map,
+    and raises HostError when this machine does not have it.
+    """
+    if mode is None:
+        mode = (
+            MapMode.ROOT
+            if os.geteuid() == 0
+            else MapMode.RANGE
+            if find_range_obstacle() == ""
+            else MapMode.SINGLE
+        )
+    if mode is MapMode.ROOT:
+        return IdMap(mode, _shifted_extents("/proc/self/uid_map"), _shifted_extents("/proc/self/gid_map"))
+    if mode is MapMode.SINGLE:
+        return IdMap(mode, (Extent(uid, os.geteuid(), 1),), (Extent(gid, os.getegid(), 1),))
+    obstacle = find_range_obstacle()
+    if obstacle:
+        raise HostError("no range of ids can be mapped", why=obstacle, check="subordinate-ids")
+    return IdMap(
+        mode,
+        make_extents(uid, os.geteuid(), _read_subordinate(Path("/etc/subuid"))),
+        make_extents(gid, os.getegid(), _read_subordinate(Path("/etc/subgid"))),
+    )
+
+
+def map_as_root(idmap: IdMap) -> IdMap:
+    """The same ids of this machine, but a single one as root inside.
+
+    Another user loses its capabilities with the first program that it executes (capabilities(7)).
+    """
+    if idmap.mode is not MapMode.SINGLE:
+        return idmap
+    (uid,), (gid,) = idmap.uids, idmap.gids
+    return IdMap(MapMode.SINGLE, (Extent(0, uid.outside, 1),), (Extent(0, gid.outside, 1),))
+
+
+def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
+    """The map in which `own` is `to_inside` and the other ids, from 0 on, come from `spare` in its order.
+
+    `spare` has (first id, count) pairs; at most SIZE ids are mapped in all.
+    """
+    extents: list[Extent] = []
+    position = 0
+    for start, count in spare:
+        first, left = start, min(count, SIZE - position)
+        if position <= inside < position + left:
+            before = inside - position
+            if before:
+                extents.append(Extent(position, first, before))
+            first, left, position = first + before, left - before, inside + 1
+            left = min(left, SIZE - position)
+        if left > 0:
+            extents.append(Extent(position, first, left))
+            position += left
+    extents.append(Extent(inside, own, 1))
+    return tuple(sorted(extents, key=lambda extent: extent.inside))
+
+
+def _shifted_extents(current: str) -> tuple[Extent, ...]:
+    """The range at SHIFTED_BASE, or in a container's own namespace the last ids that it has."""
+    available = [tuple(map(int, line.split())) for line in Path(current).read_text().splitlines()]
+    if any(first <= SHIFTED_BASE and first + count >= SHIFTED_BASE + SIZE for first, _, count in available):
+        return (Extent(0, SHIFTED_BASE, SIZE),)
+    first, count = max(
+        ((max(first, 1), count - (first == 0)) for first, _, count in available), key=lambda e: e[1]
+    )
+    size = min(count, SIZE)
+    if size < 2:
+        raise HostError(
+            "root has no ids to give to a sandbox",
+            why=f"{current} maps {len(available)} extent(s), and root's own id must not be used inside",
+            fix="run as an ordinary user, or start the container with a range of ids",
+            check="subordinate-ids",
+        )
+    return (Extent(0, first + count - size, size),)
+
+
+def _read_subordinate(table: Path) -> list[tuple[int, int]]:
+    """What subuid(5) or subgid(5) gives to the invoking user, by name or number, in the file's order."""
+    own = {str(os.geteuid())}
+    with suppress(KeyError):  # a user without an entry in passwd may still be listed by number
+        own.add(pwd.getpwuid(os.geteuid()).pw_name)
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        fields = line.strip().split(":")
+        if (
+            len(fields) == 3
+            and fields[0] in own
+            and all(field.isascii() and field.isdecimal() for field in fields[1:])
+        ):
+            found.append((int(fields[1]), int(fields[2])))
+    return found
+
+
+def find_range_obstacle() -> str:
+    """Why the invoking user cannot map subordinate ids; empty when nothing speaks against it."""
+    for table in (Path("/etc/subuid"), Path("/etc/subgid")):
+        if not _read_subordinate(table):
+            return f"{table} has no line for user {os.geteuid()}"
+    for program in ("newuidmap", "newgidmap"):
+        path = shutil.which(program)
+        if path is None:
+            return f"{program} is not installed (package uidmap)"
+        if not _raises_privilege(Path(path)):
+            return f"{path} has neither the setuid bit nor file capabilities"
+    # newuidmap gains nothing under no_new_privs, as in a hardened container.
+    status = read_proc("status")
+    if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
+        return "this process may not gain privileges (no_new_privs)"
+    return ""
+
+
+def _raises_privilege(program: Path) -> bool:
+    if program.stat().st_mode & stat.S_ISUID:
+        return True
+    return "security.capability" in os.listxattr(program)
+
+
+class Namespace:
+    """A user namespace, kept alive by the descriptor `fd` until it is closed."""
+
+    def __init__(self, idmap: IdMap, fd: int) -> None:
+        self.idmap = idmap
+        self.fd = fd
+
+    def close(self) -> None:
+        """Lets the namespace go; what runs inside is not touched."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
+    """The command line that starts `linux.userns_exec`, up to its `--`."""
+    words = [word for option in options for word in option]
+    return [*python_command("packhorse.linux.userns_exec"), verb, *words]
+
+
+def map_options(idmap: IdMap) -> list[tuple[str, str]]:
+    """The options of `linux.userns_exec` that name this map."""
+    return [("uids", _join(idmap.uids)), ("gids", _join(idmap.gids))]
+
+
+def make_namespace(idmap: IdMap) -> Namespace:
+    """A new user namespace with these ids; HostError says why there is none."""
+    with bubblewrap.unmapped_process() as pid:
+        if idmap.mode is MapMode.RANGE:
+            _run_map_program("newuidmap", pid, idmap.uids)
+            _run_map_program("newgidmap", pid, idmap.gids)
+        else:
+            try:
+                userns_exec.write_maps(pid, as_tuples(idmap.uids), as_tuples(idmap.gids))
+            except (userns_exec.UsernsExecError, OSError) as error:
+                raise bubblewrap.namespace_error(str(error)) from error
+        return Namespace(idmap, os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _run_map_program(program: str, pid: int, extents: Sequence[Extent]) -> None:
+    """Lets newuidmap(1) or newgidmap(1) write a map with ids that the user has been given."""
+    numbers = [str(number) for extent in as_tuples(extents) for number in extent]
+    done = subprocess.run([program, str(pid), *numbers], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise HostError(
+            "this user's subordinate ids cannot be mapped",
+            why=done.stderr.strip() or f"{program} refused {_join(extents)} (status {done.returncode})",
+            fix="check that /etc/subuid and /etc/subgid give this user ids that nobody else has",
+            check="subordinate-ids",
+        )
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    namespace: Namespace,
+    paths: Sequence[Path] = (),
+    pass_fds: Sequence[int] = (),
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts `argv` (first word: an absolute path) inside, as uid 0 without groups, or as the single id.
+
+    It has all capabilities over what belongs to the namespace and none over anything else. `paths` are those
+    it will open by name: as root, directories on the way that only the machine's root may search (/root, a
+    home) are made passable for it, as they are for the interpreter itself. Its environment is `env`, by
+    default empty.
+    """
+    options = [*map_options(namespace.idmap), ("userns", str(namespace.fd))]
+    if namespace.idmap.mode is MapMode.ROOT:
+        needed = [Path(argv[0]), Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], *paths]
+        options += [("reach", str(path)) for path in reachable_names(needed)]
+    return subprocess.Popen(
+        [*command("enter", options), "--", *argv],
+        pass_fds=(namespace.fd, *pass_fds),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        process_group=0,  # Ctrl-C is for who has started it, and ends it
+        env=dict(env or {}),
+    )
+
+
+def reachable_names(paths: Sequence[Path]) -> list[Path]:
+    """Every name under which one of `paths` is looked up: itself and what its links lead to."""
+    names: dict[Path, None] = {}
+    for path in paths:
+        name = Path(os.path.normpath(path.absolute()))
+        for _ in range(40):
+            names[name.parent.resolve() / name.name] = None
+            if not name.is_symlink():
+                break
+            name = Path(os.path.normpath(name.parent.resolve() / name.readlink()))
+    return list(names)
+
+
+def open_idmapped_mount(source: Path, idmap: IdMap) -> int:
+    """A detached mount of `source` that shows ids as `idmap` says (root only); the caller closes it.
+
+    `to_outside` of an extent is the id as seen, `to_inside` the id on disk. OSError when the file system
+    cannot do it.
+    """
+    with make_namespace(idmap) as namespace:
+        return _map_mount(source, namespace)
+
+
+def _map_mount(source: Path, namespace: Namespace) -> int:
+    descriptor = syscalls.clone_mount(str(source), recursive=False)
+    try:
+        syscalls.map_mount(descriptor, namespace.fd)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def supports_idmapping(source: Path, namespace: Namespace | None = None) -> bool:
+    """Whether root can show `source` with other owners, also below an overlay; otherwise it has to be copied.
+
+    Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself,
+    once for each, with `namespace` or one that is made for it.
+    """
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
+        return False
+    mount = _mount_id(source)
+    if mount not in _IDMAPPING_SUPPORT:
+        one = (Extent(0, SHIFTED_BASE, 1),)
+        try:
+            if namespace is None:
+                os.close(open_idmapped_mount(source, IdMap(MapMode.ROOT, one, one)))
+            else:
+                os.close(_map_mount(source, namespace))
+        except (OSError, HostError):
+            _IDMAPPING_SUPPORT[mount] = False
+        else:
+            _IDMAPPING_SUPPORT[mount] = True
+    return _IDMAPPING_SUPPORT[mount]
+
+
+def _mount_id(path: Path) -> str:
+    """The number of the mount that a path is on (proc(5), fdinfo)."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    return next(line for line in lines if line.startswith("mnt_id:"))

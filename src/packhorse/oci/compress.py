@@ -1,0 +1,334 @@
+"""④ Layer bytes on their way in and out: hashed, compressed, decompressed and checked in one streaming pass.
+
+New layers become gzip of concatenated members, each of 1 MiB of input, by libdeflate at level 1, or zstd of
+concatenated frames of 4 MiB at level 3: in parallel, in flat memory, the same bytes on every CPU. Called by
+the places. What is inside a tar is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from enum import StrEnum
+from typing import IO, cast
+
+import deflate
+
+from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+from packhorse.oci.place import Chunks, Layer
+from packhorse.oci.types import Descriptor, MediaType
+
+CHUNK = 1 << 20
+"""The most bytes in one chunk, and the input of one gzip member."""
+
+LAYER_LIMIT = 1 << 37
+"""The most bytes an uncompressed layer may have: 128 GiB, against archives made to fill a disk."""
+
+_LEVEL = 1
+_ZSTD_FRAME, _ZSTD_LEVEL = 4 << 20, 3
+_ZSTD_WINDOW = 1 << 27  # the most that zstd itself accepts unless told otherwise
+_SLICE = 1 << 16
+_GZIP = b"\x1f\x8b"
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + kind,)) + b"\x2a\x4d\x18" for kind in range(16)))
+"""How zstd begins: with a frame, or one that is passed over (RFC 8878 3.1.2), as pzstd's output does."""
+
+Sink = Callable[[bytes], object]
+
+
+class Compression(StrEnum):
+    """How new layers are stored; those that have a stored form keep it."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+    @property
+    def media_type(self) -> MediaType:
+        """What a manifest calls such a layer."""
+        return MediaType.OCI_LAYER_GZIP if self is Compression.GZIP else MediaType.OCI_LAYER_ZSTD
+
+    def chunks(self, tar: Iterable[bytes]) -> Iterator[bytes]:
+        """The compressed form of some bytes."""
+        return gzip(tar) if self is Compression.GZIP else zstd(tar)
+
+
+def gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The gzip form of some bytes: one member a MiB of input, in order, compressed on all cores.
+
+    About two members a core are in memory. The bytes depend on the input, not on how it is cut into chunks.
+    """
+    return _compress_parallel(
+        _split_blocks(chunks, CHUNK), lambda block: bytes(deflate.gzip_compress(block, _LEVEL))
+    )
+
+
+def zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The zstd form of some bytes: one frame for 4 MiB of input; all else as with `gzip`."""
+    import zstandard  # few layers are zstd
+
+    return _compress_parallel(
+        _split_blocks(chunks, _ZSTD_FRAME),
+        lambda block: zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(block),
+    )
+
+
+def tee(layer: Layer, sink: Sink, compression: Compression = Compression.GZIP) -> Layer:
+    """Reads a layer's tar once and gives `sink` its compressed form, chunk by chunk.
+
+    The answer has `diff_id`, `size` and the `descriptor` of what the sink got. Raises FormatError, after the
+    last chunk, when the tar is not what the layer's diff ID says.
+    """
+    stored, stored_size = hashlib.sha256(), 0
+    tar = _HashingReader(layer.tar())
+    for member in compression.chunks(tar):
+        stored.update(member)
+        stored_size += len(member)
+        sink(member)
+    descriptor = Descriptor(compression.media_type, Digest(stored.hexdigest()), stored_size)
+    return replace(tar.measure_layer(layer), descriptor=descriptor)
+
+
+def drain(layer: Layer, sink: Sink) -> Layer:
+    """Reads a layer's tar once and gives it to `sink` as it is; the answer has `diff_id` and `size`, no blob.
+
+    Raises as `tee` does.
+    """
+    tar = _HashingReader(layer.tar())
+    for chunk in tar:
+        sink(chunk)
+    return replace(tar.measure_layer(layer), descriptor=None, blob=None)
+
+
+def verify(
+    chunks: Iterable[bytes], digest: Digest, size: int | None = None, *, where: str = ""
+) -> Iterator[bytes]:
+    """The same chunks, checked as they pass; errors say `where` they are stored.
+
+    Raises FormatError as soon as there are more than `size` bytes, and at the end when there are fewer or
+    they do not have `digest`.
+    """
+    total, length = hashlib.sha256(), 0
+    place = f" of {where}" if where else ""
+    for chunk in chunks:
+        length += len(chunk)
+        if size is not None and length > size:
+            raise FormatError(f"{digest}{place} has too many bytes", why=f"there should be {size}")
+        total.update(chunk)
+        yield chunk
+    if size is not None and length < size:
+        raise FormatError(f"{digest}{place} broke off", why=f"{length} of {size} bytes came")
+    if total.hexdigest() != digest.hex:
+        raise _mismatch_error(digest, Digest(total.hexdigest()), place)
+
+
+def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
+    """The uncompressed form of a layer in chunks of at most 1 MiB, whether it is gzip, zstd or plain.
+
+    The first bytes tell; media types are no help, docker calls plain and zstd layers gzip as well. Raises
+    FormatError for broken compression, and when more than `limit` bytes come out. That zstd was cut short is
+    seen by its digest alone.
+    """
+    head, source = _peek(chunks)
+    if head.startswith(_GZIP):
+        source = _gunzip(source)
+    elif head.startswith(_ZSTD):
+        source = _unzstd(source)
+    total = 0
+    for chunk in source:
+        total += len(chunk)
+        if total > limit:
+            raise FormatError("a layer is too large", why=f"it has more than {limit} bytes uncompressed")
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLayer:
+    """What a stored layer was found to be: its diff ID, the length of its tar, its OCI media type."""
+
+    diff_id: Digest
+    size: int
+    media_type: MediaType
+
+
+def measure(blob: Iterable[bytes]) -> MeasuredLayer:
+    """Unpacks a stored layer to its end and keeps nothing of it; raises as `decompress` does."""
+    head, chunks = _peek(blob)
+    meter = _HashingReader(decompress(chunks))
+    for _ in meter:
+        pass
+    kind = MediaType.OCI_LAYER
+    if head.startswith(_GZIP):
+        kind = MediaType.OCI_LAYER_GZIP
+    elif head.startswith(_ZSTD):
+        kind = MediaType.OCI_LAYER_ZSTD
+    return MeasuredLayer(meter.digest, meter.size, kind)
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether a layer that starts with these four bytes is gzip or zstd."""
+    return head.startswith((_GZIP, *_ZSTD))
+
+
+def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where: str = "") -> Layer:
+    """A layer read from its stored form; both forms are checked against their digests as they stream.
+
+    Errors say `where` it is stored. Raises FormatError for one that is said to be larger than layers may be.
+    """
+    place = f" of {where}" if where else ""
+    if descriptor.size > LAYER_LIMIT:
+        raise FormatError(
+            f"the layer {descriptor.digest}{place} is too large",
+            why=f"it has {descriptor.size} bytes, at most {LAYER_LIMIT} are read",
+        )
+
+    def checked() -> Iterator[bytes]:
+        return verify(blob(), descriptor.digest, descriptor.size)
+
+    def tar() -> Iterator[bytes]:
+        return with_layer_context(verify(decompress(checked()), diff_id), layer)
+
+    layer = f"{descriptor.digest}{place}"
+    return Layer(
+        tar, diff_id, descriptor=descriptor, blob=lambda: with_layer_context(checked(), layer), origin=where
+    )
+
+
+def with_layer_context(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
+    """The same chunks; a FormatError of theirs says which `layer` it is about, and where that is."""
+    try:
+        yield from chunks
+    except FormatError as error:
+        raise FormatError(
+            error.what,
+            why=f"{error.why}\nit is the layer {layer}",
+            fix=error.fix or "build it again, or copy it there again",
+        ) from error
+
+
+class _HashingReader:
+    """Chunks that are hashed and counted as they pass."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._hash.update(chunk)
+            self.size += len(chunk)
+            yield chunk
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())
+
+    def measure_layer(self, layer: Layer) -> Layer:
+        """`layer` with what passed; raises FormatError when it was said to be something else."""
+        diff_id = self.digest
+        if layer.diff_id is not None and layer.diff_id != diff_id:
+            raise _mismatch_error(layer.diff_id, diff_id)
+        return replace(layer, diff_id=diff_id, size=self.size)
+
+
+def _mismatch_error(expected: Digest, found: Digest, place: str = "") -> FormatError:
+    return FormatError(
+        f"the bytes of {expected}{place} are not what they should be", why=f"they have the digest {found}"
+    )
+
+
+def _compress_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """What each block is compressed to, in their order."""
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(cores, thread_name_prefix="compress") as pool:
+        for block in blocks:
+            waiting.append(pool.submit(compress, block))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _split_blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """The same bytes cut to blocks of one length; one empty block when there are none."""
+    buffer = bytearray()
+    first = True
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= length:
+            first = False
+            yield bytes(buffer[:length])
+            del buffer[:length]
+    if buffer or first:
+        yield bytes(buffer)
+
+
+def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, at least four where there are as many, and all the chunks."""
+    source = iter(chunks)
+    head = b""
+    while len(head) < 4 and (chunk := next(source, b"")):
+        head += chunk
+    return head, _chain(head, source)
+
+
+def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from rest
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    member = zlib.decompressobj(wbits=31)
+    for data in _split_slices(chunks):
+        while data:
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)
+            try:
+                out = member.decompress(data, CHUNK)
+            except zlib.error as error:
+                raise FormatError("a gzip layer is broken", why=str(error)) from error
+            if out:
+                yield out
+            data = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        raise FormatError("a gzip layer is broken", why="it ends too early")
+
+
+def _split_slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Cuts finer: zlib copies what is left of a slice at the end of each member, and members may be tiny."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _SLICE):
+            yield chunk[start : start + _SLICE]
+
+
+def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    import zstandard  # slow to import, and few layers need it
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    source = cast(IO[bytes], _ChunkReader(chunks))
+    with decompressor.stream_reader(source, read_across_frames=True) as reader:
+        try:
+            while out := reader.read(CHUNK):
+                yield out
+        except zstandard.ZstdError as error:
+            raise FormatError("a zstd layer is broken", why=str(error)) from error
+
+
+class _ChunkReader:
+    """Chunks as the file that zstandard reads from; it needs `read` alone."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._rest or next((chunk for chunk in self._chunks if chunk), b"")
+        self._rest = data[size:]
+        return data[:size]

@@ -1,0 +1,487 @@
+"""The address of a container engine: what an option, the environment or a docker context names.
+
+Called by `host.wiring`; `oci.engine_client` speaks to the engine there.
+
+A connection to a container engine: through a socket, by TCP with or without TLS, or by ssh.
+
+Called by `oci.engine_client` and the doctor. By ssh it is as the docker client does it (docker/cli,
+cli/connhelper): each connection is one `docker system dial-stdio` over there, with this machine's own ssh,
+its configuration, keys and agent.
+
+A container engine, dockerd or podman: the eight calls of the Docker Engine API that packhorse makes.
+
+Called by `oci.engine`, which knows what is sent and read. `oci.engine_client` finds where the engine
+listens, `oci.engine_client` connects to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from shutil import which
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from packhorse.base.dataclass import dataclass
+from packhorse.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+INHERIT = "inherit"
+"""What pack's users write for the engine that the environment names."""
+
+_SOCKET = "/var/run/docker.sock"
+_PODMAN_SOCKETS = ("/run/podman/podman.sock",)
+_SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
+_LABEL = 63
+"""Characters between two dots of a host's name, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine listens, and with which certificates; `origin` says what named it."""
+
+    host: str
+    origin: str
+    tls: SSLContext | None = None
+
+
+def find(asked: str, environ: Mapping[str, str]) -> Address | None:
+    """The engine that a user means: `asked` (`--docker-host`), DOCKER_HOST, the docker context, or who
+    listens where engines do; None when nobody names one and none listens.
+
+    `inherit` asks the environment, as pack has it. Raises InputError for an address that is none, and for a
+    context that does not exist.
+    """
+    if asked and asked != INHERIT:
+        return Address(
+            _check_address(asked, "--docker-host"), "--docker-host", _environment_tls(asked, environ)
+        )
+    host = environ.get("DOCKER_HOST", "")
+    if host:
+        return Address(_check_address(host, "DOCKER_HOST"), "DOCKER_HOST", _environment_tls(host, environ))
+    return _find_in_context(environ) or _find_listening(environ)
+
+
+def _find_in_context(environ: Mapping[str, str]) -> Address | None:
+    """The engine of the docker client's current context, unless that is the default one.
+
+    Read as the client keeps it (docker/cli, cli/context/store).
+    """
+    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
+    name = environ.get("DOCKER_CONTEXT") or _current_context(config / "config.json")
+    if name in ("", "default"):
+        return None
+    key = hashlib.sha256(os.fsencode(name)).hexdigest()
+    endpoints = _read_json(config / "contexts" / "meta" / key / "meta.json").get("Endpoints")
+    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, dict) or not endpoint.get("Host"):
+        raise InputError(
+            f"there is no docker context {name!r}",
+            why=f"none is kept below {config / 'contexts'}",
+            fix="`docker context ls` lists them; name an engine with --docker-host",
+        )
+    origin = f"the docker context {name}"
+    host = _check_address(str(endpoint["Host"]), origin)
+    folder = config / "contexts" / "tls" / key / "docker"
+    return Address(
+        host, origin, _make_tls(folder, verify=not endpoint.get("SkipTLSVerify")) if folder.exists() else None
+    )
+
+
+def _current_context(path: Path) -> str:
+    """The context that a config.json names; one that cannot be read names none, as for the client."""
+    try:
+        return str(_read_json(path).get("currentContext") or "")
+    except InputError:
+        return ""
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """The object in one of docker's files; an empty one where there is no file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read", why=error_reason(error), fix="mend it, or remove it"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _find_listening(environ: Mapping[str, str]) -> Address | None:
+    """Whoever listens where engines do: dockerd, podman of this user, podman of root."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    own = (f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock") if runtime else ()
+    for path in (_SOCKET, *own, *_PODMAN_SOCKETS):
+        if os.access(path, os.R_OK | os.W_OK):
+            return Address(f"unix://{path}", "nobody; it is the usual one")
+    if Path(_SOCKET).exists():
+        return Address(f"unix://{_SOCKET}", "nobody; it is the usual one")
+    return None
+
+
+def _environment_tls(host: str, environ: Mapping[str, str]) -> SSLContext | None:
+    """What DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say, as for the docker client."""
+    verify, path = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
+    if not (verify or path) or not host.startswith(("tcp://", "https://")):
+        return None
+    return _make_tls(Path(path or Path(environ.get("HOME") or "/") / ".docker"), verify=bool(verify))
+
+
+def _make_tls(directory: Path, *, verify: bool) -> SSLContext:
+    """Certificates in a directory under the names that docker gives them; the client's own may be missing."""
+    import ssl
+
+    authority, certificate, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    try:
+        context = ssl.create_default_context(cafile=authority if authority.exists() else None)
+        if certificate.exists() or key.exists():
+            context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise InputError(
+            f"the certificates in {directory} cannot be used",
+            why=error_reason(error),
+            fix="it must have ca.pem, and cert.pem and key.pem where the engine wants to know who you are",
+        ) from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _check_address(host: str, origin: str) -> str:
+    """An address, as it was written; raises InputError, without a password that may be in it."""
+    shown = repr(host[:300]) if "@" not in host else "what was written"
+    try:
+        url = urlsplit(host)
+        port = url.port  # looked at for the error
+        name = url.hostname or ""
+    except ValueError as error:
+        raise _address_error(f"{origin}: {shown} is no address of an engine", str(error)) from error
+    if not host.startswith(_SCHEMES) or not host.partition("://")[2]:
+        raise _address_error(f"{origin}: {shown} is no address of an engine")
+    if url.scheme in ("tcp", "http", "https"):
+        if "@" in url.netloc:
+            raise _address_error(
+                f"{origin}: the address of an engine has no user and no password",
+                "an engine knows its users by their certificates",
+            )
+        labels = name.split(".")
+        if port == 0 or not name.isprintable() or max(map(len, labels)) > _LABEL or "" in labels[:-1]:
+            raise _address_error(f"{origin}: {shown} is no address of an engine", "that is no host and port")
+    return host
+
+
+def _address_error(what: str, why: str = "") -> InputError:
+    return InputError(what, why=why, fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
+
+
+def error_reason(error: BaseException) -> str:
+    """What a system call or a library says went wrong, in the middle of a sentence."""
+    words = error.strerror if isinstance(error, OSError) else ""
+    return words[0].lower() + words[1:] if words else str(error) or type(error).__name__
+
+
+_CONNECT_TIMEOUT = 30
+"""Seconds in which the other machine has to answer ssh."""
+_PORTS = {"http": 80, "https": 443}
+
+
+class Connection(HTTPConnection):
+    """`stderr` takes what ssh, or docker over there, writes to its standard error."""
+
+    def __init__(self, address: Address, *, timeout: float, stderr: IO[bytes] | None = None) -> None:
+        self._address, self._stderr = address, stderr
+        self._url = url = urlsplit(address.host)
+        self._is_tcp = url.scheme not in ("unix", "ssh")
+        self._is_encrypted = self._is_tcp and (address.tls is not None or url.scheme == "https")
+        port = url.port or _PORTS.get(url.scheme, 2376 if self._is_encrypted else 2375)
+        super().__init__((url.hostname or "") if self._is_tcp else "localhost", port, timeout=timeout)
+
+    def connect(self) -> None:
+        """Connects; raises OSError, and InputError or EngineError where ssh cannot be used."""
+        if self._is_tcp:
+            super().connect()
+        elif self._url.scheme == "ssh":
+            self._start_ssh()
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect("/" + self._address.host.partition("://")[2].lstrip("/"))
+        if self._is_encrypted:
+            import ssl
+
+            context = self._address.tls or ssl.create_default_context()
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+    def _start_ssh(self) -> None:
+        command = _ssh_command(self._address.host)
+        if which("ssh") is None:
+            what = f"the engine at {self._address.host} needs it"
+            raise EngineError("ssh is not on PATH", why=what, fix="install openssh-client")
+        self.sock, end = socket.socketpair()
+        self.sock.settimeout(self.timeout)
+        with end:
+            subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=self._stderr)
+
+
+def _ssh_command(host: str) -> list[str]:
+    """The command for `ssh://[USER@]HOST[:PORT][/PATH OF A SOCKET]`; raises InputError."""
+    url = urlsplit(host)
+    if not url.hostname or url.password is not None or url.hostname.startswith("-"):
+        raise InputError(
+            f"not the address of an engine by ssh, at {url.hostname or 'no host'}",
+            why="it has no host, or a password: those are for ssh to ask, and to know",
+            fix="write ssh://USER@HOST:PORT",
+        )
+    options = ["-o", f"ConnectTimeout={_CONNECT_TIMEOUT}", "-T"]
+    options += ["-l", url.username] if url.username else []
+    options += ["-p", str(url.port)] if url.port else []
+    there = ["--host", f"unix://{url.path}"] if url.path.strip("/") else []
+    return ["ssh", *options, "--", url.hostname, "docker", *there, "system", "dial-stdio"]
+
+
+_ANSWER_TIMEOUT = 60
+"""Seconds in which an engine answers a ping, or takes the next bytes."""
+_QUERY_TIMEOUT = 300
+"""Seconds in which it answers a question: it may have images to load for others first."""
+_WORK_TIMEOUT = 3600
+"""Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
+_TOLD, _LOADED = 64 << 20, 1 << 20
+"""The most bytes of what it tells of ten thousands of images, and of what it says to one that it takes."""
+_CHUNK = 1 << 20
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")
+"""What a dockerd calls itself that cannot have containerd's store yet."""
+_MESSAGE_LIMIT = 200  # bytes of what answers in another engine's place
+_STDERR_LIMIT = 2000  # bytes of what ssh complains of
+
+Answer = TypeVar("Answer")
+
+
+class _MissingError(EngineError):
+    """The engine does not have what it was asked about."""
+
+
+class Engine:
+    """One engine, connected to when it is first asked. Methods raise EngineError when it does not answer or
+    refuses, and may be called by several threads.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._idle: list[Connection] = []
+        self._stderr: IO[bytes] | None = None
+        self._version = ""
+        self._program = ""
+
+    def check(self) -> None:
+        """Asks for the newest API version that the engine has; raises EngineError if no engine answers.
+
+        A ping tells it in a header. dockerd asks other programs before it answers what its version is.
+        """
+        if self._version:
+            return
+        with self._map_errors():
+            connection, answer = self._exchange("GET", "/_ping", _ANSWER_TIMEOUT)
+            version = answer.headers.get("Api-Version", "")
+            self._program = answer.headers.get("Server", "")
+            # A server that wants TLS, or is no engine, may say so.
+            said = (
+                answer.read(_MESSAGE_LIMIT).decode(errors="replace").strip() if answer.status >= 400 else ""
+            )
+            connection.close()
+        if not _VERSION.fullmatch(version):
+            raise self._no_engine_error(f"it does not tell its version{f': {said}' if said else ''}")
+        self._version = f"/v{version}"
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
+        try:
+            found = self._ask(dict, _url_path(name, "json"))
+        except _MissingError:
+            return None
+        if not isinstance(found.get("Id"), str):
+            raise self._no_engine_error("it tells of an image without an ID")
+        return found
+
+    def history(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """An image's history, the newest first, as `docker history` prints it."""
+        return self._ask_for_objects(_url_path(name, "history"))
+
+    def images(self) -> tuple[str, ...]:
+        """The IDs of all images, the newest first."""
+        created = [(item.get("Created"), item.get("Id")) for item in self._ask_for_objects("/images/json")]
+        known = [(time if isinstance(time, int | float) else 0, name) for time, name in created]
+        newest_first = sorted(known, key=lambda item: -item[0])
+        return tuple(name for _, name in newest_first if isinstance(name, str))
+
+    def shares_layers(self) -> bool:
+        """Whether an image may be loaded without the layers that the engine has already.
+
+        dockerd's own image store takes that; containerd's and podman want every layer, each time.
+        """
+        self.check()
+        if _OLD.match(self._program):
+            return True
+        if not self._program.startswith("Docker/"):
+            told = self._ask(dict, "/version")
+            if "podman" in str(told.get("Components")).lower():
+                return False
+        return "containerd.snapshotter" not in str(self._ask(dict, "/info").get("DriverStatus"))
+
+    def save(self, name: str) -> Iterator[bytes]:
+        """The archive that `docker save` would write."""
+        with self._send("GET", _url_path(name, "get"), _WORK_TIMEOUT) as answer:
+            while chunk := answer.read(_CHUNK):
+                yield chunk
+
+    def load(self, archive: Iterable[bytes], length: int) -> None:
+        """Has the engine take an archive of `length` bytes, as `docker load` does.
+
+        What it says then that went wrong is an EngineError, too.
+        """
+        with self._send("POST", "/images/load?quiet=1", _WORK_TIMEOUT, archive, length) as answer:
+            text = self._read(answer, _LOADED).decode(errors="replace").strip()
+        while text:
+            line, end = self._parse(text)
+            text = text[end:].lstrip()
+            if isinstance(line, dict) and "error" in line:
+                why = str(line["error"]).strip()
+                raise EngineError(f"{self} did not take the image", why=why, fix=_find_remedy(why))
+
+    def __str__(self) -> str:
+        return f"the container engine at {self.address.host}"
+
+    def _ask(self, kind: type[Answer], path: str) -> Answer:
+        """The answer, which must be of a `kind`: something else than an engine may listen there."""
+        with self._send("GET", path, _QUERY_TIMEOUT) as answer:
+            found, _ = self._parse(self._read(answer, _TOLD).decode(errors="replace").strip())
+        if not isinstance(found, kind):
+            raise self._no_engine_error(f"it answers with {type(found).__name__} instead of {kind.__name__}")
+        return found
+
+    def _ask_for_objects(self, path: str) -> list[Mapping[str, Any]]:
+        found = self._ask(list, path)
+        if not all(isinstance(item, dict) for item in found):
+            raise self._no_engine_error("its list has something else than objects in it")
+        return found
+
+    def _parse(self, text: str) -> tuple[Any, int]:
+        """The JSON value that the text begins with, and where it ends."""
+        try:
+            return json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError) as error:
+            raise self._no_engine_error("its answer is no JSON") from error
+
+    def _read(self, answer: HTTPResponse, most: int) -> bytes:
+        data = answer.read(most + 1)
+        if len(data) > most:
+            raise self._no_engine_error(f"its answer has more than {most} bytes")
+        return data
+
+    @contextmanager
+    def _send(
+        self, method: str, path: str, timeout: float, body: Iterable[bytes] | None = None, length: int = 0
+    ) -> Iterator[HTTPResponse]:
+        """The answer of the engine, which begins within `timeout` seconds, if it does not refuse."""
+        self.check()
+        with self._map_errors():
+            connection, answer = self._exchange(method, self._version + path, timeout, body, length)
+            try:
+                if answer.status >= 400:
+                    why = _error_message(answer.read(_LOADED)) or answer.reason
+                    refused = _MissingError if answer.status == 404 else EngineError
+                    raise refused(f"{self} refused", why=why, fix=_find_remedy(why))
+                yield answer
+            finally:
+                if answer.isclosed():  # which it is when it was read to its end
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    def _exchange(
+        self, method: str, path: str, timeout: float, body: Iterable[bytes] | None = None, length: int = 0
+    ) -> tuple[Connection, HTTPResponse]:
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(length)} if body else {}
+        while True:
+            connection = self._connect() if body else self._idle_connection()
+            is_kept = connection.sock is not None
+            try:
+                try:
+                    connection.request(method, path, body, headers)
+                except BrokenPipeError:  # it may have said why before it hung up
+                    if body is None:
+                        raise
+                connection.sock.settimeout(timeout)
+                return connection, connection.getresponse()
+            except BaseException as error:
+                connection.close()
+                # An engine may close a connection that nothing comes over.
+                if not (is_kept and isinstance(error, ConnectionError)):
+                    raise
+
+    def _idle_connection(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def _connect(self) -> Connection:
+        if self.address.host.startswith("ssh://") and self._stderr is None:
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- for as long as the engine
+        return Connection(self.address, timeout=_ANSWER_TIMEOUT, stderr=self._stderr)
+
+    def _no_engine_error(self, why: str) -> EngineError:
+        what = f"what answers at {self.address.host} is no container engine"
+        fix = f"name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
+        return EngineError(what, why=why, fix=fix)
+
+    @contextmanager
+    def _map_errors(self) -> Iterator[None]:
+        """Turns what a connection raises into EngineErrors."""
+        try:
+            yield
+        except (HTTPException, OSError, UnicodeError) as error:
+            complaints = os.pread(self._stderr.fileno(), _STDERR_LIMIT, 0) if self._stderr else b""
+            why = complaints.decode(errors="replace").strip() or error_reason(error)
+            raise EngineError(f"{self} cannot be asked", why=why, fix=self._suggest_fix(why)) from error
+
+    def _suggest_fix(self, why: str) -> str:
+        if self._stderr:
+            return "see that `ssh` reaches that machine without asking anything, and that docker is there"
+        if "SSL" in why or "certificate" in why:
+            return "check the address, and ca.pem, cert.pem, key.pem in DOCKER_CERT_PATH or docker's context"
+        if "ermission denied" in why:
+            return "join the group that may use it (often docker), or use an engine of your own user"
+        return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
+
+
+def _url_path(name: str, what: str) -> str:
+    return f"/images/{quote(name, safe='/:', errors='replace')}/{what}"
+
+
+def _error_message(data: bytes) -> str:
+    """What an engine says when it refuses: the message of an object, or what else it answers with."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    message = found.get("message") if isinstance(found, dict) else None
+    return message if isinstance(message, str) else data[:_MESSAGE_LIMIT].decode(errors="replace").strip()
+
+
+def _find_remedy(why: str) -> str:
+    return "free some space where the engine keeps images" if "no space left" in why else ""

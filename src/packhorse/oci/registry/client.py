@@ -1,0 +1,386 @@
+"""④ What a registry warns of in headers of its answers, told once (distribution-spec, "Warnings").
+
+Called by `oci.registry.client`. Nothing is done because of a warning.
+
+④ One registry, spoken to by the OCI distribution specification: manifests by name, and the bytes of blobs.
+
+Called by `oci.registry.place`. Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are
+`http`'s.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from packhorse.base.dataclass import replace
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
+from packhorse.http.client import (
+    BrokenConnection,
+    Client,
+    EncryptionRequired,
+    Request,
+    Response,
+    host_of,
+    is_loopback,
+    origin,
+    split_url,
+)
+from packhorse.oci.auth import Lookup, nobody
+from packhorse.oci.compress import verify
+from packhorse.oci.reference import DEFAULT_REGISTRY
+from packhorse.oci.registry.auth import Authorizer, refusal_error, remove_secrets
+from packhorse.oci.types import INDEXES, MANIFEST_LIMIT, MANIFESTS, Descriptor, Document, parse_document
+
+_WARNING = re.compile(r'(?:^|,)\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')  # RFC 7234 5.5
+_WARNINGS_LIMIT = 4096  # characters of warnings that an answer may have
+_MOST = 16  # warnings of one registry that are told
+
+
+def ignore_warning(text: str) -> None:
+    """Tells nobody."""
+
+
+class Warnings:
+    """The warnings of one registry, each handed to `tell` when it first comes; for any thread."""
+
+    def __init__(self, tell: Callable[[str], None] = ignore_warning) -> None:
+        self._tell = tell
+        self._told: set[str] = set()
+        self._lock = threading.Lock()
+
+    def report(self, response: Response, secrets: Iterable[str] = ()) -> None:
+        """Tells what an answer warns of; `secrets` are not shown, though it repeats them."""
+        header = response.header("warning")[:_WARNINGS_LIMIT]
+        for quoted in _WARNING.findall(header) if header else ():
+            text = re.sub(r"\\(.)", r"\1", quoted)
+            self._report_once(f"{host_of(response.url)} warns: {remove_secrets(secrets, text)}")
+
+    def _report_once(self, text: str) -> None:
+        with self._lock:
+            is_new = text not in self._told and len(self._told) < _MOST
+            if is_new:
+                self._told.add(text)
+        if is_new:
+            self._tell(text)
+
+
+# Docker's registry is called by one name and answers by another.
+_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+
+RETRIES = 5
+"""How often a download is taken up again: a manifest's, or a blob's within one mebibyte of it."""
+
+_HOLDERS = 32  # repositories that are remembered to have a blob
+_HELD = 8192  # blobs of which that is remembered
+
+_PROGRESS = 1 << 20
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
+
+
+class _BlobLock:
+    """A lock that is forgotten when nobody has it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class Registry:
+    """One registry host; usable from several threads at once.
+
+    `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
+    (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
+    their name says. `tell` is handed what the registry warns of. `in_one_piece` is set where it turned out to
+    refuse uploads in parts, and `mounts` unset where it would not take a blob over from another repository.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        http: Client,
+        *,
+        credentials: Lookup = nobody,
+        tell: Callable[[str], None] = ignore_warning,
+    ) -> None:
+        where = _HOSTS.get(host, host)
+        try:
+            hostname = split_url(f"//{where}").hostname or ""
+        except ValueError as error:
+            raise InputError(f"not a registry: {host!r}", why=str(error)) from error
+        peer = http.host_config(where)
+        local = is_loopback(hostname)
+        self._where = where
+        # On this machine itself encryption has no use, unless certificates are configured for it, or a server
+        # there turns out to speak nothing else.
+        self._scheme = "http" if local else "https"
+        self._sure = not (peer.insecure or (local and (peer.authorities or peer.client_certificate)))
+        self.host = host
+        self.mounts = True
+        self.in_one_piece = False
+        self._http = http
+        self._authorizer = Authorizer(credentials)
+        self._warnings = Warnings(tell)
+        self._holders: dict[Digest, list[str]] = {}
+        self._suggested: dict[Digest, str] = {}
+        self._turns: WeakValueDictionary[tuple[str, Digest], _BlobLock] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        self._trying = threading.Lock()
+
+    @property
+    def _base(self) -> str:
+        """Scheme and host; where encryption is not insisted on it is tried first."""
+        if not self._sure:
+            with self._trying:
+                if not self._sure:
+                    secure = self._http.is_reachable(f"https://{self._where}/v2/")
+                    self._scheme = "https" if secure else "http"
+                    self._sure = True
+        return f"{self._scheme}://{self._where}"
+
+    def url(self, repository: str, rest: str) -> str:
+        """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
+        return f"{self._base}/v2/{repository}/{rest}"
+
+    def registry_url(self, rest: str) -> str:
+        """The address of what belongs to no repository: `_catalog`."""
+        return f"{self._base}/v2/{rest}"
+
+    def name(self, repository: str, identifier: str) -> str:
+        """The full name of an image, for messages."""
+        return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
+
+    def exchange(self, request: Request, scope: str) -> Response:
+        """The answer to a request, whatever its status, after the authorization that it took.
+
+        `scope` is as for `Authorizer`. A request to another server, where a registry said to upload to, is
+        sent without authorization.
+        """
+        try:
+            return self._exchange(request, scope)
+        except EncryptionRequired:
+            parts = split_url(request.url)
+            if parts.netloc != self._where or parts.scheme != "http":
+                raise
+            self._scheme = "https"
+            return self._exchange(replace(request, url=parts._replace(scheme="https").geturl()), scope)
+
+    def _exchange(self, request: Request, scope: str) -> Response:
+        if origin(request.url) != origin(self._base):
+            return self._http.send(request)
+        flow = self._authorizer.flow(request, scope)
+        outgoing = next(flow)
+        while True:
+            response = self._http.send(outgoing)
+            self._warnings.report(response, self._authorizer.secrets)
+            try:
+                outgoing = flow.send(response)
+            except StopIteration:
+                return response
+
+    def check_login(self, repository: str = "") -> bool:
+        """Whether the registry asked who we are, and let us in; RegistryError when it did not let us in."""
+        scope = pull_scope(repository) if repository else ""
+        with self.exchange(Request("GET", self.registry_url("")), scope) as response:
+            if response.status not in (200, 404):  # some have nothing there
+                raise self.refusal_error(response, f"log in to {self.host}", scope)
+        return bool(self._authorizer.origin(scope))
+
+    def refusal_error(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
+        """The error for an answer that is no success; see `answer.refusal_error`."""
+        known = self._authorizer
+        return refusal_error(
+            response, doing, origin=known.origin(scope), login=self.host, secrets=known.secrets
+        )
+
+    def resolve(self, repository: str, identifier: str) -> Descriptor | None:
+        """What a tag or digest stands for now, without reading it; None when there is no such thing."""
+        request = Request("HEAD", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
+        with self.exchange(request, pull_scope(repository)) as response:
+            if response.status == 404:
+                return None
+            told, length = response.header("docker-content-digest"), _content_length(response)
+            if response.status == 200 and told.startswith("sha256:") and length is not None:
+                digest = Digest.parse(told)
+                _require_same(digest, identifier, self.name(repository, identifier))
+                return Descriptor(_media_type(response), digest, length)
+            if response.status not in (200, 405):
+                raise self.refusal_error(
+                    response, f"look up {self.name(repository, identifier)}", pull_scope(repository)
+                )
+        try:
+            return self.manifest(repository, identifier).descriptor
+        except NotFoundError:
+            return None
+
+    def manifest(self, repository: str, identifier: str) -> Document:
+        """The manifest or index under a tag or digest."""
+        name = self.name(repository, identifier)
+        request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
+        for attempt in range(1, RETRIES + 1):
+            with self.exchange(request, pull_scope(repository)) as response:
+                if response.status != 200:
+                    raise self.refusal_error(response, f"read {name}", pull_scope(repository))
+                try:
+                    raw = response.read(MANIFEST_LIMIT)
+                    break
+                except BrokenConnection:
+                    if attempt == RETRIES:
+                        raise
+            self.pause(attempt)
+        digest = Digest.of(raw)
+        _require_same(digest, identifier, name)
+        _require_same(digest, response.header("docker-content-digest"), name)
+        return parse_document(raw, _media_type(response))
+
+    def remember_blobs(self, repository: str, blobs: Iterable[Digest]) -> None:
+        """Notes that a repository has these blobs, so that others here can have them without an upload."""
+        with self._lock:
+            for blob in blobs:
+                holders = self._holders.pop(blob, [])
+                if repository not in holders:
+                    # The first is kept: it is often where a base comes from, and there for longest.
+                    del holders[1 : len(holders) - _HOLDERS + 2]
+                    holders.append(repository)
+                self._holders[blob] = holders
+            while len(self._holders) > _HELD:
+                del self._holders[next(iter(self._holders))]
+
+    @contextmanager
+    def lock_blob(self, repository: str, blob: Digest) -> Iterator[None]:
+        """Has one thread at a time bring a blob to a repository: the next ones find it there.
+
+        The distribution project's registry also takes a blob for missing while it is brought once more.
+        """
+        with self._lock:
+            turn = self._turns.setdefault((repository, blob), _BlobLock())
+        with turn.lock:
+            yield
+
+    def is_known_blob(self, repository: str, blob: Digest) -> bool:
+        """Whether a repository is known to have a blob."""
+        with self._lock:
+            return repository in self._holders.get(blob, ())
+
+    def remember_candidate(self, repository: str, blob: Digest) -> None:
+        """Notes that a repository had a blob once, so that it is worth asking it for it."""
+        with self._lock:
+            self._suggested[blob] = repository
+
+    def find_holder(self, blob: Digest) -> str | None:
+        """A repository that is known to have a blob, or had it once."""
+        with self._lock:
+            return next(iter(self._holders.get(blob, ())), None) or self._suggested.get(blob)
+
+    def pause(self, attempt: int, seconds: float | None = None) -> None:
+        """Waits before a repetition: `seconds`, or longer with each `attempt`, which are counted from 1."""
+        self._http.pause(attempt, seconds)
+
+    def has_blob(self, repository: str, digest: Digest, scope: str) -> bool:
+        """Whether a repository has a blob."""
+        with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
+            if response.status not in (200, 404):
+                raise self.refusal_error(response, f"look up a blob of {self.host}/{repository}", scope)
+            return response.status == 200
+
+    def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob, verified as they pass; the end comes only if size and digest are right."""
+        where = f"{self.host}/{repository}"
+        return verify(self.stream(repository, blob), blob.digest, blob.size, where=where)
+
+    def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob as they come, taken up where they broke off when a connection is cut.
+
+        For callers that verify for themselves, as `compress.stored_layer` does: hashing twice costs time.
+        """
+        offset = renewed_at = cuts = 0
+        while offset < blob.size:
+            with self._open(repository, blob, offset) as response:
+                try:
+                    for chunk in _skip_to(response, offset):
+                        offset += len(chunk)
+                        yield chunk
+                    if offset >= blob.size or _has_known_end(response):
+                        return
+                    raise BrokenConnection(
+                        f"the connection to {self.host} was cut", why=f"{offset} of {blob.size} bytes came"
+                    )
+                except BrokenConnection:
+                    if offset - renewed_at >= _PROGRESS:
+                        cuts, renewed_at = 0, offset
+                    cuts += 1
+                    if cuts > RETRIES:
+                        raise
+
+    def _open(self, repository: str, blob: Descriptor, offset: int) -> Response:
+        headers = {"range": f"bytes={offset}-"} if offset else {}
+        request = Request("GET", self.url(repository, f"blobs/{blob.digest}"), headers)
+        response = self.exchange(request, pull_scope(repository))
+        if response.status not in ((200, 206) if offset else (200,)):
+            doing = f"read {_blob_name(blob)} of {self.host}/{repository}"
+            raise self.refusal_error(response, doing, pull_scope(repository))
+        length, expected = _content_length(response), blob.size - _start_offset(response)
+        if length is not None and length != expected:
+            response.close()
+            raise FormatError(
+                f"{_blob_name(blob)} has the wrong length",
+                why=f"{self.host} has {length} bytes of it where the manifest says {expected}",
+            )
+        return response
+
+
+def pull_scope(repository: str) -> str:
+    """The scope of a token to read a repository."""
+    return f"repository:{repository}:pull"
+
+
+def push_scope(repository: str) -> str:
+    """The scope of a token to read and write a repository."""
+    return f"repository:{repository}:pull,push"
+
+
+def _blob_name(blob: Descriptor) -> str:
+    return f"blob {blob.digest.short}"
+
+
+def _media_type(response: Response) -> str:
+    """The media type that came with a manifest, "" where a registry says nothing of use."""
+    media_type = response.header("content-type").partition(";")[0].strip().lower()
+    return media_type if media_type in MANIFESTS | INDEXES else ""
+
+
+def _content_length(response: Response) -> int | None:
+    """The bytes that an answer says it has, None if it does not or says nonsense."""
+    value = response.header("content-length")
+    return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+
+
+def _has_known_end(response: Response) -> bool:
+    """Whether an answer that is cut is known from one that is whole (RFC 9112 6.3)."""
+    return _content_length(response) is not None or bool(response.header("transfer-encoding"))
+
+
+def _start_offset(response: Response) -> int:
+    """The offset at which an answer begins (RFC 9110 14.4); a server may have ignored the range asked for."""
+    match = _RANGE.fullmatch(response.header("content-range"))
+    return int(match[1]) if response.status == 206 and match else 0
+
+
+def _skip_to(response: Response, offset: int) -> Iterator[bytes]:
+    """The bytes of a blob from `offset` on."""
+    surplus = offset - _start_offset(response)
+    if surplus < 0:
+        raise RegistryError("a download cannot be taken up again", why="another range came than asked for")
+    for chunk in response.chunks():
+        yield chunk[surplus:]
+        surplus = max(0, surplus - len(chunk))
+
+
+def _require_same(digest: Digest, told: str, name: str) -> None:
+    """Holds a digest against one that was told, where one was (a tag is not)."""
+    if told.startswith("sha256:") and told != str(digest):
+        raise FormatError(f"{name} is not what it is said to be", why=f"its digest is {digest}, not {told}")

@@ -1,0 +1,417 @@
+"""An app image as `pack inspect` reports it to programs: the same fields, so that scripts go on working.
+
+Called by `inspect`. What pack has of its own configuration (mirrors of run images) is not there.
+
+The use case behind `packhorse inspect`: an app image's labels as something to read.
+
+What is asked of an image costs its manifest and config alone; no layer is read. How a report is printed is
+cli's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, NetworkError, NotFoundError
+from packhorse.host.wiring import Wiring
+from packhorse.lifecycle import labels
+from packhorse.oci.place import Image
+from packhorse.oci.reference import Location, Reference
+from packhorse.oci.types import Config, JsonNode
+from packhorse.report.owners import LayerPart, OwnedLayer, owned_layers
+from packhorse.report.provenance import BuildProvenance
+
+STACK = "io.buildpacks.stack.id"
+REBASABLE = "io.buildpacks.rebasable"
+
+_PROCESS = "/cnb/process/"
+_LAUNCHER = "/cnb/lifecycle/launcher"
+_OLD_API = (0, 4)  # Platform API before which a variable names the default process
+
+Fields = dict[str, Any]
+
+
+def pack_report(
+    config: Config,
+    build: JsonNode,
+    metadata: labels.LayersMetadata,
+    lifecycle: JsonNode,
+    *,
+    form: str = "json",
+) -> Fields:
+    """pack's `remote_info` or `local_info`. `build` and `lifecycle` are the two labels as JSON.
+
+    `form` is where it will be written: a list without entries is null in pack's JSON, and in its TOML left
+    out unless it is a process's.
+    """
+    nothing: list[Fields] | None = [] if form == "yaml" else None
+    return {
+        "stack": config.labels.get(STACK, ""),
+        "base_image": {
+            "top_layer": metadata.run_image.top_layer,
+            "reference": _base_reference(metadata, build),
+        },
+        "run_images": _run_images(metadata, lifecycle) or nothing,
+        "buildpacks": _modules(build, "buildpacks") or nothing,
+        "extensions": _modules(build, "extensions") or nothing,
+        "processes": _processes(config, build, none=None if form == "json" else []) or nothing,
+        "rebasable": is_rebasable(config),
+    }
+
+
+def legacy_bom(build: JsonNode) -> list[Fields] | None:
+    """The bill of materials of old buildpacks, which the label itself has; None without one."""
+    entries = []
+    for entry in build.nodes("bom"):
+        owner = entry.node("buildpack") or JsonNode({}, entry.where)
+        fields: Fields = {"name": entry.text("name")}
+        if entry.text("version"):
+            fields["version"] = entry.text("version")
+        metadata = entry.node("metadata")
+        fields["metadata"] = None if metadata is None else metadata.fields
+        fields["buildpacks"] = _module(owner)
+        entries.append(fields)
+    return entries or None
+
+
+def is_rebasable(config: Config) -> bool:
+    """Whether the base may be replaced: unless the label says no."""
+    return config.labels.get(REBASABLE, "true") != "false"
+
+
+def default_process(config: Config) -> str:
+    """The type of the process that the image starts, "" for none, by how the image itself says it."""
+    api = config.variable("CNB_PLATFORM_API") or "0.3"
+    version = _version(api)
+    if version and version < _OLD_API:
+        return config.variable("CNB_PROCESS_TYPE") or "web"
+    first = config.entrypoint[0] if config.entrypoint else _LAUNCHER
+    return "" if first == _LAUNCHER else first.removeprefix(_PROCESS)
+
+
+def _base_reference(metadata: labels.LayersMetadata, build: JsonNode) -> str:
+    """What the label says, but of lifecycles before 0.5, which wrote something else there."""
+    launcher = build.node("launcher")
+    version = _version(launcher.text("version")) if launcher else ()
+    return "" if version and version < (0, 5) else metadata.run_image.reference
+
+
+def _run_images(metadata: labels.LayersMetadata, lifecycle: JsonNode) -> list[Fields]:
+    """The run image's names, from the label's older place where the newer is empty."""
+    names = [metadata.run_image.image, *metadata.run_image.mirrors]
+    if not names[0]:
+        stack = lifecycle.node("stack")
+        run = stack.node("runImage") if stack else None
+        names = [run.text("image"), *run.texts("mirrors")] if run else []
+    return [{"name": name} for name in names if name]
+
+
+def _modules(build: JsonNode, key: str) -> list[Fields]:
+    return [_module(node) for node in build.nodes(key)]
+
+
+def _module(node: JsonNode) -> Fields:
+    found = {key: node.text(key) for key in ("id", "version", "homepage")}
+    return {key: value for key, value in found.items() if value}
+
+
+def _processes(config: Config, build: JsonNode, *, none: list[str] | None) -> list[Fields]:
+    """The default process first, as pack has it."""
+    default = default_process(config)
+    found = []
+    for process in build.nodes("processes"):
+        command, *arguments = (*command_words(process), *process.texts("args")) or ("",)
+        found.append(
+            {
+                "type": process.text("type"),
+                "shell": "" if process.flag("direct") else "bash",
+                "command": command,
+                "default": process.text("type") == default,
+                "args": arguments or none,
+                "working-dir": process.text("working-dir") or config.working_dir,
+            }
+        )
+    return sorted(found, key=lambda fields: not fields["default"])
+
+
+def command_words(process: JsonNode) -> tuple[str, ...]:
+    """A command: one text in images of before Platform API 0.10, a list since."""
+    if isinstance(process.fields.get("command"), str):
+        return (process.text("command"),)
+    return process.texts("command")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of a version; none for what is no version."""
+    parts = text.split("-")[0].split("+")[0].split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return ()
+    return tuple(map(int, parts))
+
+
+RELEASED = "io.buildpacks.base.released"
+
+_DEFAULT = "buildpack-default-process-type"
+_REAL = 2000  # the year before which a time was set so that builds are reproducible
+
+
+@dataclass(frozen=True, slots=True)
+class BaseAge:
+    """When an image's base was made (RFC 3339, "" if nobody knows), and when the run image that now has its
+    name was: "" if that is the same (`current`), or was not asked for.
+    """
+
+    created: str = ""
+    newer: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Something that is attached to an image, or to the index that it is in: its kind (a media type), and the
+    tag that it lies under where nothing else tells what it belongs to.
+    """
+
+    kind: str
+    digest: Digest
+    size: int
+    subject: Digest
+    tag: str = ""
+
+    def fields(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "artifact_type": self.kind,
+            "digest": str(self.digest),
+            "size": self.size,
+            "subject": str(self.subject),
+            "tag": self.tag,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
+    origin, `lifecycle` io.buildpacks.lifecycle.metadata as it is and `metadata` the same understood.
+
+    `name` is what the image was asked for by, `remote` says that it was read from a registry. `attachments`
+    are None where nobody asked for them.
+    """
+
+    image: Image
+    metadata: labels.LayersMetadata
+    build: JsonNode
+    lifecycle: JsonNode
+    layers: tuple[OwnedLayer, ...]
+    name: str = ""
+    remote: bool = False
+    base: BaseAge = BaseAge()
+    attachments: tuple[Attachment, ...] | None = None
+
+    def with_base(self, base: BaseAge) -> ImageReport:
+        """The report with what is known of the base's age."""
+        return replace(self, base=base)
+
+    def fields(self, *, form: str = "json") -> dict[str, object]:
+        """For programs that read `form`: what pack has, by pack's names, then what only we have."""
+        config, run = self.image.config, self.metadata.run_image
+        theirs = pack_report(config, self.build, self.metadata, self.lifecycle, form=form)
+        return {
+            "image_name": self.name,
+            "remote_info": theirs if self.remote else None,
+            "local_info": None if self.remote else theirs,
+            "id": str(self.image.id),
+            "digest": str(self.image.manifest.digest) if self.image.manifest else None,
+            "target": str(config.target),
+            "created": config.created,
+            "user": config.user,
+            "entrypoint": list(config.entrypoint),
+            "cmd": list(config.cmd),
+            "working_dir": config.working_dir,
+            "env": list(config.env),
+            "buildpacks": [node.fields for node in self.build.nodes("buildpacks")],
+            "processes": [node.fields for node in self.build.nodes("processes")],
+            "default_process": self.build.text(_DEFAULT),
+            "run_image": {
+                "name": run.image,
+                "reference": run.reference,
+                "top_layer": run.top_layer,
+                "mirrors": list(run.mirrors),
+                "created": self.base.created,
+                "newer": self.base.newer,
+            },
+            "rebasable": is_rebasable(config),
+            "built_with": self.provenance.fields() if self.provenance else None,
+            "layers": [_layer(owned) for owned in self.layers],
+            "sbom": self.has_sbom,
+            "referrers": None if self.attachments is None else [one.fields() for one in self.attachments],
+            "labels": dict(config.labels),
+        }
+
+    def bom(self) -> dict[str, object]:
+        """`pack inspect --bom` for programs."""
+        found = legacy_bom(self.build)
+        return {"remote": found if self.remote else None, "local": None if self.remote else found}
+
+    @property
+    def provenance(self) -> BuildProvenance | None:
+        """How it was built, if its manifest says so."""
+        return BuildProvenance.parse(self.image)
+
+    @property
+    def has_sbom(self) -> bool:
+        """Whether the image has a layer with bills of materials."""
+        return any(owned.part is LayerPart.SBOM for owned in self.layers)
+
+    def lines(self) -> Iterator[str]:
+        """For people; the layers are a table of their own."""
+        config, run = self.image.config, self.metadata.run_image
+        yield f"image       {self.image.id}"
+        if self.image.manifest:
+            yield f"digest      {self.image.manifest.digest}"
+        yield f"target      {config.target}"
+        if not self.build.fields:
+            yield "buildpacks  none: it was not built by buildpacks"
+        if run.image or run.reference:
+            yield f"run image   {run.image or '(unnamed)'}  {run.reference}"
+            yield from self._age()
+        if self.provenance:
+            yield f"builder     {self.provenance.builder}  {self.provenance.builder_id}"
+        if self.provenance and self.provenance.env:
+            names = " ".join(self.provenance.env)
+            yield f"variables   {names}  (in the build; their values are not recorded)"
+        for buildpack in self.build.nodes("buildpacks"):
+            homepage = buildpack.text("homepage")
+            name = f"{buildpack.text('id')}@{buildpack.text('version')}"
+            yield f"buildpack   {name}{f'  {homepage}' if homepage else ''}"
+        for extension in self.build.nodes("extensions"):
+            yield f"extension   {extension.text('id')}@{extension.text('version')}"
+        default = self.build.text(_DEFAULT) or default_process(config)
+        for process in self.build.nodes("processes"):
+            mark = "  (default)" if process.text("type") == default else ""
+            command = " ".join((*command_words(process), *process.texts("args")))
+            yield f"process     {process.text('type')}{mark}: {command}"
+        yield f"entrypoint  {' '.join((*config.entrypoint, *config.cmd)) or '(none)'}"
+        yield f"user        {config.user or 'root'}"
+        if self.build.fields:
+            yield f"rebasable   {'yes' if is_rebasable(config) else 'no'}"
+        yield f"sbom        {'yes' if self.has_sbom else 'none'}"
+        for one in self.attachments or ():
+            yield f"attached    {one.kind or '(of no kind)'}  {one.tag or one.digest}"
+        if self.attachments == ():
+            yield "attached    nothing"
+
+    def _age(self) -> Iterator[str]:
+        if self.base.created:
+            yield f"base        made {_format_age(self.base.created)}"
+        if self.base.newer:
+            yield f"newer base  made {_format_age(self.base.newer)}: packhorse rebase puts the image on it"
+        if self.base.current:
+            yield "newer base  none: the run image is still the same"
+
+
+def inspect(image: Image, *, name: str = "", remote: bool = False) -> ImageReport:
+    """Reads the labels; raises FormatError for one that is not what it should be."""
+    values = image.config.labels
+    build, lifecycle = (
+        JsonNode.parse((values.get(key) or "{}").encode(), key) for key in (labels.BUILD, labels.LIFECYCLE)
+    )
+    metadata = labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, ""))
+    report = ImageReport(image, metadata, build, lifecycle, owned_layers(image, metadata), name, remote)
+    report.fields(), report.bom()  # what is wrong is told before anything is printed
+    for _ in report.lines():
+        pass
+    return report
+
+
+def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
+    """What is attached to an image where it is, and to its index; InputError where nothing can be."""
+    from packhorse.oci.attached import Referrer, index_referrers, list_attachments
+
+    def told(referrer: Referrer, subject: Digest, tag: str = "") -> Attachment:
+        return Attachment(referrer.kind, referrer.descriptor.digest, referrer.descriptor.size, subject, tag)
+
+    holder = wiring.index_place(location)
+    subjects = [image.manifest.digest] if image.manifest else []
+    found = []
+    if image.all_targets is not None:
+        root = holder.root()
+        found = [told(each, subject) for subject in subjects for each in index_referrers(root, subject)]
+        subjects.append(root.digest)
+    others = list_attachments(holder, subjects)
+    return (*found, *(told(each.referrer, each.subject, each.tag) for each in others))
+
+
+def base_of(report: ImageReport, wiring: Wiring, *, ask: bool) -> BaseAge:
+    """When the image's base was made: by its label, or by the run image, if that is in the store or, with
+    `ask`, in its registry.
+
+    Raises NetworkError, NotFoundError and FormatError about that registry.
+    """
+    config = report.image.config
+    base = tuple(owned.layer.diff_id for owned in report.layers if owned.part is LayerPart.BASE)
+    created = _real_time(config.labels.get(RELEASED, ""))
+    if base and not created:
+        same = (record.name for record in wiring.store.images() if record.layers == base)
+        created = next((_store_time(wiring, name) for name in same), "")
+    run = report.metadata.run_image
+    if not ask or not run.image:
+        return BaseAge(created)
+    now = wiring.registry(Reference.parse(run.image), config.target).read()
+    if now.config.diff_ids == base:
+        return BaseAge(created or _real_time(now.config.created), current=True)
+    if not created and "@" in run.reference:
+        try:
+            then = wiring.registry(Reference.parse(run.reference), config.target).read()
+            created = _real_time(then.config.created)
+        except (NetworkError, NotFoundError, FormatError):
+            pass  # registries forget what has no tag
+    return BaseAge(created, now.config.labels.get(RELEASED, "") or now.config.created)
+
+
+def _store_time(wiring: Wiring, name: Reference) -> str:
+    try:
+        return _real_time(wiring.store.place(str(name)).read().config.created)
+    except (FormatError, NotFoundError):
+        return ""
+
+
+def _layer(owned: OwnedLayer) -> dict[str, object]:
+    layer = owned.layer
+    return {
+        "diff_id": str(layer.diff_id),
+        "part": str(owned.part),
+        "owner": owned.owner,
+        "name": owned.name,
+        "version": owned.version,
+        "size": layer.size,
+        "compressed_size": layer.descriptor.size if layer.descriptor else None,
+    }
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _real_time(text: str) -> str:
+    """A time, "" for one that was made up or is none."""
+    moment = _parse_time(text)
+    return text if moment and moment.year >= _REAL else ""
+
+
+def _format_age(text: str) -> str:
+    """How long ago in days, and the day itself."""
+    moment = _parse_time(text)
+    if moment is None or moment.year < _REAL:
+        return "at a time that is not known"
+    days = (datetime.now(UTC) - moment).days
+    when = "today" if days < 1 else "yesterday" if days == 1 else f"{days} days ago"
+    return f"{when}, on {moment:%Y-%m-%d}"

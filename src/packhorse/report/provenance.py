@@ -1,0 +1,96 @@
+"""How an image was built, as an annotation of its manifest: the builder, names of variables, options.
+
+An annotation has no part in the image's ID, so the same image from two builders has the same ID. It has no
+values of variables. `build.plan` makes it; `build.verify` and `report.inspect` read it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Self
+
+from packhorse.base.dataclass import dataclass
+from packhorse.base.go_format import END
+from packhorse.errors import FormatError
+from packhorse.lifecycle.inputs import EPOCH
+from packhorse.oci.place import Image
+from packhorse.oci.types import JsonNode
+
+KEY = "io.packhorse.build"
+"""The annotation's name; its value is a JSON object."""
+
+_PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProvenance:
+    """What a build was asked for. `env` has names only, `volumes` the places in the sandbox.
+
+    `buildpacks` were named instead of the builder's order, `directories` those of them that were directories
+    of the machine; both are `id@version`.
+    """
+
+    builder: str
+    builder_id: str
+    version: str = ""
+    buildpacks: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    default_process: str = ""
+    run_image: str = ""
+    exec_env: str = _PRODUCTION
+    created: int = EPOCH
+    network: str = ""
+
+    @classmethod
+    def parse(cls, image: Image) -> Self | None:
+        """Reads an image's annotation, None if it has none; raises FormatError when it is not valid."""
+        text = dict(image.annotations).get(KEY)
+        if text is None:
+            return None
+        node = JsonNode.parse(text.encode(), f"the annotation {KEY}")
+        builder = node.node("builder")
+        if builder is None or not builder.text("image"):
+            raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")
+        if not 0 <= node.number("created") < END:
+            node.fail("created", "it is not a time from 1970 to 9999")
+        if "/" in node.text("exec-env"):
+            node.fail("exec-env", "the name of an execution environment has no slash")
+        return cls(
+            builder=builder.text("image"),
+            builder_id=str(builder.digest("id")),
+            version=node.text("packhorse"),
+            buildpacks=node.texts("buildpacks"),
+            directories=node.texts("directories"),
+            env=node.texts("env"),
+            volumes=node.texts("volumes"),
+            default_process=node.text("default-process"),
+            run_image=node.text("run-image"),
+            exec_env=node.text("exec-env") or _PRODUCTION,
+            created=node.number("created") if "created" in node.fields else EPOCH,
+            network=node.text("network"),
+        )
+
+    def annotations(self) -> dict[str, str]:
+        """The annotation: its name and its value, the same for the same build."""
+        return {KEY: json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))}
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON, without what has its default value."""
+        fields: dict[str, Any] = {
+            "builder": {"id": self.builder_id, "image": self.builder},
+            "buildpacks": list(self.buildpacks),
+            "default-process": self.default_process,
+            "directories": list(self.directories),
+            "env": list(self.env),
+            "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
+            "network": self.network,
+            "packhorse": self.version,
+            "run-image": self.run_image,
+            "volumes": list(self.volumes),
+        }
+        kept = {key: value for key, value in fields.items() if value}
+        if self.created != EPOCH:
+            kept["created"] = self.created
+        return kept

@@ -1,0 +1,132 @@
+"""② What each Buildpack API version brought, by name.
+
+From buildpack.md; docs/spec-matrix.md lists its clauses.
+
+A phase asks `api.has(EXEC_ENV)` and never compares numbers.
+
+What each Platform API version brought, by name (platform.md). A phase asks `api.has(EXEC_ENV)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Self
+
+from packhorse.base.dataclass import dataclass
+from packhorse.errors import BuildpackApiError, PlatformApiError
+
+_BUILDPACK_FORM = re.compile(r"v?([0-9]{1,9})(?:\.([0-9]{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BuildpackApi:
+    """A Buildpack API version, `<major>.<minor>` (B-001, B-002)."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, text: str, *, owner: str) -> Self:
+        """Reads a version that `owner` (a buildpack's id) declares; raises BuildpackApiError if unsupported
+        (B-004).
+        """
+        match = _BUILDPACK_FORM.fullmatch(text)
+        if match is None:
+            raise BuildpackApiError(
+                f"buildpack {owner} declares the Buildpack API {text!r}",
+                why="that is not a version of the form <major>.<minor>",
+            )
+        api = cls(int(match[1]), int(match[2] or 0))
+        if api not in BUILDPACK_APIS:
+            raise BuildpackApiError(
+                f"buildpack {owner} needs Buildpack API {api}",
+                why=f"supported are {', '.join(map(str, BUILDPACK_APIS))}",
+                fix="use another version of the buildpack, or a builder that has one",
+            )
+        return api
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def has(self, feature: Feature) -> bool:
+        """Whether a buildpack of this API has `feature`."""
+        return (self.major, self.minor) >= feature.since
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that an API has since one version."""
+
+    name: str
+    since: tuple[int, int]
+
+
+TARGETS = Feature("CNB_TARGET_* in the environment, [[targets]] in the descriptor", (0, 10))
+EXEC_ENV = Feature("CNB_EXEC_ENV, exec-env on buildpacks and processes", (0, 12))
+
+BUILDPACK_APIS = tuple(BuildpackApi(0, minor) for minor in (10, 11, 12))
+
+
+_PLATFORM_FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+
+_SAID = re.compile(r"v?([0-9]{1,9})\.?([0-9]{0,9})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlatformApi:
+    """A Platform API version, `<major>.<minor>` (P-001)."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a version; raises PlatformApiError if it is malformed or unsupported (P-003)."""
+        match = _PLATFORM_FORM.fullmatch(text)
+        api = cls(int(match[1]), int(match[2])) if match else None
+        if api is None or api not in PLATFORM_APIS:
+            raise PlatformApiError(
+                f"Platform API {text!r} is not supported",
+                why=f"supported are {', '.join(map(str, PLATFORM_APIS))}",
+            )
+        return api
+
+    @classmethod
+    def parse_any(cls, text: str) -> Self:
+        """Reads a version that an image has, supported here or not; PlatformApiError if it is none."""
+        match = _SAID.fullmatch(text)
+        if match is None:
+            raise PlatformApiError(f"{text!r} is no Platform API", why="it is not <major>.<minor>")
+        return cls(int(match[1]), int(match[2] or 0))
+
+    @classmethod
+    def highest(cls, known: Collection[str], *, owner: str) -> Self:
+        """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError
+        if none.
+        """
+        common = [api for api in PLATFORM_APIS if str(api) in known]
+        if not common:
+            raise PlatformApiError(
+                f"{owner} and packhorse have no Platform API in common",
+                why=f"it has {', '.join(sorted(known)) or 'none'}, "
+                f"here are {', '.join(map(str, PLATFORM_APIS))}",
+                fix="use a newer version of the builder",
+            )
+        best = max(common)
+        return cls(best.major, best.minor)
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def has(self, feature: Feature) -> bool:
+        """Whether platforms of this version have `feature`."""
+        return (self.major, self.minor) >= feature.since
+
+
+PLATFORM_TARGETS = Feature("run images are told apart by their targets, and no longer by stacks", (0, 12))
+CACHED_METADATA = Feature("metadata of cached launch layers is restored though the image lacks them", (0, 14))
+PLATFORM_EXEC_ENV = Feature("buildpacks and processes are chosen by execution environment", (0, 15))
+SYSTEM = Feature("a builder's system.toml adds buildpacks to every group", (0, 15))
+
+PLATFORM_APIS = tuple(PlatformApi(0, minor) for minor in (12, 13, 14, 15))

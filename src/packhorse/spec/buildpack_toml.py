@@ -1,0 +1,221 @@
+"""② buildpack.toml as a value (buildpack.md "buildpack.toml")."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from packhorse.base.dataclass import dataclass
+from packhorse.base.target import Distro
+from packhorse.base.toml import Table, Warn
+from packhorse.errors import InputError
+from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, BuildpackApi
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A buildpack in an order or group: which, and whether the group stands without it."""
+
+    id: str
+    version: str
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.version}"
+
+    @property
+    def directory_name(self) -> str:
+        """The id as a directory is named after it: `/` becomes `_` (P-158)."""
+        return escape_id(self.id)
+
+
+_ID = re.compile(r"[A-Za-z0-9._/-]+")  # `_`, which the specification has not, is in use and harmless
+_VERSION = re.compile(r"[^/\x00-\x1f\x7f]+")
+_RESERVED = frozenset({"app", "config", "generated", "sbom", ".", ".."})
+
+_EXTENSIONS = "order-extensions"
+
+Group = tuple[Ref, ...]
+Order = tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildpackTarget:
+    """What a buildpack says it runs on; empty fields match everything (B-149, B-151)."""
+
+    os: str = ""
+    arch: str = ""
+    variant: str = ""
+    distros: tuple[Distro, ...] = ()
+
+
+_STACK_TARGETS = {
+    "io.buildpacks.stacks.bionic": BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),)),
+    "*": BuildpackTarget(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """One buildpack. A composite has an `order` and no executables; a component has executables and no
+    order.
+    """
+
+    api: BuildpackApi
+    id: str
+    version: str
+    name: str = ""
+    homepage: str = ""
+    clear_env: bool = False
+    sbom_formats: tuple[str, ...] = ()
+    exec_env: tuple[str, ...] = ()
+    targets: tuple[BuildpackTarget, ...] = ()
+    order: Order = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
+        """Reads a buildpack.toml; `source` names it in messages.
+
+        Raises InputError with every issue in it, and BuildpackApiError for an API that is not supported.
+        """
+        top = Table.read(data, source, warn)
+        top.allow_keys("metadata", "stacks")
+        own = top.table("buildpack")
+        own.allow_keys("description", "keywords", "licenses")
+        declared = top.text("api", required=True)
+        # An API that is not supported comes first: in another version other things may be right.
+        api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else BUILDPACK_APIS[-1]
+        value = cls(
+            api=api,
+            id=_read_id(own),
+            version=_read_version(own),
+            name=own.text("name"),
+            homepage=own.text("homepage"),
+            clear_env=own.flag("clear-env"),
+            sbom_formats=own.texts("sbom-formats"),
+            exec_env=_read_exec_env(own) if api.has(EXEC_ENV) else (),
+            targets=tuple(map(_read_target, top.tables("targets"))) or _stack_targets(top),
+            order=tuple(read_order(top)),
+        )
+        if value.order and (value.targets or top.has("stacks")):
+            top.add_issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
+        top.finish()
+        return value
+
+    @property
+    def ref(self) -> Ref:
+        """How orders and groups name this buildpack."""
+        return Ref(self.id, self.version)
+
+
+def escape_id(identifier: str) -> str:
+    """A buildpack id as directories below `/layers` and `/cnb/buildpacks` are named (P-158)."""
+    return identifier.replace("/", "_")
+
+
+def read_order(top: Table, key: str = "order") -> list[Group]:
+    """The `[[order]]` tables of a buildpack.toml, order.toml or builder (B-152, P-184)."""
+    order = []
+    for group in top.tables(key):
+        refs = tuple(
+            Ref(entry.text("id", required=True), entry.text("version"), entry.flag("optional"))
+            for entry in group.tables("group")
+        )
+        if not refs:
+            group.add_issue("an order's group names no buildpack")
+        order.append(refs)
+    return order
+
+
+def parse_order(data: bytes, source: str, *, warn: Warn | None = None) -> Order:
+    """Reads an order.toml; raises InputError with every issue in it."""
+    top = Table.read(data, source, warn)
+    order = tuple(read_order(top))
+    read_order(top, _EXTENSIONS)
+    top.finish()
+    if not order:
+        raise InputError(f"{source} has no [[order]]", why="so there is no buildpack to try")
+    return order
+
+
+def parse_extensions(data: bytes, source: str) -> Order:
+    """Reads the image extensions of an order.toml; raises InputError with every issue in it."""
+    if _EXTENSIONS.encode() not in data:
+        return ()
+    top = Table.read(data, source)
+    order = tuple(read_order(top, _EXTENSIONS))
+    top.finish()
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class SystemBuildpacks:
+    """The buildpacks that a builder puts before and after every group of an order (system.toml)."""
+
+    pre: Group = ()
+    post: Group = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
+        """Reads a system.toml; raises InputError with every issue in it."""
+        top = Table.read(data, source, warn)
+        system = top.table("system")
+        value = cls(_system_group(system.table("pre")), _system_group(system.table("post")))
+        top.finish()
+        return value
+
+    def add_to(self, order: Order) -> Order:
+        """The order with them, but for those whose id a group has already (P-034 to P-036)."""
+        return tuple(
+            (*_missing_from(self.pre, group), *group, *_missing_from(self.post, group)) for group in order
+        )
+
+
+def _system_group(table: Table) -> Group:
+    return tuple(
+        Ref(entry.text("id", required=True), entry.text("version", required=True), entry.flag("optional"))
+        for entry in table.tables("buildpacks")
+    )
+
+
+def _missing_from(refs: Group, group: Group) -> Group:
+    there = {ref.id for ref in group}
+    return tuple(ref for ref in refs if ref.id not in there)
+
+
+def _read_id(own: Table) -> str:
+    """The buildpack's id; directories are named after it, and some beside them have other uses (B-143)."""
+    text = own.text("id", required=True)
+    if text and (not _ID.fullmatch(text) or text in _RESERVED):
+        own.add_issue(f"{text!r} cannot be the id of a buildpack", "id")
+    return text
+
+
+def _read_version(own: Table) -> str:
+    """The buildpack's version, any that a directory can be named after (B-144 wants X.Y.Z)."""
+    text = own.text("version", required=True)
+    if text and (not _VERSION.fullmatch(text) or text in (".", "..")):
+        own.add_issue(f"{text!r} cannot be the version of a buildpack", "version")
+    return text
+
+
+def _read_target(table: Table) -> BuildpackTarget:
+    distros = tuple(Distro(entry.text("name"), entry.text("version")) for entry in table.tables("distros"))
+    # The specification says `variant`, the reference reads `arch-variant`: either is taken.
+    variant = table.text("variant") or table.text("arch-variant")
+    return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
+
+
+def _stack_targets(top: Table) -> tuple[BuildpackTarget, ...]:
+    """The targets that the deprecated `[[stacks]]` stand for (B-155). Other stacks have none."""
+    identifiers = [table.text("id") for table in top.tables("stacks")]
+    return tuple(_STACK_TARGETS[identifier] for identifier in identifiers if identifier in _STACK_TARGETS)
+
+
+def _read_exec_env(own: Table) -> tuple[str, ...]:
+    # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list: either is
+    # taken (B-147).
+    value = own.values.get("exec-env")
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return tuple(entry.text("name") for entry in own.tables("exec-env"))
+    return own.texts("exec-env")

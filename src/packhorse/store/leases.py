@@ -1,0 +1,360 @@
+"""What the operating system refuses, in the words of the store. Called by every file of this folder.
+
+What a running command uses of the store, and the files it has not finished.
+
+Every open `Store` holds one `Lease`: a file below `leases/`, locked as long as the process or a child that
+works for it lives, whose lines name what it uses as paths inside the store. `gc` reads the lines of the
+leases that are held and removes what the others left behind. Unfinished things carry their lease's name, so a
+killed process leaves nothing that is mistaken for a whole one.
+
+`gate_path` is the lock between leases and `gc`: shared for the moment a line is added, exclusive while `gc`
+chooses. A line is added before the thing is looked for, so what is found afterwards stays.
+
+Small JSON files that are replaced whole: the store's indexes, and what it knows of its trees and layers.
+
+Called by images, facts, kept, trees, disk and overlay. What the fields mean is theirs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base.digest import Digest
+from packhorse.base.files import FULL
+from packhorse.errors import DiskFull, StoreError
+from packhorse.fs.walk import Patience
+
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
+_FILES = {errno.EMFILE, errno.ENFILE}
+_BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.ENXIO, errno.ESTALE}
+
+
+@contextmanager
+def map_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block into a StoreError that names `path` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise make_error(error, path) from error
+
+
+def is_about(error: OSError, path: Path) -> bool:
+    """Whether an OSError that says so, or is one of disks alone, is about something below `path`."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    return any(Path(name).is_relative_to(path) for name in names) or error.errno in FULL | _BROKEN
+
+
+def make_error(error: OSError, path: Path) -> StoreError:
+    """The StoreError for an OSError about something at `path`."""
+    why = error.strerror or str(error)
+    if error.errno in FULL:
+        return DiskFull(f"the store at {path}", why=why)
+    if error.errno in REFUSED:
+        fix = "make it writable for this user, or choose another place for the store"
+        return StoreError(f"the store cannot be written at {path}", why=why, fix=fix, check="store")
+    if error.errno in _UNABLE:
+        fix = "choose a place for the store on a local file system, such as ext4, xfs, btrfs or tmpfs"
+        return StoreError(
+            f"the file system at {path} cannot do what a store needs", why=why, fix=fix, check="store"
+        )
+    if error.errno in _FILES:
+        fix = "allow more: ulimit -n 1024"
+        return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="limits")
+    fix = ""
+    if error.errno in _BROKEN:
+        fix = "the disk or its file system is at fault: see `dmesg`, and check it before anything else"
+    return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="store")
+
+
+TREES = ("kept", "trees", "roots")
+"""Directories that have directories of trees."""
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), on 64-bit Linux
+
+
+class Lease:
+    """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
+
+    In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
+    `removal_budget` is what its command has to remove what it needs no more (`removal.trash`); None, as much
+    as that takes. What is not removed yet, and has its name, is `left`.
+    """
+
+    def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
+        self.store = store
+        self.name = name
+        self.scratch = store / "scratch" / name
+        self.descriptor = descriptor
+        self.unneeded: set[str] = set()
+        self.trash: set[Path] = set()
+        self.removal_budget: Patience | None = None
+        self._refusal = refusal
+        self._pinned: set[str] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def acquire(cls, store: Path, *, purpose: str = "") -> Self:
+        """Makes and locks a new lease in the store at `store`, its name with `purpose`; raises StoreError."""
+        name = f"{os.getpid()}-{os.urandom(4).hex()}{purpose and '-'}{purpose}"
+        path = store / "leases" / name
+        try:
+            # The gate keeps gc from taking the new file for a dead one before it is locked.
+            with lock_file(gate_path(store), shared=True), map_errors(path):
+                return cls(store, name, _create_locked_file(path))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in REFUSED:
+                return cls(store, name, None, error.why)
+            raise
+
+    def pin(self, *paths: str) -> None:
+        """Keeps what is, or will be, at these paths inside the store from `gc` until the lease ends."""
+        with self._lock:
+            new = [path for path in paths if path not in self._pinned]
+            if not new or self.descriptor is None:
+                return
+            with lock_file(gate_path(self.store), shared=True), map_errors(self.store):
+                # What an earlier line was cut short to on a full disk ends with this one's first character.
+                _append(self.descriptor, "".join(f"\n{path}\n" for path in new).encode())
+            self._pinned.update(new)
+
+    def note_unneeded(self, paths: set[str]) -> None:
+        """Notes what may be needed no more because of this command; looked at when the store is closed."""
+        with self._lock:
+            self.unneeded |= paths
+
+    @contextmanager
+    def lock(self, kind: str, digest: Digest) -> Iterator[None]:
+        """Holds the lock for making what `digest` names, against other threads and processes.
+
+        Kinds are taken in the order "tree", "layer", "kept". A lock is a byte of one file, so that nothing is
+        left of those that are not held.
+        """
+        path = self.store / "locks" / kind
+        if self.descriptor is None:
+            yield
+            return
+        with map_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with map_errors(path):
+                wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, int(digest.hex[:15], 16), 1, 0)
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, wanted)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def temporary(self, directory: Path | None = None) -> Path:
+        """A name nobody else uses, in `make_directory` (as a name beginning with a dot) or in `scratch`.
+
+        Raises StoreError where nothing can be written.
+        """
+        if self.descriptor is None:
+            raise StoreError(
+                f"the store at {self.store} can only be read",
+                why=self._refusal,
+                fix="make it writable for this user, or choose another place for the store",
+            )
+        if directory is not None:
+            return directory / f".{self.name}.{os.urandom(4).hex()}"
+        with map_errors(self.scratch):
+            make_directory(self.scratch)
+        return self.scratch / os.urandom(8).hex()
+
+    def close(self) -> None:
+        """Ends the lease, and removes the files that were not finished.
+
+        Trees of its own that are still there (`left`) are the next `sweep`'s, which finds them by the lease.
+        """
+        if self.descriptor is None or self._closed:
+            return
+        self._closed = True
+        if not any(map(os.path.lexists, self.trash)) and _remove_scratch(self.scratch):
+            with suppress(OSError):
+                (self.store / "leases" / self.name).unlink()
+        os.close(self.descriptor)
+
+
+@contextmanager
+def lock_file(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds flock(2) on `path`, made when missing; waits for it. Not reentrant. Raises StoreError."""
+    with map_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with map_errors(path):
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Makes the directory `path` with mode 0755, whatever the umask; one that is there stays. Raises OSError.
+
+    The store itself is 0700; ids of a sandbox that are led into it have to get on from there.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(0o755)
+
+
+def gate_path(store: Path) -> Path:
+    """The lock file between leases and `gc`."""
+    return store / "gate"
+
+
+def read_leases(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
+    """The leases that are held, by name, with the paths each pins; and the files of those that are not.
+
+    The caller holds the gate exclusively, and removes those files when it has taken over what was theirs.
+    """
+    leases: dict[str, set[str]] = {}
+    dead = []
+    for path in sorted((store / "leases").iterdir()):
+        pins = _read_pins(path)
+        if pins is None:
+            dead.append(path)
+        else:
+            leases[path.name] = pins
+    return leases, dead
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lease whose file this is; one that is just being made may seem not to be."""
+    return _read_pins(path) is not None
+
+
+def owner_of(name: str) -> str:
+    """The lease that an unfinished thing named by `Lease.temporary(directory)` belongs to."""
+    return name[1:].rpartition(".")[0]
+
+
+def find_unfinished(store: Path) -> Iterator[tuple[Path, str]]:
+    """What is not finished, or put aside to be removed, each with the name of its lease; raises OSError."""
+    for path in (store / "scratch").iterdir():
+        yield path, owner_of(path.name) if path.name.startswith(".") else path.name
+    for kind in TREES:
+        yield from ((path, owner_of(path.name)) for path in store.glob(f"{kind}/*/.*"))
+
+
+def _create_locked_file(path: Path) -> int:
+    """A new file, locked; OSError when there is none afterwards."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _remove_scratch(scratch: Path) -> bool:
+    """Removes a lease's own directory with the files in it; whether it is gone."""
+    try:
+        for path in scratch.iterdir():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+        scratch.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:  # a tree is in it, or it may not be removed
+        return False
+    return True
+
+
+def _read_pins(path: Path) -> set[str] | None:
+    """The lines of a lease file, None when nobody holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(descriptor) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return set(file.read().splitlines())
+    return None
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`: a line cut short would keep nothing."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The JSON object in `path`; None when there is no such file or it is not whole.
+
+    Such a file is only ever replaced by rename(2), so one that does not parse is damage: it counts as absent,
+    and whoever needs what it said makes that again. Raises StoreError when it cannot be read.
+    """
+    with map_errors(path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def list_by_time(directory: Path) -> list[tuple[float, Path]]:
+    """The records in a directory with the times at which they were written, the oldest first.
+
+    Other commands may remove some meanwhile, which are none then. Raises OSError.
+    """
+    found = []
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found)
+
+
+def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Replaces `path` by a JSON object, at once; raises StoreError.
+
+    What is not `durable` may be gone or empty after a crash of the machine, and then counts as absent.
+    """
+    write_bytes(lease, path, json.dumps(fields, indent=1).encode() + b"\n", durable=durable)
+
+
+def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replaces `path` by `data`, as `write` does."""
+    temporary = lease.temporary()
+    with map_errors(path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,251 @@
+"""④→ root: images as file trees, for sandboxes to run in.
+
+A layer is unpacked once for each map of ids, `trees/<map>/<diff ID>`, and the layers of an image are merged
+by hard links into one root, `roots/<map>/<chain ID>`: the options of one mount hold some 35 directories, and
+a builder has 150 layers. Trees are only ever lower directories, never written. Called by platform, through
+`Store.root`. What happens inside the user namespace is `inside`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base.digest import Digest
+from packhorse.base.progress import UNWATCHED
+from packhorse.base.threads import ThreadPool, thread_pool
+from packhorse.errors import FormatError, HostError, StoreError
+from packhorse.fs import overlay
+from packhorse.linux import userns
+from packhorse.linux.userns import IdMap, MapMode, Namespace
+from packhorse.store import userns_jobs
+from packhorse.store.layers import LayerStore
+from packhorse.store.leases import Lease, make_directory, map_errors, read, write
+from packhorse.store.snapshots import Disk, LayerSnapshots, TreeStamp
+from packhorse.store.trash import remove
+
+_PROCESSES = 2  # unpacking waits for the disk as much as for the processor
+
+_LONGEST = 880  # bytes of a store's path in the options of a mount, four of which name something in it
+
+_HIDING = ("whiteouts", "opaque", "implied")
+
+
+class Trees:
+    """The trees of a store. What was found or made stays as long as the store is open."""
+
+    def __init__(self, lease: Lease, disk: Disk, layers: LayerStore, snapshots: LayerSnapshots) -> None:
+        self._lease = lease
+        self._disk = disk
+        self._layers = layers
+        self._snapshots = snapshots
+        self.meter = UNWATCHED
+
+    def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
+        """The root file system of an image with these layers, its ids mapped by `idmap`; made when missing.
+
+        Never to be written. Raises StoreError, FormatError (a layer that is no layer), HostError (no
+        namespace).
+        """
+        if not diff_ids:
+            raise StoreError("an image without layers has no root file system")
+        length = overlay.option_length(bytes(self._lease.store))
+        if length > _LONGEST:
+            raise StoreError(
+                f"the path of the store is too long: {self._lease.store}",
+                why=f"with {length} bytes it does not fit into the options of a mount: {_LONGEST} would",
+                fix="move the store to a place with a shorter one (PACKHORSE_HOME)",
+            )
+        # Of a single layer the tree is the root already: what it hides is not there.
+        home = "roots" if len(diff_ids) > 1 else "trees"
+        chain_id = chain_ids(diff_ids)[-1]
+        path = self._map_directory(home, idmap) / chain_id.hex
+        if self._find(path) is not None:
+            return path
+        # Root, for what buildpacks have shut even their owner out of.
+        with userns.make_namespace(userns.map_as_root(idmap)) as namespace:
+            made = self._make_layers(diff_ids, idmap, namespace)
+            if home == "roots":
+                layers = self._map_directory("trees", idmap)
+                order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
+                with self.meter.task(f"merging {len(diff_ids)} layers"):
+                    self._find_or_make(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
+        return path
+
+    def _make_layers(
+        self, diff_ids: Sequence[Digest], idmap: IdMap, namespace: Namespace
+    ) -> dict[Digest, dict[str, Any]]:
+        """The records of the layers' trees, of which the missing ones are made."""
+        home = self._map_directory("trees", idmap)
+        distinct = list(dict.fromkeys(diff_ids))
+        with (
+            self.meter.task("unpacking", unit="layers", total=len(distinct)) as task,
+            _UnpackerPool(home, namespace, self._lease, owners=idmap.mode is not MapMode.SINGLE) as unpackers,
+            thread_pool(_PROCESSES, "unpack", timeout=10) as workers,
+        ):
+
+            def layer(diff_id: Digest) -> dict[str, Any]:
+                found = self._find_or_make(
+                    home / diff_id.hex,
+                    diff_id,
+                    lambda new: self._make_layer(diff_id, new, idmap, namespace, workers, unpackers),
+                )
+                task.add(1)
+                return found
+
+            return dict(zip(distinct, workers.map(layer, distinct), strict=True))
+
+    def _make_layer(
+        self,
+        diff_id: Digest,
+        new: Path,
+        idmap: IdMap,
+        namespace: Namespace,
+        workers: ThreadPool,
+        unpackers: _UnpackerPool,
+    ) -> dict[str, Any]:
+        """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
+        kept = self._snapshots.find_any(diff_id)
+        inside = (
+            kept.location if kept is not None and idmap.has(kept.location.uid, kept.location.gid) else None
+        )
+        if kept is not None and inside and kept.owner == idmap.to_outside(inside.uid, inside.gid):
+            own: dict[str, Any] = {"whiteouts": [], "opaque": [], "implied": [""]}
+            order = [{"name": kept.directory.name, **own}]
+            try:
+                self._merge(kept.directory.parent, order, new, namespace)
+                return own
+            except FormatError:  # a file in it has the name of a whiteout, which in its tar it is
+                remove(new, self._lease)
+        layer = self._layers.find(diff_id)
+        if layer is None:
+            raise StoreError(
+                f"the layer {diff_id} is not in the store",
+                fix="build, or pull, the image it belongs to again",
+            )
+        with unpackers.borrow() as unpacker:
+            try:
+                answer = unpacker.unpack(new.name, workers.cancellable(layer.tar()))
+            except FormatError as error:
+                raise FormatError(f"the layer {diff_id} cannot be unpacked", why=str(error)) from error
+        return {key: answer[key] for key in _HIDING}
+
+    def _merge(
+        self, layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
+    ) -> dict[str, Any]:
+        """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
+        with _open_directory(layers) as source, _open_directory(new.parent) as parent:
+            return userns_jobs.run(
+                ["merge", str(source), str(parent), new.name],
+                where=new.parent,
+                namespace=namespace,
+                lease=self._lease,
+                directories=[source, parent],
+                stdin=[json.dumps(order).encode()],
+            )
+
+    def _find_or_make(
+        self, path: Path, digest: Digest, make: Callable[[Path], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The record of the tree at `path`; `make` makes the tree under another name when there is none."""
+        known = self._find(path)
+        if known is not None:
+            return known
+        with self._lease.lock("tree", digest):
+            known = self._find(path)
+            if known is not None:
+                return known
+            remove(path, self._lease)
+            new = self._lease.temporary(path.parent)
+            try:
+                fields = make(new)
+                with map_errors(path):
+                    new.rename(path)
+                    fields |= self._disk.stamp(path).fields()
+                write(self._lease, _record_of(path), fields, durable=False)
+            except BaseException:
+                with suppress(StoreError, HostError):  # the next sweep will
+                    remove(new, self._lease)
+                raise
+        return fields
+
+    def _find(self, path: Path) -> dict[str, Any] | None:
+        """The record of the tree at `path`, None when there is no tree that can be relied on."""
+        self._lease.pin(str(path.relative_to(self._lease.store)))
+        fields = read(_record_of(path))
+        stamp = None if fields is None else TreeStamp.parse(fields)
+        return fields if stamp is not None and self._disk.matches(path, stamp) else None
+
+    def _map_directory(self, kind: str, idmap: IdMap) -> Path:
+        """The directory for trees of one map of ids, in which the namespace's root can make some."""
+        path = self._lease.store / kind / idmap.key
+        with map_errors(path):
+            if not path.exists():
+                make_directory(path)
+                own = (os.geteuid(), os.getegid())
+                os.chown(path, *(idmap.to_outside(0, 0) if idmap.mode is MapMode.ROOT else own))
+        return path
+
+
+class _UnpackerPool:
+    """The children that unpack the layers of one image into the directory `home`; as many as are needed."""
+
+    def __init__(self, home: Path, namespace: Namespace, lease: Lease, *, owners: bool) -> None:
+        self._start = partial(
+            userns_jobs.Unpacker,
+            home,
+            namespace=namespace,
+            lease=lease,
+            owners=owners,
+        )
+        self._all: list[userns_jobs.Unpacker] = []
+        self._idle: list[userns_jobs.Unpacker] = []
+
+    @contextmanager
+    def borrow(self) -> Iterator[userns_jobs.Unpacker]:
+        """One for a thread to use; it is not used again if that failed."""
+        try:
+            unpacker = self._idle.pop()
+        except IndexError:
+            unpacker = self._start()
+            self._all.append(unpacker)
+        try:
+            yield unpacker
+        except BaseException:
+            unpacker.close()
+            raise
+        self._idle.append(unpacker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for unpacker in self._all:
+            unpacker.close()
+
+
+def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
+    """The chain IDs of an image's layers, lowest first (image-spec, config.md "Layer ChainID")."""
+    chain: list[Digest] = []
+    for diff_id in diff_ids:
+        chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return chain
+
+
+def _record_of(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.json")
+
+
+@contextmanager
+def _open_directory(path: Path) -> Iterator[int]:
+    with map_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

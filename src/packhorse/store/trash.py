@@ -1,0 +1,126 @@
+"""Removing trees from the store, whoever their files belong to.
+
+Called by whoever has something to remove, and by the process that does so afterwards (`remainder`).
+
+What a command has put aside to be removed and does not wait for: removed by a process that outlives it.
+
+It takes over the lease under which things were put aside, so that nobody sweeps them away meanwhile; if it is
+killed, they are of a lease that nobody holds, and the next `sweep` goes on. Called by store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from packhorse.errors import HostError, StoreError
+from packhorse.fs import overlay, walk
+from packhorse.linux import userns
+from packhorse.linux.processes import accept_signals, detach, python_command, start
+from packhorse.store import userns_jobs
+from packhorse.store.leases import Lease, find_unfinished, map_errors
+
+
+def remove(path: Path, lease: Lease) -> int:
+    """Removes a file or a tree, following nothing, and answers how many bytes of disk that freed; StoreError.
+
+    A missing one is no error. What belongs to a user's subordinate ids is removed by a child that acts as the
+    root of these ids. What cannot be removed is left to the next `sweep`.
+    """
+    try:
+        freed = _remove(path, lease)
+    except BaseException:
+        lease.trash.add(path)
+        raise
+    lease.trash.discard(path)
+    return freed
+
+
+def trash(path: Path, lease: Lease) -> int:
+    """As `remove`, of what a command needs no more; with no more of the lease's patience than there is.
+
+    What that does not suffice for, or takes another's rights, is `left` to who closes the lease; it is half
+    gone, and counts nothing.
+    """
+    if lease.removal_budget is None:
+        return remove(path, lease)
+    lease.trash.add(path)
+    freed = 0
+    with suppress(walk.Unfinished, OSError), lease.removal_budget.running():
+        with overlay.open_directory(path.parent) as parent:
+            freed = walk.remove(parent, path.name, patience=lease.removal_budget)
+        lease.trash.discard(path)
+    return freed
+
+
+def _remove(path: Path, lease: Lease) -> int:
+    with map_errors(path):
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with map_errors(path):
+            try:
+                return walk.remove(parent, path.name)
+            except PermissionError:
+                if os.geteuid() == 0:
+                    raise
+        with userns.make_namespace(userns.choose_map()) as namespace:
+            answer = userns_jobs.run(
+                ["remove", str(parent), path.name],
+                where=path,
+                namespace=namespace,
+                lease=lease,
+                directories=[parent],
+            )
+            return int(answer["freed"])
+    finally:
+        os.close(parent)
+
+
+_PURPOSE = "aside"
+
+_LEAST = 19
+"""The niceness of what nobody waits for; the disk serves it last then, too (ionice(1))."""
+
+
+def open_trash_lease(store: Path) -> Lease:
+    """A new lease to put things aside under; raises StoreError."""
+    return Lease.acquire(store, purpose=_PURPOSE)
+
+
+def remove_in_background(own: Lease) -> None:
+    """Has what the lease has `left` removed by a process, which goes on when this one is over.
+
+    Where none can be started, it is the next `sweep`'s.
+    """
+    if own.trash and own.descriptor is not None:
+        words = python_command("packhorse.store.trash", packages=True)
+        with suppress(OSError):
+            words += [str(own.store), own.name, str(own.descriptor)]
+            detach(start(words, pass_fds=[own.descriptor]))
+
+
+def wait_for_removal(store: Path) -> None:
+    """Returns when no such process works in the store any more; raises StoreError."""
+    with map_errors(store):
+        for path in (store / "leases").glob(f"*-{_PURPOSE}"):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def main(words: list[str]) -> int:
+    """Removes what was put aside in a store under the lease of that name, whose descriptor it has."""
+    store, name, descriptor = words
+    accept_signals()
+    os.nice(_LEAST)
+    own = Lease(Path(store), name, int(descriptor))
+    try:
+        with map_errors(own.store):
+            paths = [path for path, owner in find_unfinished(own.store) if owner == name]
+        for path in paths:
+            with suppress(StoreError, HostError):
+                remove(path, own)
+    finally:
+        own.close()
+    return 0

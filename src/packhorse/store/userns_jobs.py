@@ -1,0 +1,150 @@
+"""Work that only the root of a sandbox's user namespace can do, given to a child there (`inside`).
+
+A user's subordinate ids can be used, and what belongs to them removed, by nobody else; and a hostile tar is
+read where there is nothing to gain. Called by trees and removal. What the child does is not here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from packhorse.errors import FormatError, StoreError
+from packhorse.linux import userns
+from packhorse.linux.processes import python_command
+from packhorse.linux.userns import Namespace
+from packhorse.store.leases import Lease, map_errors
+
+
+def run(
+    words: Sequence[str],
+    *,
+    where: Path,
+    namespace: Namespace,
+    lease: Lease,
+    directories: Sequence[int],
+    stdin: Iterable[bytes] = (),
+) -> dict[str, Any]:
+    """Runs `inside` with `words` in `namespace`, feeds it `stdin`, and answers the JSON object it prints.
+
+    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. It
+    holds the lease too, so that nobody sweeps away what it still works on when this process was killed.
+    Raises FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
+    """
+    assert lease.descriptor is not None  # who made a name for what is written has asked for it
+    with userns.spawn(
+        [*python_command("packhorse.store.userns_worker"), *words],
+        namespace=namespace,
+        pass_fds=(*directories, lease.descriptor),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdin is not None
+        try:
+            try:
+                for chunk in stdin:
+                    child.stdin.write(chunk)
+            except BrokenPipeError:
+                pass  # it has ended early, and says why
+            answer, said = child.communicate()
+        except BaseException:
+            child.kill()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+            raise
+    if child.returncode == 0:
+        return _parse_answer(answer)
+    if child.returncode == 1 and answer:
+        raise _child_error(_parse_answer(answer), where)
+    raise _ended_error(child, where, said)
+
+
+class Unpacker:
+    """A child that unpacks one layer after another into the directory `where`; to start one takes 60 ms.
+
+    `owners` says whether the namespace has more than one id. One that has failed is of no more use.
+    """
+
+    def __init__(self, where: Path, *, namespace: Namespace, lease: Lease, owners: bool) -> None:
+        assert lease.descriptor is not None  # as above
+        self._where = where
+        with map_errors(where):
+            parent = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._child = userns.spawn(
+                [
+                    *python_command("packhorse.store.userns_worker"),
+                    "unpack-all",
+                    str(parent),
+                    "yes" if owners else "no",
+                ],
+                namespace=namespace,
+                pass_fds=(parent, lease.descriptor),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            os.close(parent)
+
+    def unpack(self, name: str, chunks: Iterable[bytes]) -> dict[str, Any]:
+        """Unpacks a tar into the new directory `name`; raises as `run` does."""
+        stdin, stdout = self._child.stdin, self._child.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with suppress(BrokenPipeError):  # it has ended early, and says why
+            stdin.write(f"{name}\n".encode())
+            for chunk in filter(None, chunks):
+                stdin.write(len(chunk).to_bytes(4, "little"))
+                stdin.write(chunk)
+            stdin.write(bytes(4))
+            stdin.flush()
+        answer = _parse_answer(stdout.readline() or b"{}")
+        if "files" in answer:
+            return answer
+        if answer:
+            raise _child_error(answer, self._where)
+        raise _ended_error(self._child, self._where, self._read_answer())
+
+    def _read_answer(self) -> bytes:
+        self.close()
+        assert self._child.stderr is not None
+        return self._child.stderr.read() or b""
+
+    def close(self) -> None:
+        """Ends the child; what it has unpacked stays."""
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):
+            self._child.kill()
+            self._child.stdin.close()
+        self._child.wait()
+
+
+def _ended_error(child: subprocess.Popen[bytes], where: Path, said: bytes) -> StoreError:
+    """The error for a child that has ended and not said why."""
+    why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
+    return StoreError(f"the store cannot be used at {where}", why=why, check="store")
+
+
+def _parse_answer(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    assert isinstance(value, dict)
+    return value
+
+
+def _child_error(answer: dict[str, Any], where: Path) -> Exception:
+    """The child's error, raised here."""
+    if answer["kind"] == "OSError":
+        try:
+            with map_errors(where):
+                raise OSError(answer["errno"], os.strerror(answer["errno"]))
+        except StoreError as error:
+            return error
+    kind = StoreError if answer["kind"] == "HostError" else FormatError
+    return kind(answer["what"], why=answer["why"], fix=answer["fix"], check=answer["check"])

@@ -1,0 +1,106 @@
+"""④→ root, the part that runs as root of a sandbox's user namespace, in a child that `errand` starts.
+
+    unpack PARENT NAME OWNERS     the tar on stdin, into the new directory NAME
+    unpack-all PARENT OWNERS      as that, again and again, each layer as `errand.Unpacker` writes it
+    merge LAYERS PARENT NAME      layers of the directory LAYERS, listed on stdin, into the new directory NAME
+    remove PARENT NAME            whatever NAME is
+
+LAYERS and PARENT are descriptors: paths above the store may be closed to these ids. OWNERS is `yes` where the
+namespace has more than one id. Answers one JSON object on stdout; a failure ends with status 1 and is told
+there too. Which trees are made when is `trees`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+from packhorse.errors import PackhorseError, TreeError
+from packhorse.fs import overlay, walk
+from packhorse.fs.apply import Changeset
+from packhorse.linux import syscalls
+from packhorse.tar.unpack import unpack
+
+_CHUNK = 1 << 20
+
+
+def main(words: list[str]) -> int:
+    """Does what the command line says, and prints the answer; returns the exit status."""
+    verb, *arguments = words
+    syscalls.die_with_parent()
+    try:
+        match verb:
+            case "unpack":
+                parent, name, owners = arguments
+                answer = _unpack(int(parent), name, owner=owners == "yes", stream=sys.stdin.buffer)
+            case "unpack-all":
+                parent, owners = arguments
+                return _unpack_all(int(parent), owner=owners == "yes", stream=sys.stdin.buffer)
+            case "merge":
+                layers, parent, name = arguments
+                answer = _merge(int(layers), json.load(sys.stdin), int(parent), name)
+            case _:
+                parent, name = arguments
+                answer = {"freed": walk.remove(int(parent), name)}
+    except PackhorseError as error:
+        parts = {"what": error.what, "why": error.why, "fix": error.fix, "check": error.check}
+        print(json.dumps({"kind": type(error).__name__, **parts}))
+        return 1
+    except OSError as error:
+        print(json.dumps({"kind": "OSError", "errno": error.errno}))
+        return 1
+    print(json.dumps(answer))
+    return 0
+
+
+def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[str, Any]:
+    with _new_directory(parent, name) as target:
+        return asdict(unpack(iter(lambda: stream.read(_CHUNK), b""), target, owner=owner))
+
+
+def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
+    """Unpacks layers until there are no more, and answers each with a line; ends at the first that fails."""
+    while name := stream.readline():
+        frames = _read_frames(stream)
+        with _new_directory(parent, name.decode().rstrip("\n")) as target:
+            answer = asdict(unpack(frames, target, owner=owner))
+        for _ in frames:
+            pass  # to the end of this layer, where the next one begins
+        print(json.dumps(answer), flush=True)
+    return 0
+
+
+def _read_frames(stream: BinaryIO) -> Iterator[bytes]:
+    """The chunks of one layer: each has its length before it, and one of length 0 is the end."""
+    while length := int.from_bytes(stream.read(4), "little"):
+        yield stream.read(length)
+
+
+def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> dict[str, Any]:
+    """Applies layers to a new tree, lowest first."""
+    count = 0
+    with _new_directory(parent, name) as target:
+        for layer in order:
+            changes = Changeset(layer["whiteouts"], layer["opaque"], frozenset(layer["implied"]))
+            with overlay.open_subdirectory(layers, layer["name"]) as source:
+                try:
+                    count += changes.apply(source, target)
+                except TreeError as error:
+                    raise TreeError(
+                        f"the layer {layer['name'][:12]} cannot be applied", why=str(error)
+                    ) from error
+    return {"entries": count}
+
+
+@contextmanager
+def _new_directory(parent: int, name: str) -> Iterator[int]:
+    """A new directory, as the root of a file system has to be."""
+    os.mkdir(name, 0o755, dir_fd=parent)
+    with overlay.open_subdirectory(parent, name) as directory:
+        os.fchmod(directory, 0o755)
+        yield directory

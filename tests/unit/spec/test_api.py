@@ -1,0 +1,34 @@
+"""Versions of the Buildpack API: their form, which are supported, and what each brought."""
+
+from __future__ import annotations
+
+import pytest
+
+from packhorse.errors import BuildpackApiError
+from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, TARGETS, BuildpackApi
+
+
+def test_every_supported_version_is_read_back_as_it_is_written() -> None:
+    assert [BuildpackApi.parse(str(api), owner="a") for api in BUILDPACK_APIS] == list(BUILDPACK_APIS)
+    assert [str(api) for api in BUILDPACK_APIS] == ["0.10", "0.11", "0.12"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "0.", ".10", "0.10.0", "-0.10", "0,10", "0.1e1", "٠.10", "0.10\n"])
+def test_what_is_no_version_is_refused(text: str) -> None:
+    with pytest.raises(BuildpackApiError, match="not a version of the form"):
+        BuildpackApi.parse(text, owner="a")
+
+
+@pytest.mark.parametrize("text", ["0.9", "0.13", "1.0", "1", "999999999.999999999"])
+def test_a_version_that_is_not_supported_is_refused_by_name(text: str) -> None:
+    with pytest.raises(BuildpackApiError) as raised:
+        BuildpackApi.parse(text, owner="my/buildpack")
+    assert raised.value.exit_code == 12
+    assert "my/buildpack" in raised.value.what
+    assert "0.10, 0.11, 0.12" in raised.value.why
+
+
+def test_a_feature_is_there_from_its_version_on() -> None:
+    assert [api.has(EXEC_ENV) for api in BUILDPACK_APIS] == [False, False, True]
+    assert all(api.has(TARGETS) for api in BUILDPACK_APIS)
+    assert BuildpackApi(1, 0).has(EXEC_ENV)
