@@ -41,7 +41,7 @@ def test_a_container_is_allowed_what_the_group_that_it_sees_as_its_root_is(
 ) -> None:
     unified(tmp_path, memory="3000")
     files = {"cgroup": "0::/\n", "mountinfo": V2_MOUNT.format(root="/", mount=tmp_path)}
-    monkeypatch.setattr(cgroup.proc, "read_proc", files.__getitem__)
+    monkeypatch.setattr(cgroup, "read_proc", files.__getitem__)
     assert cgroup.memory_allowed() == 3000
 
 
