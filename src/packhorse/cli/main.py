@@ -187,14 +187,14 @@ def _run(arguments: list[str], signals: Signals) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where a defect of ours ends
-        explained = _explained(error, console, signals)
+        explained = _explain(error, console, signals)
         signals.finish(explained.exit_code)
         return _failed(console, explained)
 
 
-def _explained(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
+def _explain(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
     """What a user reads of an error, whatever it is."""
-    if signals.cancelled:
+    if signals.is_cancelled:
         # Whatever else went wrong did so because of that: Python, for one, wraps what is raised in some
         # places into an error of its own.
         if not isinstance(error, Cancelled):

@@ -155,25 +155,27 @@ def needing_copies(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
 
     A name stays as long as one of the apps in which that was seen has layers kept for its next build.
     """
-    known = _copied(store)
+    known = _read_copies(store)
     return tuple(name for name in writers if name in known)
 
 
 def remember_copies(lease: Lease, writer: str, app: str) -> None:
     """Remembers a name for `app`, a record of `caches/`; raises StoreError."""
     with locked(lease.store / "locks" / "copied"):
-        known = _copied(lease.store)
+        known = _read_copies(lease.store)
         known[writer] = sorted({*known.get(writer, ()), app})
-        record.write(lease, _copied_file(lease.store), known)
+        record.write(lease, _copies_file(lease.store), known)
 
 
 def forget_copies(lease: Lease, app: str) -> None:
     """Forgets the names that only `app` was the reason for; raises StoreError."""
-    if not any(app in apps for apps in _copied(lease.store).values()):
+    if not any(app in apps for apps in _read_copies(lease.store).values()):
         return
     with locked(lease.store / "locks" / "copied"):
-        left = {name: [each for each in apps if each != app] for name, apps in _copied(lease.store).items()}
-        record.write(lease, _copied_file(lease.store), {name: apps for name, apps in left.items() if apps})
+        left = {
+            name: [each for each in apps if each != app] for name, apps in _read_copies(lease.store).items()
+        }
+        record.write(lease, _copies_file(lease.store), {name: apps for name, apps in left.items() if apps})
 
 
 def _records(store: Path) -> Iterator[tuple[float, Path, dict[str, Any]]]:
@@ -201,10 +203,10 @@ def _below(tree: Path) -> Iterator[os.stat_result]:
         yield from merge.statuses(above, tree.name)
 
 
-def _copied(store: Path) -> dict[str, list[str]]:
-    fields = record.read(_copied_file(store)) or {}
+def _read_copies(store: Path) -> dict[str, list[str]]:
+    fields = record.read(_copies_file(store)) or {}
     return {name: list(map(str, apps)) for name, apps in fields.items() if isinstance(apps, list)}
 
 
-def _copied_file(store: Path) -> Path:
+def _copies_file(store: Path) -> Path:
     return store / "copied.json"

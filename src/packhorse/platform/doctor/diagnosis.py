@@ -46,16 +46,16 @@ class Line:
     name: str = ""
 
 
-def ok(found: str) -> Line:
+def ok_line(found: str) -> Line:
     """All is there."""
     return Line(State.OK, found)
 
 
-def limited(found: str, without: str, remedy: str, mend: Mend | None = None) -> Line:
+def limited_line(found: str, without: str, remedy: str, mend: Mend | None = None) -> Line:
     """Builds work with less."""
     return Line(State.LIMITED, found, without, remedy, mend)
 
 
-def missing(found: str, remedy: str, mend: Mend | None = None, *, without: str = _COMMANDS_LEFT) -> Line:
+def missing_line(found: str, remedy: str, mend: Mend | None = None, *, without: str = _COMMANDS_LEFT) -> Line:
     """Builds do not work; without other words, what never starts a sandbox does."""
     return Line(State.MISSING, found, without, remedy, mend)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packhorse.base.dial import Connection
 from packhorse.base.engine_address import Address
-from packhorse.platform.doctor.diagnosis import Line, ok
+from packhorse.platform.doctor.diagnosis import Line, ok_line
 from packhorse.platform.doctor.examination import Examination
 
 _PATIENCE = 0.3
@@ -24,7 +24,7 @@ def engines(examined: Examination) -> Line:
     path = examined.environ.get("PATH", "")
     found = [f"{socket} {_version(socket)}" for socket in _sockets(examined.environ)]
     found += [_runtime(program) for name in _RUNTIMES if (program := shutil.which(name, path=path))]
-    return ok("; ".join(found) or "none, and none is needed")
+    return ok_line("; ".join(found) or "none, and none is needed")
 
 
 def _sockets(environ: Mapping[str, str]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from packhorse.base import bubblewrap, proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import HostError, InputError
 from packhorse.platform.doctor import apparmor
-from packhorse.platform.doctor.diagnosis import Line, Mend, limited, missing, ok
+from packhorse.platform.doctor.diagnosis import Line, Mend, limited_line, missing_line, ok_line
 from packhorse.platform.doctor.examination import Examination
 from packhorse.sandbox import network as sandbox_network
 
@@ -24,11 +24,11 @@ def user_namespaces(examined: Examination) -> Line:
         if isinstance(namespace, HostError):
             return _elsewhere(trial.blamed)
         count = sum(extent.count for extent in namespace.idmap.uids)
-        return ok(f"made one with {count} id{'s' if count > 1 else ''}")
+        return ok_line(f"made one with {count} id{'s' if count > 1 else ''}")
     found = trial.error.why or trial.error.what
     if isinstance(namespace, Namespace):
         found = f"made one that gives no rights: {found}"
-    return missing(found, _permission())
+    return missing_line(found, _permission())
 
 
 def _permission() -> str:
@@ -71,28 +71,28 @@ def in_container() -> bool:
 
 def _elsewhere(blamed: str) -> Line:
     """The line of something that was not come to, since something else is missing."""
-    return missing("not tried, for want of something else", f"see {blamed}", without="")
+    return missing_line("not tried, for want of something else", f"see {blamed}", without="")
 
 
 def subordinate_ids(examined: Examination) -> Line:
     """Whether there is more than one id, and whether the kernel takes the map."""
     idmap, namespace = examined.idmap, examined.namespace
     if isinstance(idmap, HostError):
-        return missing(idmap.why, idmap.fix)
+        return missing_line(idmap.why, idmap.fix)
     if os.geteuid() == 0:
         first = idmap.uids[0].outside
-        return ok(f"not needed: root's sandboxes have ids from {first} on")
+        return ok_line(f"not needed: root's sandboxes have ids from {first} on")
     obstacle = userns.range_obstacle()
     if obstacle:
         without = (
             "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
         )
-        return limited(obstacle, without, *_more_ids(obstacle))
+        return limited_line(obstacle, without, *_more_ids(obstacle))
     if isinstance(namespace, HostError) and namespace.check == "subordinate-ids":
-        return missing(namespace.why, namespace.fix)
+        return missing_line(namespace.why, namespace.fix)
     spare = [extent for extent in idmap.uids if extent.outside != os.geteuid()]
     count, first = sum(extent.count for extent in spare), min(extent.outside for extent in spare)
-    return ok(f"{count} from {first} on")
+    return ok_line(f"{count} from {first} on")
 
 
 def _more_ids(obstacle: str) -> tuple[str, Mend | None]:
@@ -132,22 +132,22 @@ def installing(*packages: str) -> tuple[str, Mend | None]:
 def apparmor_restriction(examined: Examination) -> Line:
     """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
     if not apparmor.enabled():
-        return ok("not used by this kernel")
+        return ok_line("not used by this kernel")
     if not apparmor.restricts():
-        return ok("does not restrict user namespaces")
+        return ok_line("does not restrict user namespaces")
     if os.geteuid() == 0:
-        return ok("restricts user namespaces of ordinary users, not root's")
+        return ok_line("restricts user namespaces of ordinary users, not root's")
     if examined.trial.error is None:
-        return ok("restricts user namespaces, and lets packhorse have its own")
+        return ok_line("restricts user namespaces, and lets packhorse have its own")
     if examined.trial.blamed not in ("user-namespaces", "bubblewrap"):
-        return ok("restricts user namespaces; whether packhorse's too is to be seen yet")
+        return ok_line("restricts user namespaces; whether packhorse's too is to be seen yet")
     found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
     try:
         program = bubblewrap.find().resolve()
         mend = apparmor.mend(program)
     except (HostError, InputError) as error:
-        return missing(found, error.fix)
-    return missing(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
+        return missing_line(found, error.fix)
+    return missing_line(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
 
 
 def bubblewrap_program(examined: Examination) -> Line:
@@ -157,14 +157,14 @@ def bubblewrap_program(examined: Examination) -> Line:
         program = bubblewrap.choose()
     except HostError as error:
         found = ": ".join(filter(None, [error.what, error.why.replace("\n", "; ")]))
-        return missing(found, error.fix)
+        return missing_line(found, error.fix)
     if trial.error is None:
         unfit = f"; not used: {program.unfit}" if program.unfit else ""
-        return ok(f"made a sandbox: {program.path} ({program.origin}){unfit}")
+        return ok_line(f"made a sandbox: {program.path} ({program.origin}){unfit}")
     if trial.blamed != "bubblewrap":
         return _elsewhere(trial.blamed)
     remedy = _container() if in_container() else trial.error.fix or "its own words above say what it lacks"
-    return missing(trial.error.why or trial.error.what, remedy)
+    return missing_line(trial.error.why or trial.error.what, remedy)
 
 
 def overlay(examined: Examination) -> Line:
@@ -176,13 +176,13 @@ def overlay(examined: Examination) -> Line:
     if trial.error is None and examined.overlay_obstacle:
         found = f"the file system of {examined.home} is {examined.overlay_obstacle}, which takes no overlays"
         without = "builds work on plain copies, which take time and room; images cannot be run"
-        return limited(found, without, move)
+        return limited_line(found, without, move)
     if trial.error is None and not trial.marks:
-        return ok(f"mounted and written below {examined.home}")
+        return ok_line(f"mounted and written below {examined.home}")
     if trial.error is None:
-        return missing(f"{trial.marks}, below {examined.home}", move)
+        return missing_line(f"{trial.marks}, below {examined.home}", move)
     if trial.blamed == "overlay":
-        return missing(f"below {examined.home}: {trial.error.why}", move)
+        return missing_line(f"below {examined.home}: {trial.error.why}", move)
     return _elsewhere(trial.blamed)
 
 
@@ -190,10 +190,10 @@ def seccomp(examined: Examination) -> Line:
     """Runs a program under the system call filter of steps."""
     trial = examined.trial
     if trial.error is None:
-        return ok(f"ran a program under the filter for {os.uname().machine}")
+        return ok_line(f"ran a program under the filter for {os.uname().machine}")
     if trial.blamed == "seccomp":
         remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
-        return missing(trial.error.why or trial.error.what, remedy)
+        return missing_line(trial.error.why or trial.error.what, remedy)
     return _elsewhere(trial.blamed)
 
 
@@ -202,14 +202,14 @@ def network(examined: Examination) -> Line:
     without = "builds use this machine's network, and so reach what listens on its loopback"
     _, reason = sandbox_network.available()
     if "not installed" in reason:
-        return limited(reason, without, *installing("passt"))
+        return limited_line(reason, without, *installing("passt"))
     if reason and not sandbox_network.TUN.exists():
         remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
-        return limited(reason, without, remedy)
+        return limited_line(reason, without, remedy)
     if reason:
         remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
-        return limited(reason, without, remedy)
+        return limited_line(reason, without, remedy)
     reason = examined.own_network
     if reason:
-        return limited(reason, without, "--network host and --network none work")
-    return ok("gave a sandbox one of its own, through pasta")
+        return limited_line(reason, without, "--network host and --network none work")
+    return ok_line("gave a sandbox one of its own, through pasta")
