@@ -16,7 +16,7 @@ DEEP = "for i in $(seq {count}); do mkdir {name}; cd {name}; done"
 LAYER = 'mkdir -p "$CNB_LAYERS_DIR/odd"; printf "[types]\\nlaunch = true\\n" > "$CNB_LAYERS_DIR/odd.toml"'
 REFUSED = {
     "a layer that is nested too deep": (
-        f'{LAYER}; cd "$CNB_LAYERS_DIR/odd"; {DEEP.format(count=250, name="d")}',
+        f'{LAYER}; cd "$CNB_LAYERS_DIR/odd"; {DEEP.format(count=310, name="d")}',
         62,
         ["/layers/test_shell/odd cannot be a layer", "nested more than"],
     ),

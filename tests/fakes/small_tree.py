@@ -49,3 +49,14 @@ def _make_socket(where: Path) -> None:
             listening.bind(f"/proc/self/fd/{parent}/{where.name}")
     finally:
         os.close(parent)
+
+
+def nest(top: Path, levels: int) -> None:
+    """Makes directories in directories, more than a path has room for."""
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)

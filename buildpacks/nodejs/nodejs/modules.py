@@ -275,8 +275,8 @@ class Installation:
         if not layer.kept:
             plugnplay.remove_map(root)
             self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
-            plugnplay.save_map(root, layer, made=self.manager.generated)
-        plugnplay.install_map(root, layer.path, made=self.manager.generated)
+            plugnplay.save_map(root, layer, made=self.manager.generated_files)
+        plugnplay.install_map(root, layer.path, made=self.manager.generated_files)
         return layer
 
     def _install_in_layers(self) -> tuple[tuple[str, ...], ...]:
@@ -315,12 +315,12 @@ class Installation:
     def _link(self, layer: sdk.Layer) -> None:
         node_modules.link_modules(self.workspace, layer.path)
         self._unlink_generated()
-        for name in self.manager.generated:
+        for name in self.manager.generated_files:
             if (layer.path / name).is_file():
                 (self.workspace.root.directory / name).symlink_to(layer.path / name)
 
     def _unlink_generated(self) -> None:
-        for name in self.manager.generated:
+        for name in self.manager.generated_files:
             delete(self.workspace.root.directory / name)
 
     def _modules_layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
@@ -336,7 +336,7 @@ class Installation:
             record.save()
         if layer.kept:
             return layer
-        files = (*self.manager.files, *(self.manager.generated if launch else ()))
+        files = (*self.manager.files, *(self.manager.generated_files if launch else ()))
         left_out = self.workspace.unneeded_members if launch and not dev else ()
         node_modules.finish_layer(self.workspace, layer.path, files, launch=launch, left_out=left_out)
         return layer

@@ -193,7 +193,7 @@ def _run(arguments: list[str], signals: Signals) -> int:
 
 def _explain(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
     """What a user reads of an error, whatever it is."""
-    if signals.cancelled:
+    if signals.is_cancelled:
         # Whatever else went wrong did so because of that: Python, for one, wraps what is raised in some
         # places into an error of its own.
         if not isinstance(error, Cancelled):

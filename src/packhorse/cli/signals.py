@@ -70,7 +70,7 @@ class Signals:
                 signal.signal(number, self._receive)
 
     @property
-    def cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether the command was asked to end."""
         return self._count > 0
 

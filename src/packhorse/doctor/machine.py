@@ -24,7 +24,7 @@ from packhorse.base import files
 from packhorse.base.installation import HELPERS, buildpacks, find_program, launcher, launcher_version
 from packhorse.base.target import Target
 from packhorse.builder import default
-from packhorse.doctor.probe import CheckResult, HostProbe, limited, missing, ok
+from packhorse.doctor.probe import CheckResult, HostProbe, limited_line, missing_line, ok_line
 from packhorse.doctor.sandbox import install_remedy
 from packhorse.errors import HostError, PackhorseError, StoreError
 from packhorse.fs.rooted import RootedTree
@@ -44,7 +44,7 @@ def engines(probe: HostProbe) -> CheckResult:
     path = probe.environ.get("PATH", "")
     found = [f"{socket} {_version(socket)}" for socket in _sockets(probe.environ)]
     found += [_runtime(program) for name in _RUNTIMES if (program := shutil.which(name, path=path))]
-    return ok("; ".join(found) or "none, and none is needed")
+    return ok_line("; ".join(found) or "none, and none is needed")
 
 
 def _sockets(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -109,13 +109,13 @@ def kernel(probe: HostProbe) -> CheckResult:
         with RootedTree.open_local(probe.home) as tree:
             tree.stat("/")
     except HostError as error:
-        return missing(f"{found}: {error.why}", "take Linux 5.15 or newer")
+        return missing_line(f"{found}: {error.why}", "take Linux 5.15 or newer")
     made = not isinstance(probe.namespace, HostError)
     if os.geteuid() == 0 and made and not userns.supports_idmapping(probe.home):
         without = "builds work; the application is copied into the sandbox instead of shown there"
         shown = "owners cannot be shown otherwise (idmapped mounts)"
-        return limited(f"{found}: {shown}", without, "take Linux 5.19 or newer, and ext4, xfs or btrfs")
-    return ok(found)
+        return limited_line(f"{found}: {shown}", without, "take Linux 5.19 or newer, and ext4, xfs or btrfs")
+    return ok_line(found)
 
 
 def installation(probe: HostProbe) -> CheckResult:
@@ -127,8 +127,8 @@ def installation(probe: HostProbe) -> CheckResult:
         count = len(buildpacks())
         version = launcher_version()
     except HostError as error:
-        return missing(f"{error.what}: {error.why}", error.fix or "use another machine")
-    return ok(f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
+        return missing_line(f"{error.what}: {error.why}", error.fix or "use another machine")
+    return ok_line(f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
 
 
 def store(probe: HostProbe) -> CheckResult:
@@ -141,12 +141,12 @@ def store(probe: HostProbe) -> CheckResult:
                 count = len(opened.images())
         except StoreError as error:
             nothing = "nothing works that needs images"
-            return missing(f"{error.what}: {error.why}", error.fix or move, without=nothing)
-        return ok(f"{count} image{'' if count == 1 else 's'} at {path}")
+            return missing_line(f"{error.what}: {error.why}", error.fix or move, without=nothing)
+        return ok_line(f"{count} image{'' if count == 1 else 's'} at {path}")
     if isinstance(probe.scratch, OSError):
         found = f"none, and none can be made: {probe.home}: {probe.scratch.strerror}"
-        return missing(found, move, without="nothing works that needs images")
-    return ok(f"none yet; it will be made at {path}")
+        return missing_line(found, move, without="nothing works that needs images")
+    return ok_line(f"none yet; it will be made at {path}")
 
 
 def disk(probe: HostProbe) -> CheckResult:
@@ -158,11 +158,11 @@ def disk(probe: HostProbe) -> CheckResult:
     found = f"{free / 1e9:.1f} GB" + (f" and {files} files" if counted else "") + f" free at {probe.home}"
     remedy = "free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)"
     if free < _TOO_FEW_BYTES or (counted and files < _TOO_FEW_FILES):
-        return missing(found, remedy, without="what needs no new room works")
+        return missing_line(found, remedy, without="what needs no new room works")
     if free < _ENOUGH_BYTES or (counted and files < _ENOUGH_FILES):
         without = "small builds work; the default builder takes about 2 GB"
-        return limited(found, without, remedy)
-    return ok(found)
+        return limited_line(found, without, remedy)
+    return ok_line(found)
 
 
 def limits(probe: HostProbe) -> CheckResult:
@@ -170,23 +170,23 @@ def limits(probe: HostProbe) -> CheckResult:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _FILES:
         found = f"only {soft} files may be open at once"
-        return missing(found, "allow more: ulimit -n 1024", without="small commands work")
+        return missing_line(found, "allow more: ulimit -n 1024", without="small commands work")
     without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
     if isinstance(probe.scratch, OSError):
         reason = "no control group can be noted where the store is"
-        return limited(reason, without, "see store")
+        return limited_line(reason, without, "see store")
     try:
         parent = cgroup.find_parent()
         if parent is None:
             reason = "no control group (version 2) can be made that counts memory and processes"
-            return limited(reason, without, remedy)
+            return limited_line(reason, without, remedy)
         counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
         cgroup.Group(parent, counts, records=probe.scratch / "groups", together=True).close()
     except OSError as error:
         reason = f"no control group can be made: {error.filename}: {error.strerror}"
-        return limited(reason, without, remedy)
-    return ok(f"made a control group below {parent.directory}")
+        return limited_line(reason, without, remedy)
+    return ok_line(f"made a control group below {parent.directory}")
 
 
 def certificates(probe: HostProbe) -> CheckResult:
@@ -194,18 +194,18 @@ def certificates(probe: HostProbe) -> CheckResult:
     without = "what needs no registry works"
     path = machine.certificates(probe.environ)
     if path is None:
-        return limited("no bundle of CA certificates", without, *install_remedy("ca-certificates"))
+        return limited_line("no bundle of CA certificates", without, *install_remedy("ca-certificates"))
     try:
         count = ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return limited(f"{path}: {reason}", without, "put PEM certificates there")
+        return limited_line(f"{path}: {reason}", without, "put PEM certificates there")
     for variable in machine.BUNDLE_VARIABLES:
         named = probe.environ.get(variable, "")
         if named and not files.exists(named):
             found = f"{variable} names {named}, which is not there, or this user may not look it up"
-            return limited(found, without, f"set {variable} to a file of certificates, or not")
-    return ok(f"{count} in {path}")
+            return limited_line(found, without, f"set {variable} to a file of certificates, or not")
+    return ok_line(f"{count} in {path}")
 
 
 def proxy(probe: HostProbe) -> CheckResult:
@@ -216,15 +216,15 @@ def proxy(probe: HostProbe) -> CheckResult:
         if value:
             found[variable] = _address(value)
     if not found:
-        return ok("none is set")
+        return ok_line("none is set")
     for variable, address in found.items():
         reason = "not the address of a proxy" if address is None else _connection_problem(address)
         if reason:
             shown = f"{variable} ({address[0]}:{address[1]})" if address else variable
             without = "what needs no registry works"
-            return limited(f"{shown}: {reason}", without, f"set {variable} right, or not at all")
+            return limited_line(f"{shown}: {reason}", without, f"set {variable} right, or not at all")
     shown = ", ".join(f"{key} {address[0]}:{address[1]}" for key, address in found.items() if address)
-    return ok(f"answers: {shown}")
+    return ok_line(f"answers: {shown}")
 
 
 def _address(url: str) -> tuple[str, int] | None:
@@ -262,13 +262,13 @@ def builder(probe: HostProbe) -> CheckResult:
     obstacles = default.obstacles(probe.environ)
     if not obstacles:
         found = f"{made} is in the store" if made else f"can be made of the packages of {machine.system()}"
-        return ok(found)
+        return ok_line(found)
     found = "; ".join(": ".join(part for part in (error.what, error.why) if part) for error in obstacles)
     without = f"builds use {made}, which cannot be renewed" if made else "builds work with --builder IMAGE"
     fixes = "\n".join(error.fix for error in obstacles)
     packages = " ".join(re.findall(r"^sudo apt-get install (.+)$", fixes, re.MULTILINE)).split()
     remedy, mend = install_remedy(*packages) if packages else (fixes, None)
-    return limited(found, without, remedy, mend)
+    return limited_line(found, without, remedy, mend)
 
 
 def _stored_default_builder(probe: HostProbe) -> str:

@@ -68,17 +68,17 @@ class CheckResult:
     name: str = ""
 
 
-def ok(found: str) -> CheckResult:
+def ok_line(found: str) -> CheckResult:
     """All is there."""
     return CheckResult(CheckState.OK, found)
 
 
-def limited(found: str, without: str, remedy: str, mend: Fix | None = None) -> CheckResult:
+def limited_line(found: str, without: str, remedy: str, mend: Fix | None = None) -> CheckResult:
     """Builds work with less."""
     return CheckResult(CheckState.LIMITED, found, without, remedy, mend)
 
 
-def missing(
+def missing_line(
     found: str, remedy: str, mend: Fix | None = None, *, without: str = _COMMANDS_LEFT
 ) -> CheckResult:
     """Builds do not work; without other words, what never starts a sandbox does."""

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from packhorse.base.digest import Digest
-from packhorse.doctor.probe import CheckResult, Fix, HostProbe, limited, missing, ok
+from packhorse.doctor.probe import CheckResult, Fix, HostProbe, limited_line, missing_line, ok_line
 from packhorse.errors import HostError, InputError
 from packhorse.linux import bubblewrap, userns
 from packhorse.linux.processes import read_proc
@@ -94,11 +94,11 @@ def user_namespaces(probe: HostProbe) -> CheckResult:
         if isinstance(namespace, HostError):
             return _not_checked(trial.failed_check)
         count = sum(extent.count for extent in namespace.idmap.uids)
-        return ok(f"made one with {count} id{'s' if count > 1 else ''}")
+        return ok_line(f"made one with {count} id{'s' if count > 1 else ''}")
     found = trial.error.why or trial.error.what
     if isinstance(namespace, Namespace):
         found = f"made one that gives no rights: {found}"
-    return missing(found, _missing_permission())
+    return missing_line(found, _missing_permission())
 
 
 def _missing_permission() -> str:
@@ -141,28 +141,28 @@ def in_container() -> bool:
 
 def _not_checked(failed_check: str) -> CheckResult:
     """The line of something that was not come to, since something else is missing."""
-    return missing("not tried, for want of something else", f"see {failed_check}", without="")
+    return missing_line("not tried, for want of something else", f"see {failed_check}", without="")
 
 
 def subordinate_ids(probe: HostProbe) -> CheckResult:
     """Whether there is more than one id, and whether the kernel takes the map."""
     idmap, namespace = probe.idmap, probe.namespace
     if isinstance(idmap, HostError):
-        return missing(idmap.why, idmap.fix)
+        return missing_line(idmap.why, idmap.fix)
     if os.geteuid() == 0:
         first = idmap.uids[0].outside
-        return ok(f"not needed: root's sandboxes have ids from {first} on")
+        return ok_line(f"not needed: root's sandboxes have ids from {first} on")
     obstacle = userns.find_range_obstacle()
     if obstacle:
         without = (
             "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
         )
-        return limited(obstacle, without, *_more_ids_remedy(obstacle))
+        return limited_line(obstacle, without, *_more_ids_remedy(obstacle))
     if isinstance(namespace, HostError) and namespace.check == "subordinate-ids":
-        return missing(namespace.why, namespace.fix)
+        return missing_line(namespace.why, namespace.fix)
     spare = [extent for extent in idmap.uids if extent.outside != os.geteuid()]
     count, first = sum(extent.count for extent in spare), min(extent.outside for extent in spare)
-    return ok(f"{count} from {first} on")
+    return ok_line(f"{count} from {first} on")
 
 
 def _more_ids_remedy(obstacle: str) -> tuple[str, Fix | None]:
@@ -202,22 +202,22 @@ def install_remedy(*packages: str) -> tuple[str, Fix | None]:
 def apparmor_restriction(probe: HostProbe) -> CheckResult:
     """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
     if not is_enabled():
-        return ok("not used by this kernel")
+        return ok_line("not used by this kernel")
     if not is_restricted():
-        return ok("does not restrict user namespaces")
+        return ok_line("does not restrict user namespaces")
     if os.geteuid() == 0:
-        return ok("restricts user namespaces of ordinary users, not root's")
+        return ok_line("restricts user namespaces of ordinary users, not root's")
     if probe.trial.error is None:
-        return ok("restricts user namespaces, and lets packhorse have its own")
+        return ok_line("restricts user namespaces, and lets packhorse have its own")
     if probe.trial.failed_check not in ("user-namespaces", "bubblewrap"):
-        return ok("restricts user namespaces; whether packhorse's too is to be seen yet")
+        return ok_line("restricts user namespaces; whether packhorse's too is to be seen yet")
     found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
     try:
         program = bubblewrap.find().resolve()
         mend = install_profile(program)
     except (HostError, InputError) as error:
-        return missing(found, error.fix)
-    return missing(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
+        return missing_line(found, error.fix)
+    return missing_line(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
 
 
 def bubblewrap_program(probe: HostProbe) -> CheckResult:
@@ -227,16 +227,16 @@ def bubblewrap_program(probe: HostProbe) -> CheckResult:
         program = bubblewrap.choose()
     except HostError as error:
         found = ": ".join(filter(None, [error.what, error.why.replace("\n", "; ")]))
-        return missing(found, error.fix)
+        return missing_line(found, error.fix)
     if trial.error is None:
         unfit = f"; not used: {program.unfit_reason}" if program.unfit_reason else ""
-        return ok(f"made a sandbox: {program.path} ({program.origin}){unfit}")
+        return ok_line(f"made a sandbox: {program.path} ({program.origin}){unfit}")
     if trial.failed_check != "bubblewrap":
         return _not_checked(trial.failed_check)
     remedy = (
         _container_options() if in_container() else trial.error.fix or "its own words above say what it lacks"
     )
-    return missing(trial.error.why or trial.error.what, remedy)
+    return missing_line(trial.error.why or trial.error.what, remedy)
 
 
 def overlay(probe: HostProbe) -> CheckResult:
@@ -248,13 +248,13 @@ def overlay(probe: HostProbe) -> CheckResult:
     if trial.error is None and probe.overlay_obstacle:
         found = f"the file system of {probe.home} is {probe.overlay_obstacle}, which takes no overlays"
         without = "builds work on plain copies, which take time and room; images cannot be run"
-        return limited(found, without, move)
+        return limited_line(found, without, move)
     if trial.error is None and not trial.missing_marks:
-        return ok(f"mounted and written below {probe.home}")
+        return ok_line(f"mounted and written below {probe.home}")
     if trial.error is None:
-        return missing(f"{trial.missing_marks}, below {probe.home}", move)
+        return missing_line(f"{trial.missing_marks}, below {probe.home}", move)
     if trial.failed_check == "overlay":
-        return missing(f"below {probe.home}: {trial.error.why}", move)
+        return missing_line(f"below {probe.home}: {trial.error.why}", move)
     return _not_checked(trial.failed_check)
 
 
@@ -262,10 +262,10 @@ def seccomp(probe: HostProbe) -> CheckResult:
     """Runs a program under the system call filter of steps."""
     trial = probe.trial
     if trial.error is None:
-        return ok(f"ran a program under the filter for {os.uname().machine}")
+        return ok_line(f"ran a program under the filter for {os.uname().machine}")
     if trial.failed_check == "seccomp":
         remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
-        return missing(trial.error.why or trial.error.what, remedy)
+        return missing_line(trial.error.why or trial.error.what, remedy)
     return _not_checked(trial.failed_check)
 
 
@@ -274,14 +274,14 @@ def network(probe: HostProbe) -> CheckResult:
     without = "builds use this machine's network, and so reach what listens on its loopback"
     _, reason = sandbox_network.find_network()
     if "not installed" in reason:
-        return limited(reason, without, *install_remedy("passt"))
+        return limited_line(reason, without, *install_remedy("passt"))
     if reason and not sandbox_network.TUN.exists():
         remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
-        return limited(reason, without, remedy)
+        return limited_line(reason, without, remedy)
     if reason:
         remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
-        return limited(reason, without, remedy)
+        return limited_line(reason, without, remedy)
     reason = probe.own_network
     if reason:
-        return limited(reason, without, "--network host and --network none work")
-    return ok("gave a sandbox one of its own, through pasta")
+        return limited_line(reason, without, "--network host and --network none work")
+    return ok_line("gave a sandbox one of its own, through pasta")

@@ -110,18 +110,14 @@ def _entries_equal(
 
 def _bytes_equal(upper: int, lower: int, name: str) -> bool:
     flags = os.O_RDONLY | os.O_NONBLOCK
-    above = shut.open_entry(upper, name, flags)
-    try:
-        below = shut.open_entry(lower, name, flags)
-        try:
-            while chunk := os.read(above, _CHUNK):
-                if chunk != _exactly(below, len(chunk)):
-                    return False
-            return not os.read(below, 1)
-        finally:
-            os.close(below)
-    finally:
-        os.close(above)
+    with (
+        entries.closing(shut.open_entry(upper, name, flags)) as above,
+        entries.closing(shut.open_entry(lower, name, flags)) as below,
+    ):
+        while chunk := os.read(above, _CHUNK):
+            if chunk != _exactly(below, len(chunk)):
+                return False
+        return not os.read(below, 1)
 
 
 def _exactly(descriptor: int, count: int) -> bytes:
@@ -176,12 +172,9 @@ def _bytes_of(directory: int, name: str, size: int) -> Iterator[bytes]:
     """The bytes of a file, as many as it has said it has."""
     if size > _MOST:
         raise _TooMuch
-    descriptor = shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)
-    try:
+    with entries.closing(shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
         while chunk := os.read(descriptor, _CHUNK):
             size -= len(chunk)
             yield chunk
         if size:
             raise _TooMuch  # it is written to at this moment
-    finally:
-        os.close(descriptor)

@@ -81,7 +81,8 @@ def read_image(files: LayoutFiles, ref: str, *, target: Target | None, where: st
     name = f"{where}:{ref}" if ref else where
     manifest, indexes = find_manifest(root, target or Target.host(), read, where=name)
     among = indexes[0].targets if indexes else None
-    known_by = tuple(each.digest for each in indexes)
+    # Where the name has several entries, the first index is the layout's own, of which no name is.
+    known_by = tuple(each.digest for each in indexes[len(entries) > 1 :])
     return replace(_read_image(files, manifest, name), all_targets=among, known_digests=known_by)
 
 

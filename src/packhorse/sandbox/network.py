@@ -104,7 +104,8 @@ NAME_SERVER = "169.254.1.1"
 _WITHOUT = "Use --network host, or none."
 TUN = Path("/dev/net/tun")
 _LOWEST_PORT = 1024  # that anybody may listen at
-_OWNER = 0xB704  # NS_GET_OWNER_UID (ioctl_nsfs(2))
+_USER_NAMESPACE = 0xB701  # NS_GET_USERNS (ioctl_nsfs(2))
+_OWNER = 0xB704  # NS_GET_OWNER_UID
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
@@ -234,8 +235,9 @@ class Pasta:
                 "the step's own network cannot be made", why=find_network()[1], fix=_WITHOUT, check="network"
             )
         with ExitStack() as theirs, ExitStack() as own:
-            namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
-            user, net = (file.fileno() for file in namespaces)
+            net = theirs.enter_context(FileIO(f"/proc/{pid}/ns/net")).fileno()
+            # The namespace that owns the network: the process itself may be in one below that by now.
+            user = theirs.enter_context(FileIO(fcntl.ioctl(net, _USER_NAMESPACE))).fileno()
             configured, ready = _pipe(theirs)
             told, done = os.pipe()
             self._told = own.enter_context(open(told, "rb"))  # noqa: PTH123 -- a descriptor

@@ -246,7 +246,8 @@ class Image:
         """Starts the image in the sandbox and waits for it."""
         options = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
         chosen = ["--entrypoint", entrypoint] if entrypoint else []
-        return _packhorse("run", *options, *chosen, self.name, *arguments)
+        # Quiet: the output is the image's alone, without progress of a slow machine.
+        return _packhorse("--quiet", "run", *options, *chosen, self.name, *arguments)
 
     def remove(self) -> None:
         """Removes it from the store."""

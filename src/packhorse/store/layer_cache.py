@@ -345,25 +345,27 @@ def needing_copies(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
 
     A name stays as long as one of the apps in which that was seen has layers kept for its next build.
     """
-    known = _copied(store)
+    known = _read_copies(store)
     return tuple(name for name in writers if name in known)
 
 
 def remember_copies(lease: Lease, writer: str, app: str) -> None:
     """Remembers a name for `app`, a record of `caches/`; raises StoreError."""
     with lock_file(lease.store / "locks" / "copied"):
-        known = _copied(lease.store)
+        known = _read_copies(lease.store)
         known[writer] = sorted({*known.get(writer, ()), app})
-        write(lease, _copied_file(lease.store), known)
+        write(lease, _copies_file(lease.store), known)
 
 
 def forget_copies(lease: Lease, app: str) -> None:
     """Forgets the names that only `app` was the reason for; raises StoreError."""
-    if not any(app in apps for apps in _copied(lease.store).values()):
+    if not any(app in apps for apps in _read_copies(lease.store).values()):
         return
     with lock_file(lease.store / "locks" / "copied"):
-        left = {name: [each for each in apps if each != app] for name, apps in _copied(lease.store).items()}
-        write(lease, _copied_file(lease.store), {name: apps for name, apps in left.items() if apps})
+        left = {
+            name: [each for each in apps if each != app] for name, apps in _read_copies(lease.store).items()
+        }
+        write(lease, _copies_file(lease.store), {name: apps for name, apps in left.items() if apps})
 
 
 def _list_records(store: Path) -> Iterator[tuple[float, Path, dict[str, Any]]]:
@@ -391,10 +393,10 @@ def _walk_statuses(tree: Path) -> Iterator[os.stat_result]:
         yield from overlay.walk_statuses(above, tree.name)
 
 
-def _copied(store: Path) -> dict[str, list[str]]:
-    fields = read(_copied_file(store)) or {}
+def _read_copies(store: Path) -> dict[str, list[str]]:
+    fields = read(_copies_file(store)) or {}
     return {name: list(map(str, apps)) for name, apps in fields.items() if isinstance(apps, list)}
 
 
-def _copied_file(store: Path) -> Path:
+def _copies_file(store: Path) -> Path:
     return store / "copied.json"

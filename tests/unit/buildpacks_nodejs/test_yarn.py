@@ -370,7 +370,7 @@ def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_applicat
 def test_a_lock_that_yarn_makes_is_there_for_scripts(tmp_path: Path) -> None:
     yarn = yarn_that_says_where(tmp_path, "nodeLinker: node-modules\n", "")
     yarn.install(Order(yarn.context.app, dev=True, cache=tmp_path / "cache"))
-    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.generated == ("yarn.lock",)
+    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.generated_files == ("yarn.lock",)
 
 
 @pytest.mark.parametrize(("env", "linker"), [({}, "pnp"), ({"YARN_NODE_LINKER": "pnpm"}, "pnpm")])

@@ -7,19 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.small_tree import nest
 from packhorse.errors import TreeError
 from packhorse.fs import walk as entries
-
-
-def _nest(path: Path, levels: int) -> None:
-    """Makes directories one in the other, deeper than one path can name."""
-    here = os.open(path, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d", dir_fd=here)
-        inner = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = inner
-    os.close(here)
 
 
 def _open_descriptors() -> int:
@@ -86,7 +76,7 @@ def test_entries_that_go_meanwhile_are_passed_over_where_that_is_asked_for(
 
 
 def test_a_tree_without_end_is_refused_and_every_descriptor_closed(tmp_path: Path) -> None:
-    _nest(tmp_path, 1500)
+    nest(tmp_path, 1500)
     before = _open_descriptors()
     with entries.closing(os.open(tmp_path, os.O_RDONLY)) as top:
         with pytest.raises(TreeError, match="nested more than 300 deep"), entries.Walk(top) as walk:

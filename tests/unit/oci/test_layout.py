@@ -125,6 +125,18 @@ def test_a_name_for_several_targets_gives_the_one_asked_for(layout: Path) -> Non
         Layout(layout, target=Target("linux", "s390x")).read()
 
 
+def test_a_digest_of_the_layouts_own_index_stands_for_no_image(layout: Path) -> None:
+    for target in (Target("linux", "amd64"), ARM):
+        push_image(fresh_image(A, target=target), Layout(layout, target.arch))
+    entries = [{**entry, "annotations": {REF_NAME: "both"}} for entry in index(layout)["manifests"]]
+    rewrite(layout, manifests=entries)
+    own = Digest.of((layout / "index.json").read_bytes())
+    assert not Layout(layout, "both", target=ARM).read().has_digest(own)
+    nest(layout, 1)
+    inner = Digest.parse(index(layout)["manifests"][0]["digest"])
+    assert Layout(layout, target=ARM).read().has_digest(inner)
+
+
 def test_an_image_for_another_target_is_read_when_it_is_the_only_one(layout: Path) -> None:
     push_image(fresh_image(A, target=Target("linux", "s390x")), Layout(layout, "v1"))
     assert Layout(layout, "v1").read().config.architecture == "s390x"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -61,14 +60,3 @@ def restart(store: Path) -> None:
     for pattern in ("*/*/*.json", "settled.json"):
         for path in store.glob(pattern):
             path.write_text(path.read_text().replace(boot, "an earlier one"))
-
-
-def nest(top: Path, levels: int) -> None:
-    """Makes directories in directories, more than a path has room for."""
-    here = os.open(top, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)

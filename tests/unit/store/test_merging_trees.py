@@ -22,9 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.small_tree import nest
 from packhorse.errors import TreeError
 from packhorse.fs import overlay, walk
-from unit.store import samples
 
 Tree = dict[str, "str | bytes | Tree | None"]
 """A directory: text is a link's target, bytes a file's, None a whiteout; the key "!" marks an opaque
@@ -165,7 +165,7 @@ def test_removal_follows_no_link_and_counts_only_what_has_no_other_name(tmp_path
 def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "target").mkdir()
-    samples.nest(tmp_path / "deep", 1500)
+    nest(tmp_path / "deep", 1500)
     with opened(tmp_path) as parent, opened(tmp_path / "deep") as deep, opened(tmp_path / "target") as target:
         with pytest.raises(TreeError, match="nested"):
             overlay.apply_tree(deep, target)

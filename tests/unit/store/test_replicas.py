@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.small_tree import nest
 from packhorse.errors import TreeError
 from packhorse.fs import copy, overlay
-from unit.store import samples
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_link_in_the_place_of_the_tree_is_not_followed(tmp_path: Path) -> None
 
 def test_a_tree_that_is_too_deep_is_told(tmp_path: Path) -> None:
     (tmp_path / "from").mkdir()
-    samples.nest(tmp_path / "from", 310)
+    nest(tmp_path / "from", 310)
     with pytest.raises(TreeError, match="nested"):
         copied(tmp_path / "from" / "d")
     with pytest.raises(TreeError, match="nested"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.small_tree import nest
 from packhorse.fs.compare import upperdir_digest
-from unit.store import samples
 
 
 def fill(top: Path) -> Path:
@@ -71,7 +71,7 @@ def test_what_is_too_much_to_read_twice_has_none(tmp_path: Path) -> None:
 
 
 def test_what_is_nested_without_end_has_none(tmp_path: Path) -> None:
-    samples.nest(tmp_path, 310)
+    nest(tmp_path, 310)
     assert upperdir_digest(tmp_path) == ""
 
 

@@ -96,7 +96,7 @@ class Npm:
     command = "npm"
     install_command = "npm ci"
     inside_reason = ""
-    generated = ()
+    generated_files = ()
     linker = "node-modules"
     slice = ("node_modules",)
 

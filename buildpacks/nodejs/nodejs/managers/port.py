@@ -95,7 +95,7 @@ class Manager(Protocol):
         """Files and folders of the project, beside package.json, that an installation elsewhere needs."""
 
     @property
-    def generated(self) -> tuple[str, ...]:
+    def generated_files(self) -> tuple[str, ...]:
         """Files that an installation makes in the project; scripts need them, the image does not."""
 
     @property

@@ -179,7 +179,7 @@ class DownloadedManager:
     lock: str
 
     @property
-    def generated(self) -> tuple[str, ...]:
+    def generated_files(self) -> tuple[str, ...]:
         """Nothing but node_modules."""
         return ()
 

@@ -239,7 +239,7 @@ class Berry(DownloadedManager):
         return own + port.named_files(self.project, yarn_settings.BERRY)
 
     @property
-    def generated(self) -> tuple[str, ...]:
+    def generated_files(self) -> tuple[str, ...]:
         """A lock where there is none: Yarn runs no script without."""
         return () if self.lock else (NAME,)
 
