@@ -61,14 +61,14 @@ class Started:
         theirs.close()
         os.close(stray)
 
-    def start(self, number: int, order: Order, program: bytes = b"") -> int:
-        """Has a command started; returns a descriptor of what it prints."""
+    def start(self, number: int, order: Order, program: bytes = b"", given: int | None = None) -> int:
+        """Has a command started, with an input of its own or none; returns a descriptor of what it prints."""
         read, write = os.pipe()
-        nothing, file = os.open(os.devnull, os.O_RDONLY), os.memfd_create("order")
+        entered = os.open(os.devnull, os.O_RDONLY) if given is None else os.dup(given)
+        file = os.memfd_create("order")
         os.write(file, encode(order, program))
-        given = [file, nothing, write, write]
-        socket.send_fds(self.channel, [encode_request(START, number)], given)
-        for descriptor in (nothing, file, write):
+        socket.send_fds(self.channel, [encode_request(START, number)], [file, entered, write, write])
+        for descriptor in (entered, file, write):
             os.close(descriptor)
         return read
 
@@ -174,13 +174,15 @@ def test_no_descriptor_but_the_three_is_open(started: Started) -> None:
 
 def test_several_run_at_once_and_the_last_that_ends_takes_all_with_it(started: Started) -> None:
     read, write = os.pipe()
-    first = started.start(1, shell("(trap '' TERM HUP; setsid sleep 300) & exit 3"))
-    second = started.start(2, shell("cat /proc/uptime >/dev/null; setsid sleep 300 & exec sleep 0.05"))
+    # The first ends only after the second was asked for: where nothing runs, all is over.
+    first = started.start(1, shell("(trap '' TERM HUP; setsid sleep 300) & read -r _; exit 3"), given=read)
+    second = started.start(2, shell("setsid sleep 300 & exec sleep 0.05"))
+    os.write(write, b"\n")
+    os.close(read)
+    os.close(write)
     assert sorted(statuses(started.answers())) == [(ENDED, 1, 3), (ENDED, 2, 0), (GONE, -1, 0)]
     # Nobody has the pipes any more, so that they end.
     assert (text(first), text(second)) == ("", "")
-    os.close(read)
-    os.close(write)
 
 
 @pytest.mark.parametrize(
