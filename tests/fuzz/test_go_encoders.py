@@ -1,4 +1,4 @@
-"""Whatever gojson and gotoml write, another reader reads as the same value."""
+"""What `base.go_json` and `base.go_toml` write, another reader reads as the same value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from packhorse.base.go_format import json_bytes, toml_bytes
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import toml_bytes
 
 pytestmark = pytest.mark.system
 

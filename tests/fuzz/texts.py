@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 
 from fuzz.target import Target, directory, joined, refusing
-from packhorse.base.go_format import json_bytes, sort_maps, toml_bytes
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table
 from packhorse.errors import BuildpackApiError, FormatError, HostError, InputError, RunError
 from packhorse.host.distribution import host_sources, host_suite

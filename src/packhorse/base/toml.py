@@ -2,7 +2,7 @@
 
 A parser makes a `Table` with `read`, asks it for what the format allows, and calls `finish`, which raises one
 error with all that was wrong, and warns of every key that the parser did not ask for. Called by source,
-buildpack and lifecycle. Writing is `base.go_format`'s.
+buildpack and lifecycle. `base.go_toml` writes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base import installation
 from packhorse.base.dataclass import dataclass
-from packhorse.base.go_format import SortedMap, json_bytes, sort_maps, toml_bytes
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import SortedMap, sort_maps, toml_bytes
 from packhorse.base.sandbox import Bind, Network, Root, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView

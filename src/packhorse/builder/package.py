@@ -198,7 +198,7 @@ _PACKAGE = Path(__file__).parents[1]
 _SDK = (
     "__init__.py",
     "errors.py",
-    *(f"base/{name}.py" for name in ("__init__", "dataclass", "target", "gotoml", "gomap", "log")),
+    *(f"base/{name}.py" for name in ("__init__", "dataclass", "go_toml", "log", "target")),
     "sdk/*.py",
 )
 _IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)

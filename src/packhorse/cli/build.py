@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from packhorse.base.dataclass import replace
-from packhorse.base.go_format import END
+from packhorse.base.go_toml import END
 from packhorse.build.description import describe
 from packhorse.build.execute import execute
 from packhorse.build.host import Host

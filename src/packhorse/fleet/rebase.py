@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import json_bytes, loads
+from packhorse.base.go_json import json_bytes, loads
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, PackhorseError, RebaseError
 from packhorse.fleet.rebase_plan import RebasePlan, RebaseRequest, RebaseResult, RebaseState, plan_rebase

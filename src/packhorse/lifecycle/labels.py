@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.go_format import SortedMap, json_bytes, loads, parse_number, sort_maps
+from packhorse.base.go_json import json_bytes, loads, parse_number
+from packhorse.base.go_toml import SortedMap, sort_maps
 from packhorse.errors import FormatError, InputError
 from packhorse.oci.reference import Reference
 from packhorse.oci.types import JsonNode

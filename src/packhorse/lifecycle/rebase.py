@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import loads
+from packhorse.base.go_json import loads
 from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.labels import BaseLabel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
-from packhorse.base.go_format import json_bytes, sort_maps
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import sort_maps
 from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.errors import BuildError
 from packhorse.lifecycle.buildpacks import find_layers

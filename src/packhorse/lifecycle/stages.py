@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import RawToml, json_bytes, toml_bytes
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import RawToml, toml_bytes
 from packhorse.base.target import Target
 from packhorse.errors import DetectFailed
 from packhorse.lifecycle.labels import LayersMetadata

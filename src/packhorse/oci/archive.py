@@ -23,7 +23,7 @@ from typing import BinaryIO, Self
 
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import json_bytes
+from packhorse.base.go_json import json_bytes
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.oci.compress import decompress, drain, is_compressed, tee, verify, with_layer_context
 from packhorse.oci.files import OpenFile, open_draft, resolve_target

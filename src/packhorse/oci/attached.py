@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import json_bytes
+from packhorse.base.go_json import json_bytes
 from packhorse.errors import FormatError
 from packhorse.oci.place import DOCUMENT_LIMIT, DocumentSink, DocumentSource, copy_documents, members
 from packhorse.oci.types import DEPTH, Descriptor, Document, Index, JsonNode, Manifest, MediaType

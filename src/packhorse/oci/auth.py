@@ -33,7 +33,7 @@ from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.files import read
-from packhorse.base.go_format import loads
+from packhorse.base.go_json import loads
 from packhorse.errors import FormatError, HostError, InputError, NotFoundError, PackhorseError, StoreError
 from packhorse.http.client import sanitize
 from packhorse.oci.reference import DEFAULT_REGISTRY

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import END
+from packhorse.base.go_toml import END
 from packhorse.base.threads import prefetch, thread_pool
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
 from packhorse.oci.archive import TarIndex, archive_members, saved_image, stream_tar, tar_length

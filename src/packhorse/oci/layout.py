@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import json_bytes
+from packhorse.base.go_json import json_bytes
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.oci.attached import Referrer, index_of_referrers, parse_referrers, referrers_tag, subject_of

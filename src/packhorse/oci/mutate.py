@@ -18,7 +18,8 @@ from datetime import datetime
 
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import SortedMap, json_bytes
+from packhorse.base.go_json import json_bytes
+from packhorse.base.go_toml import SortedMap
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
 from packhorse.oci.place import Image, layer_ids

@@ -20,7 +20,8 @@ from typing import Any, NoReturn, Self
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import SortedMap, json_bytes, loads
+from packhorse.base.go_json import json_bytes, loads
+from packhorse.base.go_toml import SortedMap
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 

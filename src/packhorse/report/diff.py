@@ -23,7 +23,7 @@ from typing import Any
 
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
-from packhorse.base.go_format import loads
+from packhorse.base.go_json import loads
 from packhorse.lifecycle import labels
 from packhorse.oci.place import Image, Layer
 from packhorse.report.owners import LayerPart, OwnedLayer, owned_layers

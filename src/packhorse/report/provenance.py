@@ -10,7 +10,7 @@ import json
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.go_format import END
+from packhorse.base.go_toml import END
 from packhorse.errors import FormatError
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.oci.place import Image

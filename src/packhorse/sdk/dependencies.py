@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.go_format import toml_bytes
+from packhorse.base.go_toml import toml_bytes
 from packhorse.errors import FormatError, InputError
 
 _BITS = {64: "sha256", 96: "sha384", 128: "sha512"}

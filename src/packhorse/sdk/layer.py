@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.go_format import toml_bytes
+from packhorse.base.go_toml import toml_bytes
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 

@@ -240,7 +240,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, table: Mapping[str, object], *, empty: bool = False) -> None:
     """Writes a file of the buildpack interface; writes no file without content, unless it may be `empty`."""
-    from packhorse.base.go_format import toml_bytes  # not needed if detection fails
+    from packhorse.base.go_toml import toml_bytes  # not needed if detection fails
 
     if empty or any(table.values()):
         path.write_bytes(toml_bytes(table))

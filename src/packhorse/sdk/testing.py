@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.go_format import toml_bytes
+from packhorse.base.go_toml import toml_bytes
 from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, HostError, InputError
 

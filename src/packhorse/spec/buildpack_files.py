@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.go_format import sort_maps, toml_bytes
+from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table, Warn
 from packhorse.spec.api import EXEC_ENV, BuildpackApi
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.go_format import SortedMap, json_bytes, loads, parse_number, sort_maps
+from packhorse.base.go_json import json_bytes, loads, parse_number
+from packhorse.base.go_toml import SortedMap, sort_maps
 from packhorse.errors import FormatError
 
 CASES = json.loads((Path(__file__).parents[2] / "golden" / "go" / "values.json").read_text("ascii"))

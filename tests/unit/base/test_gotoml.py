@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.go_format import RawToml, SortedMap, sort_maps, toml_bytes
+from packhorse.base.go_toml import RawToml, SortedMap, sort_maps, toml_bytes
 from packhorse.errors import FormatError
 
 CASES = json.loads((Path(__file__).parents[2] / "golden" / "go" / "values.json").read_text("ascii"))

@@ -109,7 +109,7 @@ def test_a_detection_imports_the_sdk_and_of_the_standard_library_what_paths_need
     assert others <= with_these("pathlib", *BESIDE)
     assert {name for name in loaded if is_own(name)} == {
         *("nodejs", "nodejs.detection", "packhorse", "packhorse.errors"),
-        *(f"packhorse.base{name}" for name in ("", ".dataclass", ".gomap", ".gotoml", ".log")),
+        *(f"packhorse.base{name}" for name in ("", ".dataclass", ".go_toml", ".log")),
         "packhorse.base.target",
         *(f"packhorse.sdk{name}" for name in ("", ".arguments", ".context", ".plan", ".program")),
     }

@@ -15,7 +15,7 @@ from nodejs.versions import Releases, Request, RequestedVersion, lts_names
 
 from fakes.build_context import build_context
 from packhorse import sdk
-from packhorse.base.go_format import toml_bytes
+from packhorse.base.go_toml import toml_bytes
 from packhorse.errors import FormatError, HostError, InputError
 
 RELEASES = Releases.load()

@@ -1,42 +1,21 @@
-"""What Go's encoders have in common: the order of a map, how an integer and a moment are written,
-text as bytes.
-
-Called by `base.go_format` and `base.go_format`.
-
-Times as images have them: seconds since 1970 that RFC 3339 can say. Under every arrow.
-
-JSON byte for byte as Go's encoding/json Marshal writes it, so that equal configs have equal image IDs.
-
-Called by image (configs, manifests) and lifecycle (labels). A dict is a Go struct and keeps its order; a Go
-map is a `SortedMap`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard
-library's, but for what Go reads otherwise (`loads`).
-
-TOML byte for byte as the Go lifecycle writes it, since some of its files end in a layer.
+"""Writes TOML byte for byte as the Go lifecycle writes it, because some of its files end in a layer.
 
 The lifecycle 0.21.0 writes with BurntSushi/toml 1.5.0 and its defaults: tables indented by two spaces, a
-table's simple keys before its sub-tables, arrays on one line. Called by lifecycle (`config/metadata.toml` and
-the other files of a build) and sdk. A dict is a Go struct and keeps its order; a Go map is a `gojson.Sorted`.
-Reading is `base.toml`'s.
+table's simple keys before its sub-tables, arrays on one line. A dict stands for a Go struct and keeps its
+order; a `SortedMap` stands for a Go map. `base.toml` reads TOML. A buildpack's detection imports this file,
+so it imports as little as it can.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, time
-from json.encoder import encode_basestring
-from typing import Any, NoReturn
+from collections.abc import Mapping
 
 from packhorse.errors import FormatError
 
 TYPE_CHECKING = False  # typing is slow to import
-
 if TYPE_CHECKING:
-    import re
     from datetime import datetime, time
-
 
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
@@ -73,16 +52,6 @@ def encode_text(text: str) -> bytes:
     return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
 
 
-END = 253_402_300_800
-"""The first second that it cannot say, in the year 10000."""
-
-
-_JSON_UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
-)
-
-
 def sort_maps(value: object) -> object:
     """`value` with every dict at any depth as a `SortedMap`: a Go value of no declared type, as
     metadata is.
@@ -94,105 +63,11 @@ def sort_maps(value: object) -> object:
     return value
 
 
-def loads(
-    data: str | bytes,
-    *,
-    parse_int: Callable[[str], object] = int,
-    pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
-) -> Any:
-    """The value that Go reads: UTF-8 alone, neither NaN nor a number beyond a double's, and half a surrogate
-    pair is U+FFFD.
-
-    `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
-    RecursionError for what is nested too deep.
-    """
-    text = data.decode() if isinstance(data, bytes) else data
-    if "\\ud" in text or "\\uD" in text:
-        text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
-    return json.loads(
-        text,
-        parse_float=parse_number,
-        parse_int=parse_int,
-        parse_constant=_refuse_constant,
-        object_pairs_hook=pairs,
-    )
-
-
-def json_bytes(value: object) -> bytes:
-    """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
-
-    Takes None, bool, int, float, str, list, tuple, dict, `SortedMap` and the date and time types of tomllib.
-    A byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
-    that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
-    """
-    return _format(value).encode()
-
-
-def parse_number(text: str) -> float:
-    """The double that a number is for Go where it declares no other type; ValueError when it is too large."""
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text[:40]} is too large")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _format(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _format_string(value)
-        case int():
-            return format_integer(value)
-        case float():
-            return _format_json_float(value)
-        case Mapping():
-            return (
-                "{" + ",".join(f"{_format_string(key)}:{_format(item)}" for key, item in members(value)) + "}"
-            )
-        case list() | tuple():
-            return "[" + ",".join(map(_format, value)) + "]"
-        case datetime():
-            return f'"{format_time(value)}{"" if value.tzinfo else "Z"}"'
-        case date():
-            return f'"{value.isoformat()}T00:00:00Z"'
-        case time():
-            return f'"0000-01-01T{format_time(value)}Z"'
-    raise TypeError(f"no JSON for {type(value).__name__}")
-
-
-def _format_string(text: str) -> str:
-    if not text.isascii():
-        text = encode_text(text).decode("utf-8", "surrogateescape")
-    # What every JSON encoder escapes, as Go does, then what it escapes besides.
-    return _JSON_UNSAFE.sub(_json_escape, encode_basestring(text))
-
-
-def _json_escape(match: re.Match[str]) -> str:
-    character = match[0]
-    if "\udc80" <= character <= "\udcff":
-        return "\\ufffd"
-    return f"\\u{ord(character):04x}"
-
-
-def _format_json_float(value: float) -> str:
-    if not math.isfinite(value):
-        raise FormatError(f"the number {value} cannot be written", why="JSON has no infinity and no NaN")
-    from decimal import Decimal  # slow to import, and few documents have fractions
-
-    if value == 0 or 1e-6 <= abs(value) < 1e21:
-        return format(Decimal(repr(value)), "f").removesuffix(".0")
-    return repr(value).replace("e-0", "e-")
-
+END = 253_402_300_800
+"""The first second that RFC 3339, and so an image, cannot say, in the year 10000."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_TOML_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
+_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _Path = tuple[str, ...]
@@ -262,7 +137,7 @@ def _format_value(value: object) -> str:
         case int():
             return format_integer(value)
         case float():
-            return _format_toml_float(value)
+            return _format_float(value)
         case list() | tuple():
             return "[" + ", ".join(map(_format_value, value)) + "]"
         case Mapping():
@@ -288,7 +163,7 @@ def _format_time(value: object) -> str:
     raise TypeError(f"no TOML for {type(value).__name__}")
 
 
-def _format_toml_float(value: float) -> str:
+def _format_float(value: float) -> str:
     import math
     from decimal import Decimal  # slow to import, and few documents have fractions
 
@@ -305,8 +180,8 @@ def _format_key(text: str) -> str:
 
 
 def _quote(text: str) -> str:
-    return f'"{_TOML_UNSAFE.sub(_toml_escape, text)}"'
+    return f'"{_UNSAFE.sub(_escape, text)}"'
 
 
-def _toml_escape(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"
