@@ -47,7 +47,7 @@ def either(request: pytest.FixtureRequest, here: Place, tmp_path: Path) -> Place
 
 
 def ended(here: Place, script: str, **limits: int) -> Result:
-    step = here.step(script, *here.mounts())
+    step = here.spec(script, *here.mounts())
     chosen = Limits(**limits, expendable=True)  # type: ignore[arg-type]
     result, _ = here.run(step, argv=("bash", "-c", script), limits=chosen)
     return result
@@ -94,14 +94,14 @@ def test_a_disk_is_not_filled(here: Place, quiet_disk: Path) -> None:
     state = os.statvfs(quiet_disk)
     limits = Limits(disk=state.f_bavail * state.f_frsize - (16 << 20), expendable=True)
     script = "i=0; while :; do head -c 1M /dev/zero > /out/$i; i=$((i+1)); done"
-    result, _ = here.run(here.step(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
+    result, _ = here.run(here.spec(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
     assert (result.status, "free on the disk" in result.exceeded) == (137, True)
 
 
 def test_inodes_are_not_used_up(here: Place, quiet_disk: Path) -> None:
     limits = Limits(inodes=os.statvfs(quiet_disk).f_favail - 1000, expendable=True)
     script = "i=0; while :; do : > /out/$i; i=$((i+1)); done"
-    result, _ = here.run(here.step(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
+    result, _ = here.run(here.spec(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
     assert (result.status, "inodes free" in result.exceeded) == (137, True)
 
 
@@ -139,14 +139,14 @@ def test_a_disk_is_looked_at_however_long_a_look_at_the_processes_takes(
 
 def test_shared_memory_is_as_large_as_dockers(either: Place) -> None:
     script = "head -c 65M /dev/zero > /dev/shm/file; stat -c %s /dev/shm/file"
-    result, output = either.run(either.step(script))
+    result, output = either.run(either.spec(script))
     assert (result.status, output.splitlines()[-1]) == (0, str(64 << 20))
 
 
 @pytest.mark.parametrize("shared", [0, 2 << 30])
 def test_shared_memory_is_no_larger_than_memory(either: Place, shared: int) -> None:
     limits = Limits(memory=1 << 30, shared_memory=shared)
-    _, output = either.run(either.step("stat -f -c '%b %S' /dev/shm"), limits=limits)
+    _, output = either.run(either.spec("stat -f -c '%b %S' /dev/shm"), limits=limits)
     blocks, size = map(int, output.split())
     assert blocks * size == 1 << 30
 
@@ -166,7 +166,7 @@ def test_a_step_that_stays_below_its_limits_is_none_the_wiser(either: Place) -> 
 
 
 def test_a_step_that_is_not_expendable_is_refused_and_not_ended(either: Place) -> None:
-    step = either.step("i=0; while [ $i -lt 150 ]; do sleep 300 & i=$((i+1)); done")
+    step = either.spec("i=0; while [ $i -lt 150 ]; do sleep 300 & i=$((i+1)); done")
     result, output = either.run(step, limits=Limits(processes=100))
     assert result.status not in (0, 137)
     assert "Cannot fork" in output
@@ -176,14 +176,14 @@ def test_a_step_that_is_not_expendable_is_refused_and_not_ended(either: Place) -
 def test_the_kernel_takes_an_expendable_step_first(here: Place, expendable: bool, score: str | None) -> None:
     own = Path("/proc/self/oom_score_adj").read_text().strip()
     limits = Limits(expendable=expendable)
-    _, output = here.run(here.step("cat /proc/self/oom_score_adj"), limits=limits)
+    _, output = here.run(here.spec("cat /proc/self/oom_score_adj"), limits=limits)
     assert output.strip() == (score or own)
 
 
 def test_a_group_that_a_step_cannot_join_is_not_counted_on(here: Place, tmp_path: Path) -> None:
     child = subprocess.Popen(["true"])
     child.wait()
-    step = replace(here.step("true"), limits=Limits(processes=100))
+    step = replace(here.spec("true"), limits=Limits(processes=100))
     bounds = LimitEnforcer(step, records=tmp_path)
     bounds.apply(child.pid, here.namespace.idmap.to_outside(1000, 1000))  # nobody has this number any more
     with bounds.watch(lambda: None):
@@ -204,7 +204,7 @@ def test_limits_that_were_interrupted_while_their_thread_began_leave_nothing(
 
     child = subprocess.Popen(["sleep", "1000"])
     bounds = LimitEnforcer(
-        replace(here.step("true"), limits=Limits(processes=100)), records=tmp_path / "groups"
+        replace(here.spec("true"), limits=Limits(processes=100)), records=tmp_path / "groups"
     )
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +229,7 @@ def test_a_number_of_processes_that_this_machine_cannot_hold_is_refused(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("packhorse.sandbox.limits._COUNTED_BY_NAMESPACE", (99, 0))
-    bounds = LimitEnforcer(replace(here.step("true"), limits=Limits(processes=100)), records=None)
+    bounds = LimitEnforcer(replace(here.spec("true"), limits=Limits(processes=100)), records=None)
     with pytest.raises(SandboxError, match="cannot hold a sandbox to 100 processes"), bounds.watch(print):
         pass
 
@@ -246,7 +246,7 @@ from dataclasses import replace
 from fakes.place import place
 from packhorse.base.sandbox import Limits
 with place(Path(sys.argv[1])) as here:
-    step = replace(here.step("echo ready; sleep 300"), limits=Limits(processes=100, memory=1 << 30))
+    step = replace(here.spec("echo ready; sleep 300"), limits=Limits(processes=100, memory=1 << 30))
     with here.sandbox.open(step) as room:
         room.run(None)
 """

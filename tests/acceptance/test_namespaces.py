@@ -54,7 +54,7 @@ def test_a_namespace_has_the_ids_it_was_given() -> None:
 
 def test_who_is_killed_while_he_makes_a_namespace_leaves_no_process() -> None:
     code = (
-        "import os, signal\nfrom packhorse.base import bubblewrap\n"
+        "import os, signal\nfrom packhorse.linux import bubblewrap\n"
         "with bubblewrap.unmapped_process() as pid:\n"
         "    print(pid, flush=True); signal.pause()"
     )
@@ -69,7 +69,7 @@ def test_who_is_killed_while_he_makes_a_namespace_leaves_no_process() -> None:
 def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> None:
     # It sleeps rather than waits for ever: an alarm just before the wait would be heard only after it.
     code = (
-        "import signal, time\nfrom packhorse.base import bubblewrap\n"
+        "import signal, time\nfrom packhorse.linux import bubblewrap\n"
         "def call_off(number, frame): raise KeyboardInterrupt\n"
         "signal.signal(signal.SIGALRM, call_off)\n"
         "for moment in range(1, 41):\n"
@@ -91,7 +91,7 @@ def test_a_namespace_that_is_made_leaves_no_process() -> None:
 
 def test_where_no_namespace_may_be_made_the_error_names_the_doctors_line() -> None:
     code = (
-        "from packhorse.base import userns\nfrom packhorse.errors import HostError\n"
+        "from packhorse.linux import userns\nfrom packhorse.errors import HostError\n"
         "try: userns.make_namespace(userns.choose_map(mode=userns.MapMode.SINGLE))\n"
         "except HostError as error: print(error.check, error.why)"
     )

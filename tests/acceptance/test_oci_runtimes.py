@@ -120,7 +120,7 @@ exit 1
 
 def test_a_refusal_is_told_in_the_runtimes_own_words(tmp_path: Path) -> None:
     with place(tmp_path, runtime(tmp_path, REFUSES)) as here, pytest.raises(SandboxError) as raised:
-        here.run(here.step("true"))
+        here.run(here.spec("true"))
     assert raised.value.why.splitlines() == ['a "quoted" warning', "runc run failed: no such thing"]
     assert "--sandbox" in raised.value.fix
 
@@ -138,16 +138,16 @@ def test_a_runtime_that_is_busy_for_a_moment_is_asked_again(tmp_path: Path, time
     """
     with place(tmp_path, runtime(tmp_path, busy)) as here:
         if made:
-            here.run(here.step("true"))
+            here.run(here.spec("true"))
         else:
             with pytest.raises(SandboxError, match="the sandbox cannot be made"):
-                here.run(here.step("true"))
+                here.run(here.spec("true"))
     assert len(calls.read_text()) == (3 if made else 4)
 
 
 def test_a_runtime_that_ends_without_a_container_is_an_error(tmp_path: Path) -> None:
     with place(tmp_path, runtime(tmp_path, "exit 0")) as here, pytest.raises(SandboxError):
-        here.run(here.step("true"))
+        here.run(here.spec("true"))
 
 
 HANGS = """
@@ -156,7 +156,7 @@ from pathlib import Path
 from fakes.place import place
 with place(Path(sys.argv[1]), sys.argv[2]) as here:
     print("ready", flush=True)
-    here.run(here.step("true"))
+    here.run(here.spec("true"))
 """
 
 
@@ -188,10 +188,10 @@ def test_any_number_of_directories_can_be_seen_as_one(tmp_path: Path) -> None:
         lowers = tuple(here.directory() for _ in range(400))
         for number, lower in enumerate(lowers):
             (lower / f"file-{number}").touch()
-        _, output = here.run(here.step("ls /seen | grep -c ^file-", Overlay(lowers, "/seen")))
+        _, output = here.run(here.spec("ls /seen | grep -c ^file-", Overlay(lowers, "/seen")))
         assert output == "400\n"
         too_many = tuple(lowers[0] / name for name in map(str, range(501)))
         for lower in too_many:
             lower.mkdir()
         with pytest.raises(SandboxError, match="/seen"):
-            here.run(here.step("true", Overlay(too_many, "/seen")))
+            here.run(here.spec("true", Overlay(too_many, "/seen")))

@@ -74,7 +74,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 def attack(here: Place, services: Services, attacker: Path, *names: str) -> SandboxSpec:
-    spec = here.step("", Bind(attacker, "/attacker"))
+    spec = here.spec("", Bind(attacker, "/attacker"))
     return SandboxSpec(
         argv=("/attacker", *names),
         env={**ENV, **services.given},
@@ -119,7 +119,7 @@ for address in 127.0.0.1 127.8.8.8; do
     (exec 3<>/dev/tcp/$address/9) 2>&1 | grep -m 1 -o 'Connection refused'
 done
 """
-    spec = here.step(script)
+    spec = here.spec(script)
     result, output = here.run(
         spec, argv=("bash", "-c", script), network=Network.OWN, uid=here.user, gid=here.user
     )

@@ -30,7 +30,7 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def sandbox(here: Place) -> Iterator[Sandbox]:
-    with here.sandbox.open(replace(here.step("", *here.mounts()), argv=())) as sandbox:
+    with here.sandbox.open(replace(here.spec("", *here.mounts()), argv=())) as sandbox:
         yield sandbox
 
 
@@ -123,7 +123,7 @@ def test_a_process_that_holds_the_output_open_holds_nothing_up(sandbox: Sandbox)
 
 
 def test_a_bomb_of_processes_is_gone_before_the_next_command(here: Place) -> None:
-    step = replace(here.step("", *here.mounts()), argv=(), limits=Limits(processes=64))
+    step = replace(here.spec("", *here.mounts()), argv=(), limits=Limits(processes=64))
     with here.sandbox.open(step) as sandbox:
         bomb = "bomb() { bomb & bomb & }; bomb; for i in 1 2 3 4 5 6; do ls /; done"
         run(sandbox, f"({bomb}) >/dev/null 2>&1; exit 0")
@@ -203,7 +203,7 @@ def test_two_commands_that_meet_in_tmp_do_not_reach_what_is_outside(here: Place,
 
 def test_a_limit_that_one_meets_is_told_of_that_one(here: Place) -> None:
     # Control groups may not be had here; the size of a file is the kernel's to hold anywhere.
-    step = replace(here.step("", *here.mounts()), argv=(), limits=Limits(file_size=1 << 20))
+    step = replace(here.spec("", *here.mounts()), argv=(), limits=Limits(file_size=1 << 20))
     with here.sandbox.open(step) as sandbox:
         outcomes, _ = run_all(sandbox, "exec cat /dev/zero > /tmp/large", "exit 0", "exit 1")
         large, *others = outcomes
@@ -219,7 +219,7 @@ def test_nothing_is_left_when_a_sandbox_is_closed_while_commands_run(here: Place
     def interrupts(number: int, chunk: bytes) -> None:
         raise KeyboardInterrupt
 
-    step = replace(here.step("", *here.mounts()), argv=())
+    step = replace(here.spec("", *here.mounts()), argv=())
     with pytest.raises(KeyboardInterrupt), here.sandbox.open(step) as sandbox:
         script = "trap '' TERM HUP INT; setsid sleep 300 & echo running; sleep 300"
         sandbox.run_all([shell(script)] * 2, interrupts, at_once=2)

@@ -42,7 +42,7 @@ def test_the_machines_root_is_nobody_inside(here: Place, tmp_path: Path) -> None
     tmp_path.chmod(0o755)
     (tmp_path / "file").write_text("x")
     result, output = here.run(
-        here.step("cat /proc/self/uid_map; stat -c %u /given/file", Bind(tmp_path, "/given"))
+        here.spec("cat /proc/self/uid_map; stat -c %u /given/file", Bind(tmp_path, "/given"))
     )
     assert result.status == 0
     inside, outside, count, owner = output.split()
@@ -72,7 +72,7 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
         seen.append(found)
         room.signal(signal.SIGTERM)
 
-    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
+    with here.sandbox.open(here.spec("echo ready; exec sleep 300")) as room:
         room.run(take)
     # An OCI runtime's processes are the namespace's root, which is as little on this machine.
     root, _ = here.namespace.idmap.to_outside(0, 0)
@@ -94,7 +94,7 @@ def test_everything_can_lie_below_a_shut_home(runtime: str) -> None:
             (app / "file").write_text("of another user")
             for path in (app, app / "file"):
                 os.chown(path, 54321, 54321)
-            step = shut.step("cat file; stat -c :%u file; echo x > new", shut.overlay("/workspace", app))
+            step = shut.spec("cat file; stat -c :%u file; echo x > new", shut.overlay("/workspace", app))
             result, output = shut.run(step, cwd="/workspace")
             assert (result.status, output) == (0, "of another user:1000\n")
             assert home.stat().st_mode & 0o777 == 0o700
@@ -166,7 +166,7 @@ def test_an_own_network_reaches_only_the_chosen_ports_of_the_host(here: Place, t
         sandbox = wiring.make_runner(here.namespace, tmp_path, runtime=here.runtime, loopback=[chosen])
         answers = []
         for port in (chosen, other):
-            step = replace(here.step(""), argv=("bash", "-c", FETCH.format(port=port)), network=Network.OWN)
+            step = replace(here.spec(""), argv=("bash", "-c", FETCH.format(port=port)), network=Network.OWN)
             output: list[bytes] = []
             with sandbox.open(step) as room:
                 answers.append((room.run(output.append).status, b"answer" in b"".join(output)))
@@ -176,7 +176,7 @@ def test_an_own_network_reaches_only_the_chosen_ports_of_the_host(here: Place, t
 def test_an_own_network_has_the_hosts_routes_and_pastas_name_server(here: Place) -> None:
     with here.sandbox.open(
         replace(
-            here.step("cat /etc/resolv.conf; cat /proc/net/dev; cat /proc/net/route"), network=Network.OWN
+            here.spec("cat /etc/resolv.conf; cat /proc/net/dev; cat /proc/net/route"), network=Network.OWN
         )
     ) as room:
         output: list[bytes] = []
@@ -211,7 +211,7 @@ def test_a_published_port_is_reached_from_the_host(here: Place) -> None:
         answers.append(connection.getresponse().read())
         connection.close()
 
-    step = here.step("", Bind(Path("/usr"), "/usr"))
+    step = here.spec("", Bind(Path("/usr"), "/usr"))
     step = replace(
         step,
         argv=("/usr/bin/perl", "-e", SERVE),
@@ -230,7 +230,7 @@ from pathlib import Path
 from fakes.place import place
 from packhorse.base.sandbox import Network
 with place(Path(sys.argv[1])) as here:
-    with here.sandbox.open(replace(here.step("sleep 300"), network=Network.OWN)) as room:
+    with here.sandbox.open(replace(here.spec("sleep 300"), network=Network.OWN)) as room:
         print("ready", flush=True)
         time.sleep(300)
 """

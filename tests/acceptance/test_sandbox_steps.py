@@ -41,7 +41,7 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_step_is_an_ordinary_user_without_any_privilege(here: Place) -> None:
-    _, output = here.run(here.step("id -u; id -g; id -G; cat /proc/self/status"))
+    _, output = here.run(here.spec("id -u; id -g; id -G; cat /proc/self/status"))
     lines = output.splitlines()
     assert lines[:3] == ["1000", "1000", "1000"] or lines[:3] == ["1000", "1000", "1000 65534"]
     status = dict(line.split(":\t", 1) for line in lines[3:] if ":\t" in line)
@@ -52,7 +52,7 @@ def test_a_step_is_an_ordinary_user_without_any_privilege(here: Place) -> None:
 
 
 def test_a_step_sees_its_environment_and_nothing_else(here: Place) -> None:
-    _, output = here.run(here.step("exec env"), env={**ENV, "GREETING": "a  b\nc", "EMPTY": ""})
+    _, output = here.run(here.spec("exec env"), env={**ENV, "GREETING": "a  b\nc", "EMPTY": ""})
     assert sorted(output.splitlines()) == sorted(
         ["PATH=/bin", "HOME=/home/cnb", "GREETING=a  b", "c", "EMPTY=", "PWD=/"]
     )
@@ -60,7 +60,7 @@ def test_a_step_sees_its_environment_and_nothing_else(here: Place) -> None:
 
 def test_nothing_of_this_process_can_be_read_inside(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_PASSWORD", "hidden-from-steps")
-    _, output = here.run(here.step("cat /proc/*/environ /proc/*/cmdline; ls /proc"))
+    _, output = here.run(here.spec("cat /proc/*/environ /proc/*/cmdline; ls /proc"))
     assert "hidden-from-steps" not in output
     assert "PATH=/bin" in output
     assert [name for name in output.split() if name.isdigit() and int(name) > 9] == []
@@ -77,7 +77,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
         "chmod 4777 /proc/1/exe && echo changed; readlink /proc/1/exe && echo changed; echo x > /proc/1/mem"
     )
     output: list[bytes] = []
-    with SandboxRunner(runtime, here.namespace, scratch=here.directory()).open(here.step(script)) as room:
+    with SandboxRunner(runtime, here.namespace, scratch=here.directory()).open(here.spec(script)) as room:
         assert room.run(output.append).status != 0
     assert stat.S_IMODE(program.stat().st_mode) == 0o755
     assert b"changed" not in b"".join(output)
@@ -116,37 +116,37 @@ def test_a_step_writes_to_its_own_places_only(here: Place) -> None:
         done
         """
     )
-    _, output = here.run(here.step(script, *here.mounts()))
+    _, output = here.run(here.spec(script, *here.mounts()))
     written = [line[4:] for line in output.splitlines() if line.startswith("yes ")]
     assert written == ["/layers", "/workspace", "/home/cnb", "/tmp", "/dev/shm"]
 
 
 def test_without_a_network_there_is_loopback_alone(here: Place) -> None:
-    _, output = here.run(here.step("cat /proc/net/dev"))
+    _, output = here.run(here.spec("cat /proc/net/dev"))
     assert [line.split(":")[0].strip() for line in output.splitlines() if ":" in line] == ["lo"]
 
 
 def test_a_step_inherits_no_descriptor_and_an_empty_input(here: Place) -> None:
-    _, output = here.run(here.step("cat; ls -l /proc/self/fd | grep -c -- '->'; readlink /proc/self/fd/0"))
+    _, output = here.run(here.spec("cat; ls -l /proc/self/fd | grep -c -- '->'; readlink /proc/self/fd/0"))
     # The fourth is the directory that ls itself reads.
     assert output.split() == ["4", "/dev/null"]
 
 
 def test_both_outputs_come_in_the_order_they_were_written(here: Place) -> None:
     script = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
-    _, output = here.run(here.step(script))
+    _, output = here.run(here.spec(script))
     assert output.splitlines() == [f"{name} {number}" for number in range(300) for name in ("out", "err")]
 
 
 def test_a_step_can_open_its_outputs_by_name(here: Place) -> None:
-    _, output = here.run(here.step("echo out > /dev/stdout; echo err > /dev/stderr"))
+    _, output = here.run(here.spec("echo out > /dev/stdout; echo err > /dev/stderr"))
     assert output == "out\nerr\n"
 
 
 def test_files_are_made_with_the_usual_umask(here: Place) -> None:
     before = os.umask(0o077)
     try:
-        _, output = here.run(here.step("umask"))
+        _, output = here.run(here.spec("umask"))
     finally:
         os.umask(before)
     assert output == "0022\n"
@@ -156,7 +156,7 @@ def test_files_are_made_with_the_usual_umask(here: Place) -> None:
     ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$; :", 143)]
 )
 def test_a_step_ends_with_its_commands_status(here: Place, script: str, status: int) -> None:
-    result, _ = here.run(here.step(script))
+    result, _ = here.run(here.spec(script))
     assert result.status == status
     assert (result.command == "") == (status == 0)
 
@@ -166,7 +166,7 @@ def test_a_command_that_is_not_there_or_not_executable_is_an_error(here: Place, 
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
     tmp_path.chmod(0o755)
-    spec = replace(here.step(""), mounts=(Bind(tmp_path, "/given"),))
+    spec = replace(here.spec(""), mounts=(Bind(tmp_path, "/given"),))
     with pytest.raises(CommandNotFound, match="none does not exist"):
         here.run(spec, argv=("none",))
     with pytest.raises(NotExecutable, match="/given/plain"):
@@ -178,7 +178,7 @@ def test_a_command_that_is_not_there_or_not_executable_is_an_error(here: Place, 
 
 
 def test_a_command_can_have_another_name_than_its_file(here: Place) -> None:
-    _, output = here.run(here.step(""), argv=("web", "-c", "echo $0"), executable="/bin/sh")
+    _, output = here.run(here.spec(""), argv=("web", "-c", "echo $0"), executable="/bin/sh")
     assert output == "web\n"
 
 
@@ -187,7 +187,7 @@ def test_the_tree_is_edited_before_a_step_and_read_after_it(here: Place) -> None
     for name in ("kept", "removed"):
         (lower / name).write_text(name)
         os.chown(lower / name, *here.namespace.idmap.to_outside(1000, 1000))
-    spec = here.step(
+    spec = here.spec(
         "cat /layers/before; rm /layers/removed; ln -s /etc/passwd /layers/link; echo new > /layers/new",
         here.overlay("/layers", lower),
     )
@@ -214,7 +214,7 @@ def test_a_directory_of_a_lower_is_moved_though_the_kernel_refuses(here: Place) 
     for path in (lower / "layer", lower / "layer" / "below", lower / "layer" / "below" / "file"):
         os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     (lower / "layer").chmod(0o750)
-    with here.sandbox.open(replace(here.step("", here.overlay("/layers", lower)), argv=())) as room:
+    with here.sandbox.open(replace(here.spec("", here.overlay("/layers", lower)), argv=())) as room:
         room.tree.rename("/layers/layer", "/layers/layer.ignore")
         assert room.tree.stat("/layers/layer") is None
         node = room.tree.stat("/layers/layer.ignore")
@@ -238,7 +238,7 @@ def first_process(below: set[int]) -> int:
 @pytest.mark.parametrize("when", ["held", "running"])
 def test_a_step_whose_first_process_is_killed_has_ended(here: Place, when: str) -> None:
     others = linux.descendants(os.getpid())
-    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
+    with here.sandbox.open(here.spec("echo ready; exec sleep 300")) as room:
 
         def kill(chunk: bytes = b"") -> None:
             pid = first_process(linux.descendants(os.getpid()) - others)
@@ -252,7 +252,7 @@ def test_a_step_whose_first_process_is_killed_has_ended(here: Place, when: str) 
 
 
 def test_a_step_without_a_command_shows_its_tree_and_runs_nothing(here: Place) -> None:
-    with here.sandbox.open(replace(here.step(""), argv=())) as room:
+    with here.sandbox.open(replace(here.spec(""), argv=())) as room:
         node = room.tree.stat("/etc/passwd")
         assert node is not None and node.kind is NodeKind.FILE
         with pytest.raises(SandboxError):
@@ -267,7 +267,7 @@ def test_an_app_of_the_invoking_user_belongs_to_the_step_and_is_not_changed(
     (app / "secret").write_text("mine")
     (app / "secret").chmod(0o600)
     script = "cat secret; stat -c ' %u:%g %a' secret; echo changed > secret; chmod 644 secret; cat secret"
-    result, output = here.run(here.step(script, here.overlay("/workspace", app)), cwd="/workspace")
+    result, output = here.run(here.spec(script, here.overlay("/workspace", app)), cwd="/workspace")
     assert (result.status, output) == (0, "mine 1000:1000 600\nchanged\n")
     assert (app / "secret").read_text() == "mine"
     assert stat.S_IMODE((app / "secret").stat().st_mode) == 0o600
@@ -278,7 +278,7 @@ def test_a_read_only_directory_that_is_shut_to_others_can_be_read(here: Place, t
     private.mkdir(mode=0o700)
     (private / "bin").write_text("#!/bin/sh\necho ran\n")
     (private / "bin").chmod(0o700)
-    spec = here.step(
+    spec = here.spec(
         "/cnb/buildpacks/x/1/bin; touch /cnb/buildpacks/x/1/new", Bind(private, "/cnb/buildpacks/x/1")
     )
     result, output = here.run(spec)
@@ -293,7 +293,7 @@ def test_many_lowers_are_seen_as_one(here: Place) -> None:
         lowers.append(here.directory())
         (lowers[-1] / f"file-{number:02}").touch()
         (lowers[-1] / "top").write_text(str(number))
-    _, output = here.run(here.step("ls /seen; cat /seen/top", Overlay(tuple(lowers), "/seen")))
+    _, output = here.run(here.spec("ls /seen; cat /seen/top", Overlay(tuple(lowers), "/seen")))
     assert output.split() == [*(f"file-{number:02}" for number in range(20)), "top", "19"]
 
 
@@ -307,7 +307,7 @@ def test_paths_of_any_characters_can_be_mounted(here: Place) -> None:
     (lower / "file").write_text("lower")
     mount = replace(overlay, lowers=(lower,), upper=odd / "up,per", work=odd / "work")
     _, output = here.run(
-        here.step("cat /seen/file /given/file; echo > /seen/new", mount, Bind(lower, "/given"))
+        here.spec("cat /seen/file /given/file; echo > /seen/new", mount, Bind(lower, "/given"))
     )
     assert output == "lowerlower"
     assert (odd / "up,per" / "new").exists()
@@ -318,11 +318,11 @@ def test_what_a_step_has_planted_leads_no_mount_elsewhere(here: Place, tmp_path:
     elsewhere = here.directory()
     planted = here.overlay("/layers")
     here.run(
-        here.step(f"ln -s {elsewhere} /layers/link; ln -s /proc/1/root{elsewhere} /layers/proc", planted)
+        here.spec(f"ln -s {elsewhere} /layers/link; ln -s /proc/1/root{elsewhere} /layers/proc", planted)
     )
     for target in ("/layers/link/new", "/layers/proc/new", "/layers/link", "/layers/proc"):
         with pytest.raises(SandboxError):
-            here.run(here.step("true", planted, Bind(here.directory(), target)))
+            here.run(here.spec("true", planted, Bind(here.directory(), target)))
     assert list(elsewhere.iterdir()) == []
 
 
@@ -337,7 +337,7 @@ def test_a_mount_goes_to_where_a_link_of_the_root_leads(here: Place, tmp_path: P
         (root / name).symlink_to(f"/given/{name}")
     (root / "etc").mkdir()
     (root / "etc" / "resolv.conf").symlink_to("../run/resolved/stub")
-    spec = here.step("cat /etc/resolv.conf", Bind(here.root, "/given"), Bind(hosts, "/etc/resolv.conf"))
+    spec = here.spec("cat /etc/resolv.conf", Bind(here.root, "/given"), Bind(hosts, "/etc/resolv.conf"))
     result, output = here.run(spec, root=Root(root))
     assert (result.status, output) == (0, "nameserver 192.0.2.1\n")
 
@@ -345,20 +345,20 @@ def test_a_mount_goes_to_where_a_link_of_the_root_leads(here: Place, tmp_path: P
 def test_what_cannot_be_mounted_is_named(here: Place) -> None:
     missing = here.base / "missing"
     with pytest.raises(SandboxError, match=f"{missing} does not exist"):
-        here.run(here.step("true", Overlay((missing, missing), "/layers")))
+        here.run(here.spec("true", Overlay((missing, missing), "/layers")))
     with pytest.raises(SandboxError, match=r"/etc/passwd/below"):
-        here.run(here.step("true", Bind(here.root, "/etc/passwd/below")))
+        here.run(here.spec("true", Bind(here.root, "/etc/passwd/below")))
 
 
 def test_a_user_that_the_namespace_has_not_is_an_error(here: Place) -> None:
     with pytest.raises(HostError, match="user 99999:99999"):
-        here.run(here.step("true"), uid=99999, gid=99999)
+        here.run(here.spec("true"), uid=99999, gid=99999)
 
 
 def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
     if here.namespace.idmap.mode is MapMode.SINGLE:
         with pytest.raises(HostError):
-            here.run(here.step("true"), uid=0, gid=0)
+            here.run(here.spec("true"), uid=0, gid=0)
         return
     overlay = here.overlay("/")
     assert overlay.upper is not None and overlay.work is not None
@@ -368,7 +368,7 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
         "for file in /proc/sys/*/*; do [ ! -w $file ] || echo $file; done;"
         "echo 4000 > /proc/sys/kernel/msgmax"
     )
-    result, output = here.run(here.step(script), uid=0, gid=0, root=root)
+    result, output = here.run(here.spec(script), uid=0, gid=0, root=root)
     lines = output.splitlines()
     assert (result.status, lines[:2]) == (2, ["0", "0"])
     assert lines[-1].endswith("/proc/sys/kernel/msgmax: Read-only file system")
@@ -389,7 +389,7 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
 
 def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
     script = 'echo "again $GREETING"; read line; cat secret; grep Seccomp: /proc/self/status; exit 7'
-    spec = here.step(script, *here.mounts())
+    spec = here.spec(script, *here.mounts())
     app = here.base / "repeated"
     app.mkdir()
     (app / "secret").write_text("app\n")
@@ -409,7 +409,7 @@ def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
 def test_a_mount_that_the_kernel_refuses_is_told_whenever_the_network_is_made(here: Place) -> None:
     """That is made beside the mounts, and finds nobody any more when one fails meanwhile."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as work:  # on another file system than its upper
-        spec = here.step("true", replace(here.overlay("/layers"), work=Path(work)))
+        spec = here.spec("true", replace(here.overlay("/layers"), work=Path(work)))
         for _ in range(40):
             with pytest.raises(SandboxError, match="cannot be made") as raised:
                 here.run(spec, network=Network.OWN)
@@ -417,7 +417,7 @@ def test_a_mount_that_the_kernel_refuses_is_told_whenever_the_network_is_made(he
 
 
 def test_a_signal_reaches_the_command(here: Place) -> None:
-    spec = here.step("trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done")
+    spec = here.spec("trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done")
     output: list[bytes] = []
     with here.sandbox.open(spec) as room:
 
@@ -433,12 +433,12 @@ def test_a_signal_reaches_the_command(here: Place) -> None:
 
 def test_a_signal_reaches_a_command_whose_name_is_no_text(here: Place) -> None:
     script = "printf '\\377' >/proc/$$/comm; trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
-    with here.sandbox.open(here.step(script)) as room:
+    with here.sandbox.open(here.spec(script)) as room:
         assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 9
 
 
 def test_a_command_without_a_handler_is_ended_by_a_signal(here: Place) -> None:
-    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
+    with here.sandbox.open(here.spec("echo ready; exec sleep 300")) as room:
         assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 143
 
 
@@ -453,7 +453,7 @@ def test_what_a_step_leaves_running_is_gone_when_it_is_over(here: Place) -> None
         echo ready; until [ -e /tmp/go ]; do sleep 0.02; done
         """
     mount = Bind(here.directory(), "/tmp", writable=True)
-    with here.sandbox.open(here.step(script, mount)) as room:
+    with here.sandbox.open(here.spec(script, mount)) as room:
         others = linux.descendants(os.getpid())
 
         def take(chunk: bytes) -> None:
@@ -472,7 +472,7 @@ from pathlib import Path
 from fakes import linux
 from fakes.place import place
 with place(Path(sys.argv[1]), sys.argv[2]) as here:
-    step = here.step("setsid sleep 300 & echo ready; sleep 300")
+    step = here.spec("setsid sleep 300 & echo ready; sleep 300")
     if sys.argv[4] == "root":
         step = replace(step, uid=0, gid=0)
     with here.sandbox.open(step) as room:
@@ -510,7 +510,7 @@ from dataclasses import replace
 from pathlib import Path
 from fakes.place import place
 with place(Path(sys.argv[1]), sys.argv[2]) as here:
-    step = replace(here.step(sys.argv[3]), attached=True)
+    step = replace(here.spec(sys.argv[3]), attached=True)
     with here.sandbox.open(step) as room:
         sys.exit(room.run(None).status)
 """
@@ -561,7 +561,7 @@ def test_steps_run_side_by_side(here: Place) -> None:
 
     def one(number: int) -> str:
         output: list[bytes] = []
-        with here.sandbox.open(here.step(f"echo {number}")) as room:
+        with here.sandbox.open(here.spec(f"echo {number}")) as room:
             barrier.wait()
             room.run(output.append)
         return b"".join(output).decode()
@@ -571,12 +571,12 @@ def test_steps_run_side_by_side(here: Place) -> None:
 
 
 def test_no_descriptor_is_left_open(here: Place) -> None:
-    here.run(here.step("true"))
+    here.run(here.spec("true"))
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        here.run(here.step("true"))
+        here.run(here.spec("true"))
     with pytest.raises(SandboxError):
-        here.run(here.step("true", Overlay((here.base / "no", here.base / "no"), "/x")))
+        here.run(here.spec("true", Overlay((here.base / "no", here.base / "no"), "/x")))
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
@@ -587,7 +587,7 @@ def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
 
 def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
     """Bubblewrap fails if somebody else has brought it up, as what makes the network does."""
-    spec = replace(here.step("true"), network=Network.OWN)
+    spec = replace(here.spec("true"), network=Network.OWN)
     runtime: Runtime = Bubblewrap(here.namespace, init=init())
     seen: list[bool] = []
 
@@ -601,7 +601,7 @@ def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
 
 
 def test_a_script_that_names_no_interpreter_is_the_shells(here: Place) -> None:
-    spec = replace(here.step("true", here.overlay("/layers")), argv=("/layers/script", "a b"), cwd="/tmp")
+    spec = replace(here.spec("true", here.overlay("/layers")), argv=("/layers/script", "a b"), cwd="/tmp")
     output: list[bytes] = []
     with here.sandbox.open(spec) as room:
         room.tree.write("/layers/script", b'echo "$0 $1 $PWD"', mode=0o755)

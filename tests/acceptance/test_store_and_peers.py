@@ -176,18 +176,18 @@ class App:
             overlay = self.store.open_layers("app", self.idmap, uid=1000, gid=1000, scratch=directory)
             for path, diff_id in self.kept.items():
                 assert overlay.restore(path, diff_id)
-            with sandbox.open(self.step("", *overlay.mounts())) as room:
+            with sandbox.open(self.spec("", *overlay.mounts())) as room:
                 room.tree.mkdir("/layers/bp")
                 for path in self.kept:
                     room.tree.write(f"{path}.toml", b"[metadata]")
-            with sandbox.open(self.step(script, *overlay.mounts())) as room:
+            with sandbox.open(self.spec(script, *overlay.mounts())) as room:
                 output: list[bytes] = []
                 assert room.run(output.append).status == 0, b"".join(output).decode()
                 for node in room.tree.list("/layers/bp"):
                     if node.kind is NodeKind.DIRECTORY:
                         path = f"/layers/bp/{node.name}"
                         found[path] = overlay.capture(room.tree, path)
-            with sandbox.open(self.step("", *overlay.mounts())) as room:
+            with sandbox.open(self.spec("", *overlay.mounts())) as room:
                 listed = [
                     node.name for node in room.tree.list("/layers/bp") if node.kind is NodeKind.DIRECTORY
                 ]

@@ -271,10 +271,10 @@ def test_a_process_killed_while_it_unpacks_leaves_nothing_that_is_believed(
 import sys
 sys.path[:0] = {[str(SOURCE), *sys.path]!r}
 from pathlib import Path
-from packhorse.linux.userns import Mode, choose
+from packhorse.linux.userns import MapMode, choose_map
 from packhorse.store.store import Store
 store = Store.open(Path({str(store.path)!r}))
-store.root(store.place("image").read(), choose(1000, 1000, mode=Mode({idmap.mode.value!r})))
+store.root(store.place("image").read(), choose_map(1000, 1000, mode=MapMode({idmap.mode.value!r})))
 """
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         while not [file for file in store.path.glob("trees/*/.*/b") if file.stat().st_size]:

@@ -76,7 +76,7 @@ def step(here: Place, probe: Path) -> Ask:
     """Asks the filter of a step."""
 
     def ask(*words: object) -> dict[int, int]:
-        given = replace(here.step("", Bind(probe, "/probe")), argv=("/probe", *map(str, words)))
+        given = replace(here.spec("", Bind(probe, "/probe")), argv=("/probe", *map(str, words)))
         return answers(here.run(given)[1])
 
     return ask

@@ -86,7 +86,7 @@ def test_what_a_step_leaves_is_the_same(here: Place, script: str, lowers: int) -
         os.mknod(hidden / ".git", 0o020000, os.makedev(0, 0))
         below.append(hidden)
     overlay = here.overlay("/seen", *below)
-    with here.sandbox.open(here.step(f"set -e; cd /seen; {script}", overlay)) as room:
+    with here.sandbox.open(here.spec(f"set -e; cd /seen; {script}", overlay)) as room:
         left: list[bytes] = []
         assert room.run(left.append).status == 0, left
         assert overlay.upper is not None

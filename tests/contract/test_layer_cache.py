@@ -50,7 +50,7 @@ def stored(base: Path, *, copied: bool = False) -> Iterator[Builds]:
 
                 @contextmanager
                 def room() -> Iterator[TreeEdit]:
-                    step = replace(here.step("", *cache.mounts()), argv=())
+                    step = replace(here.spec("", *cache.mounts()), argv=())
                     with here.sandbox.open(step) as opened:
                         yield opened.tree
 

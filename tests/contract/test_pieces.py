@@ -107,7 +107,7 @@ class Watched:
 
     def __init__(self, view: TreeView, listed: set[str]) -> None:
         self._listed = listed
-        self.stat, self.open, self.readlink, self.reading = (
+        self.stat, self.open, self.readlink, self.head_reader = (
             view.stat,
             view.open,
             view.readlink,

@@ -37,7 +37,7 @@ class Case:
 def sandbox(runtime: str, base: Path) -> Iterator[Case]:
     with place(base, runtime) as here:
         layers = here.overlay("/layers")
-        yield Case(here.sandbox, lambda script: here.step(script, layers))
+        yield Case(here.sandbox, lambda script: here.spec(script, layers))
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def run(case: Case, script: str, *, env: Mapping[str, str] = ENV) -> tuple[int, bytes]:
     output: list[bytes] = []
-    with case.runner.open(replace(case.step(script), env=env)) as room:
+    with case.runner.open(replace(case.spec(script), env=env)) as room:
         return room.run(output.append).status, b"".join(output)
 
 
@@ -84,24 +84,24 @@ def test_a_step_has_the_given_environment_only(case: Case) -> None:
 
 def test_a_step_starts_in_its_directory_with_an_empty_input(case: Case) -> None:
     output: list[bytes] = []
-    with case.runner.open(replace(case.step("pwd; cat"), cwd="/layers")) as room:
+    with case.runner.open(replace(case.spec("pwd; cat"), cwd="/layers")) as room:
         assert room.run(output.append).status == 0
     assert b"".join(output) == b"/layers\n"
 
 
 def test_steps_see_what_earlier_steps_and_edits_between_have_left(case: Case) -> None:
-    with case.runner.open(case.step("mkdir /layers/a; echo step > /layers/a/file")) as room:
+    with case.runner.open(case.spec("mkdir /layers/a; echo step > /layers/a/file")) as room:
         room.run(None)
         room.tree.write("/layers/a/more", b"edit\n")
     assert run(case, "cat /layers/a/file /layers/a/more") == (0, b"step\nedit\n")
-    with case.runner.open(replace(case.step(""), argv=())) as room:
+    with case.runner.open(replace(case.spec(""), argv=())) as room:
         room.tree.remove("/layers/a")
     assert run(case, "ls -A /layers") == (0, b"")
 
 
 def test_edits_before_a_step_are_seen_by_it(case: Case) -> None:
     output: list[bytes] = []
-    with case.runner.open(case.step("cat /layers/before; rm /layers/before")) as room:
+    with case.runner.open(case.spec("cat /layers/before; rm /layers/before")) as room:
         room.tree.write("/layers/before", b"edit")
         room.run(output.append)
         assert room.tree.stat("/layers/before") is None
@@ -110,7 +110,7 @@ def test_edits_before_a_step_are_seen_by_it(case: Case) -> None:
 
 def test_a_missing_command_is_an_error_with_dockers_status(case: Case) -> None:
     with (
-        case.runner.open(replace(case.step(""), argv=("/none/such",))) as room,
+        case.runner.open(replace(case.spec(""), argv=("/none/such",))) as room,
         pytest.raises(CommandNotFound) as raised,
     ):
         room.run(None)
@@ -118,7 +118,7 @@ def test_a_missing_command_is_an_error_with_dockers_status(case: Case) -> None:
 
 
 def test_a_signal_ends_a_step(case: Case) -> None:
-    with case.runner.open(case.step("echo ready; exec sleep 300")) as room:
+    with case.runner.open(case.spec("echo ready; exec sleep 300")) as room:
         assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 128 + signal.SIGTERM
         room.signal(signal.SIGTERM)
 
@@ -126,7 +126,7 @@ def test_a_signal_ends_a_step(case: Case) -> None:
 def test_an_executable_may_have_another_name(case: Case) -> None:
     output: list[bytes] = []
     with case.runner.open(
-        replace(case.step(""), argv=("web", "-c", "echo $0 $1", "x", "y"), executable="/bin/sh")
+        replace(case.spec(""), argv=("web", "-c", "echo $0 $1", "x", "y"), executable="/bin/sh")
     ) as room:
         room.run(output.append)
     # The words after the script are $0 and $1 to a shell, which shows that they have all arrived.

@@ -44,7 +44,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, here: Place) -> Iterato
         if request.param.endswith("kept files"):
             overlay = here.overlay("/layers", kept(here))
             script = "rm -r /layers/* && ls -A /layers"
-        step = here.step(script, overlay)
+        step = here.spec(script, overlay)
         if request.param == "held room":
             step = replace(step, argv=())
         room = stack.enter_context(here.sandbox.open(step))
@@ -107,7 +107,7 @@ chmod 0 none/deep none
 
 
 def test_what_its_mode_shuts_even_its_owner_out_of_is_read(here: Place) -> None:
-    step = here.step(SHUT, here.overlay("/layers"))
+    step = here.spec(SHUT, here.overlay("/layers"))
     with here.sandbox.open(step) as room:
         said: list[bytes] = []
         assert (room.run(said.append).status, said) == (0, [])
@@ -235,7 +235,7 @@ def test_links_made_by_a_step_stay_inside(here: Place) -> None:
         "ln -s /proc/1/root/etc/passwd magic; ln -s /dev/null device; ln -s nothing dangling; "
         "ln -s /layers dir"
     )
-    with here.sandbox.open(here.step(script, here.overlay("/layers"))) as room:
+    with here.sandbox.open(here.spec(script, here.overlay("/layers"))) as room:
         assert room.run(None).status == 0
         tree = room.tree
         passwd = (
@@ -255,7 +255,7 @@ def test_links_made_by_a_step_stay_inside(here: Place) -> None:
 
 
 def test_only_what_a_step_could_write_can_be_written(here: Place) -> None:
-    with here.sandbox.open(replace(here.step("", here.overlay("/layers")), argv=())) as room:
+    with here.sandbox.open(replace(here.spec("", here.overlay("/layers")), argv=())) as room:
         for path in ("/new", "/etc/passwd", "/proc/sys/kernel/hostname", "/dev/new"):
             with pytest.raises(TreeError):
                 room.tree.write(path, b"")
@@ -269,7 +269,7 @@ def test_a_layered_view_shows_the_topmost(here: Place) -> None:
     for number, lower in enumerate(lowers):
         (lower / "both").write_text(str(number))
         (lower / f"only-{number}").touch()
-    with here.sandbox.open(replace(here.step("", Overlay(lowers, "/seen")), argv=())) as room:
+    with here.sandbox.open(replace(here.spec("", Overlay(lowers, "/seen")), argv=())) as room:
         assert names(room.tree, "/seen") == ["both", "only-0", "only-1"]
         assert read(room.tree, "/seen/both") == b"1"
 
@@ -330,7 +330,7 @@ def test_a_view_of_mounts_shows_what_a_room_with_them_does(here: Place) -> None:
         Bind(other / "file", "/cnb/build-config/env/FILE"),
     )
     (platform / "bindings").mkdir()
-    step = replace(here.step("true"), argv=(), mounts=binds)
+    step = replace(here.spec("true"), argv=(), mounts=binds)
     with here.sandbox.open(step) as room, BindView(here.root, binds, idmap=here.namespace.idmap) as view:
         for path in ("/cnb", "/platform", "/platform/env/A", "/bin", "/none", "/cnb/buildpacks/a_b/2.0"):
             assert seen(view, path) == seen(room.tree, path), path

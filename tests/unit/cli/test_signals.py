@@ -72,7 +72,7 @@ def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path:
         path = Path({str(path)!r})
         Store.open(path).close()
         def lose():
-            lease = Lease.take(path)
+            lease = Lease.acquire(path)
             lease.temporary().write_text("not finished")
             send(signal.SIGTERM)
         lose()

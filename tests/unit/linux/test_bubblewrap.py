@@ -121,7 +121,7 @@ def test_without_any_the_error_says_what_to_install(tools: Path) -> None:
     says(tools, "bubblewrap 0.8.0")
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY / 'src')!r})\n"
-        "from packhorse.base import bubblewrap\nfrom packhorse.errors import SandboxError\n"
+        "from packhorse.linux import bubblewrap\nfrom packhorse.errors import SandboxError\n"
         "try: bubblewrap.find()\n"
         "except SandboxError as error: print(error.what, error.why, error.fix, sep='\\n')"
     )

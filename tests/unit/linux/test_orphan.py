@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 STARTING = """
 import os, signal
-from packhorse.base import orphan
+from packhorse.linux import processes
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 ending = os.fork()
@@ -25,7 +25,7 @@ if not ending:  # no thread: that would wait while this process starts another
         os.killpg(0, signal.SIGTERM)
     os._exit(0)
 try:
-    print([orphan.start(["true"]).wait() for _ in range(100)])
+    print([processes.start(["true"]).wait() for _ in range(100)])
 finally:
     os.kill(ending, signal.SIGKILL)
 """
@@ -45,10 +45,10 @@ def test_who_ends_the_group_of_who_starts_it_does_not_end_it() -> None:
 BEGINNING = """
 import os, signal, sys, time
 sys.path[:] = sys.argv[1].split(":")
-from packhorse.base import orphan
+from packhorse.linux import processes
 for number in (signal.SIGTERM, signal.SIGHUP):
     os.kill(os.getpid(), number)  # as if it had come while this was of its parent's group
-orphan.begin()
+processes.accept_signals()
 os.write(int(sys.argv[2]), b"begun")
 time.sleep(300)
 """

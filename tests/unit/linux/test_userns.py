@@ -124,10 +124,10 @@ def test_an_unknown_option_of_the_entrance_is_refused() -> None:
 
 
 @pytest.mark.system
-def test_the_entrance_starts_without_slow_imports() -> None:
+def test_userns_exec_starts_without_slow_imports() -> None:
     package = Path(userns.__file__).parents[2]
     code = (
-        f"import sys; sys.path.insert(0, {str(package)!r}); from packhorse.base import entrance; "
+        f"import sys; sys.path.insert(0, {str(package)!r}); from packhorse.linux import userns_exec; "
         "print(sorted({'pathlib', 're', 'subprocess', 'enum'} & set(sys.modules)))"
     )
     done = subprocess.run(

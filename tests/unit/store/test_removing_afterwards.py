@@ -70,7 +70,7 @@ def fill(directory: Path) -> None:
 def held() -> Iterator[list[int]]:
     """Stops what goes on when a command is over before it does anything; the processes."""
     processes: list[int] = []
-    start = orphan.start
+    start = processes.start
 
     def stopped(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
         process = start(*words, **options)
@@ -235,14 +235,14 @@ COMMAND = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from packhorse.base import orphan
+from packhorse.linux import processes
 from packhorse.store.store import Store
-start = orphan.start
+start = processes.start
 def stopped(*words, **options):
     process = start(*words, **options)
     os.kill(process.pid, signal.SIGSTOP)
     return process
-orphan.start = stopped
+processes.start = stopped
 with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
     for number in range(int(sys.argv[3])):
         (scratch / f"{number}").touch()
