@@ -1,10 +1,9 @@
-"""③ One unpacked layer applied to the tree of those below: what it hides goes, what it has is linked there.
+"""Applies one unpacked layer to the tree of the layers below it (image-spec layer.md, "Applying Changesets").
 
-(image-spec layer.md, "Applying Changesets".) Whiteouts count against the layers below alone, wherever they
-stand in the archive. A directory that the layer only passes through is the one below as it is, even where
-that is a link, as docker and containerd have it: `bin/x` without an entry for `bin` does not make a directory
-of a `bin -> usr/bin` below. A link is resolved by hand, with the tree as its root. Called by `inside`; the
-trees of buildpacks' layers, which have an overlay's marks, are `merge`'s.
+It removes what the layer hides, and links what the layer has. Whiteouts hide only entries of the layers
+below, wherever they stand in the archive. If the archive has `bin/x` and no entry for `bin`, then `bin` stays
+what it is below, even a link such as `bin -> usr/bin`; docker and containerd do the same. Links are resolved
+by hand, with the tree as their root. For layers with an overlay's marks see `fs.overlay`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
-"""What tells that nothing directly in a directory has changed, by lstat(2) alone; under every arrow.
+"""Compares file trees: by lstat(2) stamps, entry by entry, or by the digest of an overlay's upper directory.
 
-Called by `source`, which makes stamps of a whole tree before it is used, and by `layers`, which makes them of
-what it has listed. Few imports: processes are started for it.
+A directory's stamp tells that nothing directly in it has changed. `source` stamps a whole tree before a build
+uses it; `tar` stamps the directories that it packs.
 
-③ Compares trees: whether two are equal, and the digest of an overlay's upper directory.
+Programs open files for writing, restore modes, or rewrite files with equal content; the overlay copies such
+files up. So a layer is unchanged if its upper tree equals its lower one, and two builds of the same source
+have the same application if their upper trees are equal. `fs.overlay` knows the marks of an overlay.
 
-Programs open for writing, change modes to what they were, and write files anew that do not differ; an overlay
-copies them up all the same. A layer whose upper is equal to its lower is therefore unchanged, and two builds
-over the same source that leave an equal upper have the same application. Called by overlay, copies and
-platform; what the marks of an overlay are is `merge`'s.
-
-Buildpacks write these trees: no link is followed.
+Buildpacks write these trees: no link is followed. Imports are few, because short-lived processes import it.
 """
 
 from __future__ import annotations

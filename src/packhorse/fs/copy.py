@@ -1,13 +1,8 @@
-"""Files copied by the kernel: blocks are shared where the file system can (btrfs, xfs), else copied.
+"""Copies files and layer directories. The file system shares the blocks if it can, else the kernel copies.
 
-Called by `source` and `store` for what has to be a file of its own. Never a hard link: what is written to the
-one would be in the other.
-
-③ Layer directories copied: for buildpacks, and machines, that cannot have them as an overlay.
-
-Never by hard links, for a buildpack writes into what it is given. Where the file system shares blocks between
-files (btrfs, xfs, bcachefs) nothing is read; elsewhere the kernel copies. Called by copies; the trees may be
-hostile: no link is followed.
+btrfs, xfs and bcachefs can share blocks; there nothing is read. A copy is never a hard link, because a write
+to one file would change the other. Buildpacks get copied layers where they cannot have an overlay. The trees
+may be hostile: no link is followed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The child that opens for an ordinary user what only root could open, and this end of the socket to it.
+"""Opens files that only root could open, for an ordinary user: a child process, and this end of its socket.
 
-It is root of a user namespace that has the user's own ids alone: it may read what belongs to the user,
-whatever its mode is, and nothing else that the user may not. It opens nothing but regular files and
-directories, for reading, below the directory that comes with a request, and hands the descriptor back. Called
-by `fs.shut` alone, which says what it is for; imported when the first such entry is met; under every arrow.
+The child is root of a user namespace that has only the user's own ids. So it can read what belongs to the
+user, whatever its mode, and nothing else that the user cannot. It opens only regular files and directories,
+only for reading, below the directory that comes with a request, and sends the descriptor back. Only `fs.shut`
+calls this module, and imports it when the first such entry is met.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""③ Directories laid over each other by hard links, in the overlay file system's own terms.
+"""Merges directories by hard links, with the marks of the overlay file system.
 
-A source may hide what lies below it: a character device 0/0 stands for "removed", a directory with the
-extended attribute `user.overlay.opaque` for "replaced" (kernel: Documentation/filesystems/overlayfs,
-"whiteouts and opaque directories"). So an overlay's upper directory and an unpacked layer are merged by the
-same function. Called by inside (roots) and kept (changed layers); imports little of ours, since the
-short-lived child pays for it.
+A directory can hide entries below it: a character device 0/0 means "removed", and a directory with the
+extended attribute `user.overlay.opaque` means "replaced" (kernel: Documentation/filesystems/overlayfs,
+"whiteouts and opaque directories"). So one function merges both an overlay's upper directory and an unpacked
+layer. Imports are few, because the short-lived child of `store.userns_worker` imports this module.
 
-Trees may be hostile: nothing here follows a link, and no path of more than one element is resolved.
+Trees may be hostile: nothing here follows a link or resolves a path of more than one element.
 """
 
 from __future__ import annotations

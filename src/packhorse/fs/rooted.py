@@ -1,12 +1,11 @@
-"""A file tree below one directory, for both ports of `base.tree`; between all arrows.
+"""Reads and edits a file tree below one directory, for the ports `TreeView` and `TreeEdit` of `base.tree`.
 
-The only adapter that opens what a buildpack could have planted. Every path is resolved by the kernel below a
-root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links and `..` end at the
-root, as they do inside. An entry is first opened with O_PATH, which has no side effects, and read only when
-it is a regular file or directory of an ordinary file system; of many files that were seen to be regular, each
-is opened at once, which waits for nothing, and looked at before it is read. What the mode of an entry shuts
-its owner out of is opened by `fs.shut`. `sandbox` makes one for a room, `store` for its trees. What is done
-with a tree is not here.
+This is the only adapter that opens files which a buildpack could have planted. The kernel resolves every path
+below a root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS), so absolute links and `..`
+end at the root, as they do inside the sandbox. An entry is first opened with O_PATH, which has no side
+effects. It is read only if it is a regular file or directory of an ordinary file system. Files of a bulk read
+were regular when they were listed; each is opened directly, without blocking, and checked before it is read.
+`fs.shut` opens entries whose mode forbids it to their owner.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Entries that their own modes shut even their owner out of, such as a directory of mode 0000.
+"""Opens entries whose mode forbids it even to their owner, such as a directory of mode 0000.
 
-Buildpacks may make them, and root reads them as anything else. An ordinary user could only change their
-modes, which other builds would see and an overlay would answer with a copy. So a child that may open them
-does (`fs.opener`): started when the first such entry is met, for the whole command. The ordinary calls come
-first, so that root, and a user without such entries, never start it.
+Buildpacks can make such entries. Root reads them like any other. An ordinary user could only change their
+modes, but other builds would see that, and an overlay would copy the entry up. So a child process opens them
+(`fs.opener`). It starts with the first such entry and serves the whole command. Each function tries the
+ordinary call first, so root, and a user without such entries, never start the child.
 
-Called by `fs.rooted` and `store`; under every arrow. It imports little: short-lived children import it too.
+Imports are few, because short-lived children import this module.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""A file tree with others seen in it, as mounts would show them, without any mount; between all arrows.
+"""Shows several file trees as one `TreeView`, as mounts would, but without any mount.
 
-For who only looks at what a builder has: to make the mounts takes as long as a small buildpack. Made by
-`build.runner`; the trees themselves are `rooted`'s.
+One view shows trees at paths inside another tree, as bind mounts do. It serves commands that only read a
+builder's files; the mounts would take as long as a small buildpack.
 
-③ Directories laid over each other, read as an overlay mount would show them, without one; a `TreeView`.
-
-To look at every file of an overlay costs as much again as to look at them where they lie, and as much once
-more when it is unmounted. So an application is packed from the source and from what was written over it,
-once nothing writes there any more. How the kernel marks what it hides is `merge`'s. Made by platform.
+The other view shows directories over each other, as an overlay does. An overlay mount doubles the time to
+read every file, and takes as long again to unmount. So packhorse packs an application from the source and
+from the files written over it, once nothing writes there any more. `fs.overlay` knows the marks of an
+overlay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Walks, moves and removes entries below a directory descriptor without following a link; under every arrow.
+"""Walks, moves and removes entries below a directory descriptor, without following a link.
 
-Called by `fs.rooted` and `store`, with descriptors that are known to be inside a tree. What may be edited,
-and as whom, is theirs; resolving paths is `fs.rooted`'s.
+The caller's descriptor must be inside the tree. The caller also decides what may be edited, and as which
+user. `fs.rooted` resolves paths.
 """
 
 # Pathlib knows no descriptors.

@@ -1,8 +1,7 @@
-"""The bubblewrap program: which one, and how it makes a user namespace for who maps it; under every arrow.
+"""Finds the bubblewrap program, and lets it make a user namespace that its caller maps.
 
-Called by `linux.userns`, `sandbox` and `platform`. The same program makes the namespace and runs in it, so
-that a security module which allows namespaces by program (AppArmor on newer Ubuntu) has one to be told of,
-and not every Python. Steps are `sandbox`'s.
+The same program makes the namespace and runs in it. So a security module that allows namespaces by program
+(AppArmor on newer Ubuntu) has one program to allow, and not every Python.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""What is the same for every process: how its output is handed on, how its end is counted, what it is called.
+"""Runs child processes: passes on their output, reports how they end, starts some that outlive a command.
 
-Called by `sandbox` and `sdk`, wherever a process is waited for. What it runs is theirs.
-
-A process that outlives the one which starts it: for work that no user should wait for; under every arrow.
-
-It has no terminal, and of its parent's files only those it is given: a pipe that the parent writes to ends
-with the parent, and so do its locks. Called by `store` and `sandbox`, which say what is done there.
+A process that outlives its command does work that no user should wait for. It has no terminal, and of its
+parent's files only those it is given. So the pipes and locks of the parent end with the parent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The Linux system calls that Python has no name for. Called by `linux`, `fs` and `sandbox`.
+"""Calls the Linux system calls that Python has no function for.
 
-Each function raises OSError like those of `os`. It imports nothing but ctypes and os, since the short-lived
-children of `linux.userns_exec` pay for every import. Why they are called, and what may be asked of them,
-is not here.
+Each function raises OSError, as those of `os` do. It imports only ctypes and os, because the short-lived
+children of `linux.userns_exec` pay for every import.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""User namespaces: which ids a sandbox has and what they are on this machine; under every arrow.
+"""Makes user namespaces: chooses the ids that a sandbox has, and the ids of this machine they stand for.
 
-`choose_map` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
-`store` (trees are unpacked and removed inside), `sandbox` (every step runs inside) and `host.wiring`.
-This process itself never enters one: `linux.bubblewrap` makes it in a child, `linux.userns_exec` enters it in
-another. Mounts of a step are `sandbox`'s.
+`choose_map` decides the map, `make_namespace` makes a namespace with it, and `spawn` starts a program inside.
+This process never enters a namespace itself: `linux.bubblewrap` makes one in a child, and `linux.userns_exec`
+enters it in another.
 """
 
 from __future__ import annotations

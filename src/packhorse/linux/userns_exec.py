@@ -1,15 +1,14 @@
-"""The short-lived child that becomes another program with, or in, a user namespace; under every arrow.
+"""Becomes another program with, or in, a user namespace: a short-lived child of `linux.userns` and `sandbox`.
 
-A process with threads cannot enter one, and one that has entered cannot come back. `linux.userns` and
-`sandbox` start it as
+A process with threads cannot enter a user namespace, and one that entered cannot come back. So a child does:
 
     python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there
     python -I -S -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the
                                                  namespace's descriptor for each word `@` before ARGV's `--`
 
-with OPTIONS of the form NAME VALUE (`Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). A `hand` line
-holds no descriptor, so that it can be pasted into a shell. Imports are kept to os, sys, stat and ctypes: a
-child starts in 13 ms, of which python's own start is 7.
+OPTIONS are pairs NAME VALUE (see `Options`); a map is `INSIDE:OUTSIDE:COUNT,…`. A `hand` line holds no
+descriptor, so that a user can paste it into a shell. Imports are only os, sys, stat and ctypes: a child
+starts in 13 ms, of which python's own start takes 7.
 """
 
 # Importing pathlib would take longer than everything done here.

@@ -1,7 +1,7 @@
-"""④ Bytes by their digest, in the form of an OCI layout: `blobs/sha256/<hex>`.
+"""Stores bytes by their digest, as an OCI layout does: `blobs/sha256/<hex>`.
 
-Manifests, configs, compressed layers, and uncompressed layers too: a diff ID is the digest of exactly those
-bytes. Called by images, place, trees and overlay. What a blob is for is not known here.
+The blobs are manifests, configs, compressed layers and uncompressed layers. The diff ID of a layer is the
+digest of its uncompressed bytes, so that both forms fit. This module does not know what a blob is for.
 """
 
 from __future__ import annotations

@@ -1,24 +1,17 @@
-"""③ The upper directory of the overlay at `/layers`: what the buildpacks of one build wrote.
+"""Shows the kept layers of an application to a build at `/layers`, and captures what the build made of them.
 
-What is in it was written by buildpacks: no link in it is followed. Called by overlay. How the kernel marks
-what it hides is `merge`'s.
+`OverlayLayerCache` and `CopyLayerCache` are the two adapters of the port `lifecycle.ports.LayerCache`; both
+make the same images, bit for bit. `Store.open_layers` and `Store.open_layer_copies` open them.
 
-③ What the two ways to show kept layers to buildpacks have in common; overlay and copies are these ways.
+The overlay covers all of `/layers`, because a mount at a single layer would answer EBUSY to `rm -rf` of that
+layer. The kept trees are its lower directories, and the upper directory holds everything that the buildpacks
+wrote. So a layer is untouched if, and only if, the upper directory has nothing of it. `sandbox` mounts it.
 
-③ The layers of one build as one overlay at `/layers`: kept trees below, what the buildpacks write above.
+Copies are for a build that cannot have an overlay there: one directory is bound to `/layers`. A copied layer
+costs as much as its bytes where the file system does not share them, and one stat(2) of each entry
+afterwards. Every write to a file changes what stat(2) says of it, so an unchanged layer is not read.
 
-`OverlayLayerCache` is the LayerCache of `lifecycle.ports` on a host; `copies` has another. One overlay covers
-all of `/layers`, since a mount at a layer would answer EBUSY to `rm -rf` of it; so a layer is untouched if,
-and only if, the upper has nothing of it. Called by platform, through `Store.open_layers`. Mounting is
-`sandbox`'s.
-
-③ The layers of one build as plain copies of kept trees, in one directory that is bound to `/layers`.
-
-`CopyLayerCache` is the LayerCache of `lifecycle.ports` for a build that cannot have an overlay there. A
-copied layer costs as much as its bytes where the file system does not share them, and one look at each of its
-entries afterwards: what stat(2) says of a file changes with any write to it, so that a layer of which nothing
-has changed is not read. The images are those of `overlay`, bit for bit. Called by platform, through
-`Store.open_layer_copies`.
+Buildpacks wrote these trees: no link in them is followed.
 """
 
 from __future__ import annotations

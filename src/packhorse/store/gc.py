@@ -1,15 +1,14 @@
-"""Frees what nothing needs any more. Called by platform, through `Store`.
+"""Frees disk space: removes what no image, application or running command needs, and what is damaged.
 
-What is needed: what the names in `images.json` lead to, what the records in `caches/` name, and what the
-leases of running commands pin. Choosing happens under the gate, so that nobody can begin to use what was
-chosen; there things are only renamed. They are removed afterwards, while others work, and if nobody is to
-wait for it by a process that outlives the command (`remainder`); should that be interrupted, the next `sweep`
-or `gc` goes on.
+Three things are needed: what the names in `images.json` lead to, what the records in `caches/` name, and what
+the leases of running commands pin. Collection chooses what to remove while it holds the gate exclusively, so
+no command can begin to use a chosen file. It only renames the files then. It removes them afterwards, while
+other commands work; a process that outlives the command does so if the command need not wait (`trash`). If
+that is interrupted, the next `sweep` or `gc` goes on.
 
-Reads a whole store to find what is damaged: by a disk, by a copy of the store, or by hand.
-
-What is damaged is removed, so that it is not taken for whole and whoever brings it again stores it. Called by
-store. The trees of `trees/` and `roots/` have no digest and are not read: they are made of what is read here.
+The check reads the whole store and removes blobs and kept trees that a disk, a copy or a user has damaged.
+The next command that brings such a blob stores it anew. The trees of `trees/` and `roots/` have no digest, so
+the check does not read them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""④ The names in a store: which image each stands for, and the `index.json` that other OCI tools read.
+"""Records names in a store: the image each stands for, and the `index.json` that other OCI tools read.
 
-Called by place, store and gc. The bytes of images are in blobs and kept trees; this is only the list.
+This is only the list. The bytes of the images are blobs (`blobs`) and kept trees (`snapshots`).
 """
 
 from __future__ import annotations

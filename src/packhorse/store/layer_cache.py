@@ -1,11 +1,10 @@
-"""③ What one build's layers become: kept trees, and the record of what the app's next build may restore.
+"""Keeps an application's layers for its next build, and removes old ones when the disk needs room.
 
-Called by overlay and copies, which show layers to buildpacks and tell what was done to them.
+`LayerCacheWriter` turns the layers of one build into kept trees and records what the next build may restore.
+`build_layers` calls it.
 
-What apps have kept for their next builds: how much of the disk each takes, and what goes to make room.
-
-A file that several kept trees share by hard links is on the disk once, so what an app takes and what is free
-when it alone is removed are two numbers. Called by store; which app has which layers is `harvest`'s.
+Several kept trees can share a file by hard links, and the disk holds such a file once. So an application has
+two sizes: the bytes it takes, and the bytes that become free when it alone is removed.
 """
 
 from __future__ import annotations

@@ -1,19 +1,16 @@
-"""④ What the store knows of a layer by its diff ID: the length of its tar, its compressed form, who has that.
+"""Finds the layers of a store by diff ID, and records what is known of each.
 
-A fact is true wherever the bytes are: a descriptor says what the layer is compressed to, not that this blob
-is here. Each is computed from the bytes. What an image says of its own layers is no fact: one that claims the
-diff ID of another image's layer would have its blob taken for that layer. Called by place, store and gc.
+A layer rests in one of three forms: a tar, a compressed blob, or a kept tree. packhorse unpacks a compressed
+layer while it comes in, and stores it only if it has the diff ID that its image claims. So a blob found by a
+diff ID is that layer, no matter which image brought it.
 
-④ Where an application's directories are in the layer that it was packed to: `layers/<diff ID>.pieces`.
+`layers/<diff ID>.json` records the length of the tar and its compressed forms. Each fact is computed from the
+bytes, and holds wherever the bytes are: a recorded digest does not mean that the blob is here. The claims of
+an image about its own layers are not facts. An image could claim the diff ID of another image's layer, and
+its blob would be taken for that layer.
 
-Called by harvest and gc. When a piece may stand for a directory again is `tar.slices`'. It only saves
-time: what cannot be read, or written, is as if it were not there.
-
-④ The layers of a store by diff ID, in whichever form they rest: a tar, a compressed blob, or a kept tree.
-
-A compressed layer is unpacked as it comes in, and stored only if it is what its image says. So a blob is
-found by a diff ID only if it is that layer, whoever brought it. Called by place (reading and writing images)
-and trees (unpacking). Which image has which layers is not here.
+`layers/<diff ID>.pieces` records where the directories of an application lie in its layer; `tar.slices` uses
+it to copy unchanged directories. It only saves time: an unreadable record counts as a missing one.
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
-"""What the operating system refuses, in the words of the store. Called by every file of this folder.
+"""Protects what a running command uses in the store, and marks the files it has not finished.
 
-What a running command uses of the store, and the files it has not finished.
+Every open `Store` holds one `Lease`: a file below `leases/`. It is locked as long as the process, or a
+child that works for it, lives. Its lines name what the process uses, as paths inside the store. `gc` reads
+the lines of the held leases and removes what the others left behind. Unfinished files carry their lease's
+name, so nobody takes the remains of a killed process for whole files.
 
-Every open `Store` holds one `Lease`: a file below `leases/`, locked as long as the process or a child that
-works for it lives, whose lines name what it uses as paths inside the store. `gc` reads the lines of the
-leases that are held and removes what the others left behind. Unfinished things carry their lease's name, so a
-killed process leaves nothing that is mistaken for a whole one.
+`gate_path` is the lock between leases and `gc`: shared while a lease gets a line, exclusive while `gc`
+chooses. A command adds its line before it looks for the thing, so what it then finds stays.
 
-`gate_path` is the lock between leases and `gc`: shared for the moment a line is added, exclusive while `gc`
-chooses. A line is added before the thing is looked for, so what is found afterwards stays.
-
-Small JSON files that are replaced whole: the store's indexes, and what it knows of its trees and layers.
-
-Called by images, facts, kept, trees, disk and overlay. What the fields mean is theirs.
+The module also has what every file of this folder needs: `map_errors` turns the errors of the operating
+system into errors of the store, and `read` and `write` handle small JSON records that are replaced whole.
 """
 
 from __future__ import annotations

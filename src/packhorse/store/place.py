@@ -1,4 +1,4 @@
-"""④ One name in the store as a `Place` (`oci.place`). Called by platform, through `Store.place`."""
+"""Reads and writes one named image of the store, as a `Place` of `oci.place`. `Store.place` makes it."""
 
 from __future__ import annotations
 

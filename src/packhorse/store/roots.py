@@ -1,9 +1,9 @@
-"""④→ root: images as file trees, for sandboxes to run in.
+"""Makes the root file system of an image, as a directory that a sandbox can mount.
 
-A layer is unpacked once for each map of ids, `trees/<map>/<diff ID>`, and the layers of an image are merged
-by hard links into one root, `roots/<map>/<chain ID>`: the options of one mount hold some 35 directories, and
-a builder has 150 layers. Trees are only ever lower directories, never written. Called by platform, through
-`Store.root`. What happens inside the user namespace is `inside`'s.
+Each layer is unpacked once for each map of ids, into `trees/<map>/<diff ID>`. Hard links merge the layers of
+an image into one root, `roots/<map>/<chain ID>`, because the options of one mount hold only some 35
+directories and a builder has 150 layers. The trees serve only as lower directories; no step writes to them.
+`userns_worker` does the work inside the user namespace.
 """
 
 from __future__ import annotations

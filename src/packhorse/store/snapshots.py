@@ -1,15 +1,13 @@
-"""Which trees of a store are what their records say, and on the disk for certain.
+"""Keeps layer directories between builds, and knows which trees of the store are whole on the disk.
 
-Nothing is flushed file by file: 43,000 calls of fsync(2) would take longer than a build. So a tree is
-believed while the machine runs on which it was made; after a restart, when its files may be there and empty,
-only if a syncfs(2) had passed since. `settled.json` says for each run of the machine (its boot ID) until when
-that is so, and `unsettled` is there while there is something to do. Called by kept, trees and store.
+A kept tree lies at `kept/<owner>/<diff ID, 32 digits>/layers/<id>/<layer>/…`. It is a lower directory of the
+overlay at `/layers`, and the source of the layer's tar when a command needs the bytes. It is never changed.
+Names are short because all lower directories of a mount share 4096 bytes.
 
-③ Layer directories kept between builds: `kept/<owner>/<diff ID, 32 digits>/layers/<id>/<layer>/…`.
-
-A kept tree is a lower directory of the overlay that covers `/layers` in a build, and the source of the
-layer's tar when somebody needs the bytes. It is never written again. Names are short because all lowers of a
-mount share 4096 bytes. Called by overlay (which makes them), shelf (which reads them) and gc.
+packhorse does not fsync(2) the files of a tree: 43,000 calls would take longer than a build. So it trusts a
+tree during the run of the machine (boot ID) that made it. After a restart the files may exist and be empty;
+then it trusts the tree only if a syncfs(2) came after it. `settled.json` records the time of the last
+syncfs(2) for each boot ID. The file `unsettled` exists while some tree has not been synced.
 """
 
 from __future__ import annotations

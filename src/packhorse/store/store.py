@@ -1,22 +1,20 @@
-"""How a store comes to be: made, recognised, brought up to this version. Called by `Store.open`.
-
-The store: one directory of one user, where images, layers and file trees rest.
+"""The store: one directory of one user that holds images, layers and file trees.
 
 ::
 
     oci-layout  index.json  blobs/sha256/    an OCI layout of the images that are whole (blobs, images)
     images.json                              every name (images)
-    layers/<diff ID>.json                    what is known of a layer (facts)
-    layers/<diff ID>.pieces                  where in it the directories of an application are (pieces)
-    trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (trees)
-    kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, harvest)
-    copied.json                              who is to have copies of layers (caches)
-    settled.json  unsettled                  which trees are on the disk for certain (disk)
-    leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
-    version  spare/                          what this is; room for commands that free some (making)
+    layers/<diff ID>.json                    facts about a layer (layers)
+    layers/<diff ID>.pieces                  where the directories of an application lie in it (layers)
+    trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (roots)
+    kept/<owner>/  caches/<app>.json         layers for the next build, by owner (snapshots, layer_cache)
+    copied.json                              applications that get copies of layers (layer_cache)
+    settled.json  unsettled                  which trees are on the disk for certain (snapshots)
+    leases/  scratch/  gate  locks/          what running commands use, and unfinished files (leases)
+    version  spare/                          the store's version; reserved room for commands that free some
 
-`Store` only holds the parts together; `host.wiring` opens it. Whatever is killed, at any point, leaves a
-store that the next call can use.
+`Store` joins the parts, and opens, creates or upgrades the directory; `host.wiring` opens it. A command may
+be killed at any point: the next one can use the store.
 """
 
 from __future__ import annotations

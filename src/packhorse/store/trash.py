@@ -1,11 +1,8 @@
-"""Removing trees from the store, whoever their files belong to.
+"""Removes files and trees from the store, whatever user they belong to.
 
-Called by whoever has something to remove, and by the process that does so afterwards (`remainder`).
-
-What a command has put aside to be removed and does not wait for: removed by a process that outlives it.
-
-It takes over the lease under which things were put aside, so that nobody sweeps them away meanwhile; if it is
-killed, they are of a lease that nobody holds, and the next `sweep` goes on. Called by store.
+A command need not wait for a removal: a process that outlives the command does the rest. That process takes
+over the lease under which the files were put aside, so that no other command sweeps them away meanwhile. If
+it is killed, nobody holds the lease any more, and the next `sweep` removes the files.
 """
 
 from __future__ import annotations

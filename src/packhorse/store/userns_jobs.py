@@ -1,7 +1,7 @@
-"""Work that only the root of a sandbox's user namespace can do, given to a child there (`inside`).
+"""Starts a child as root of a sandbox's user namespace, and gives it work in the store (`userns_worker`).
 
-A user's subordinate ids can be used, and what belongs to them removed, by nobody else; and a hostile tar is
-read where there is nothing to gain. Called by trees and removal. What the child does is not here.
+Only that root can use a user's subordinate ids and remove files that belong to them. A hostile tar is also
+read there, where it can gain nothing.
 """
 
 from __future__ import annotations

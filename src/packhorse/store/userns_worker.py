@@ -1,13 +1,13 @@
-"""④→ root, the part that runs as root of a sandbox's user namespace, in a child that `errand` starts.
+"""Unpacks, merges and removes trees as root of a sandbox's user namespace. `userns_jobs` starts this child.
 
-    unpack PARENT NAME OWNERS     the tar on stdin, into the new directory NAME
-    unpack-all PARENT OWNERS      as that, again and again, each layer as `errand.Unpacker` writes it
-    merge LAYERS PARENT NAME      layers of the directory LAYERS, listed on stdin, into the new directory NAME
-    remove PARENT NAME            whatever NAME is
+    unpack PARENT NAME OWNERS     unpacks the tar on stdin into the new directory NAME
+    unpack-all PARENT OWNERS      unpacks one layer after another, as `userns_jobs.Unpacker` writes them
+    merge LAYERS PARENT NAME      merges layers of the directory LAYERS, listed on stdin, into the new NAME
+    remove PARENT NAME            removes the file or tree NAME
 
-LAYERS and PARENT are descriptors: paths above the store may be closed to these ids. OWNERS is `yes` where the
-namespace has more than one id. Answers one JSON object on stdout; a failure ends with status 1 and is told
-there too. Which trees are made when is `trees`'s.
+LAYERS and PARENT are descriptors, because paths above the store may be closed to these ids. OWNERS is `yes`
+where the namespace has more than one id. The child prints one JSON object on stdout. If it fails, the object
+says why, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""③ What a layer's tar holds, read without unpacking anything: its entries by path, or a few files' bytes.
+"""Lists a layer's tar without unpacking it: its entries by path, or the bytes of a few files.
 
-Called by `platform` for bills of materials and comparisons. Reading headers is `tar.reader`'s, and what a
-path may be `tar.unpack`'. Links on the way to an entry are not followed: what is told is the tar.
+Bills of materials and comparisons use it. It does not follow links on the way to an entry: it says what is in
+the tar. `tar.unpack` decides which paths are valid.
 """
 
 from __future__ import annotations

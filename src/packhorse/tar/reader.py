@@ -1,14 +1,11 @@
-"""③ Where the data of a sparse file goes, in the four forms that GNU tar has written it in.
+"""Reads a foreign tar from a stream, entry by entry, and checks everything before it believes it.
 
-Called by `tar.reader` alone; GNU tar's manual, "Storing Sparse Files". A map is only believed when its
-extents are in order, do not overlap, end within the file, and add up to what the archive holds of it.
+It knows v7, USTAR, STAR, GNU and PAX headers. It reads doubtful headers as Go's archive/tar does, because
+docker, containerd, umoci and skopeo do so too. It ignores global PAX headers, and all PAX records except
+path, linkpath, size, uid, gid, mtime, extended attributes and those of sparse files.
 
-③ Tars that others made, read from a stream entry by entry, with nothing believed before it is checked.
-
-Called by `tar.unpack`, which decides where an entry may go. Knows v7, USTAR, STAR, GNU and PAX headers,
-and reads what is doubtful as Go's archive/tar does, since that is what docker, containerd, umoci and skopeo
-see. Global PAX headers are passed over, and so are all PAX records but path, linkpath, size, uid, gid, mtime,
-extended attributes and those of sparse files (`tar.reader`). Writing tars is `tar.writer`'s.
+A sparse file comes in one of four forms (GNU tar's manual, "Storing Sparse Files"). Its map is accepted only
+if the extents are in order, do not overlap, end within the file, and add up to the bytes in the archive.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""③ A layer of many files that is packed from pieces of the tar that it was before.
+"""Divides an application directory into slices, and packs them from pieces of their last tar where it can.
 
-What is below a directory stands together in a tar, since its entries are in byte order of their paths. Where
-nothing has changed there, at any depth, its bytes are copied, and no file of it is looked at. That is told by
-a stamp of each directory, made before anything was packed (`source.files`). Called by `slices`, while it
-goes through a directory; made in `platform`, which knows the stamps and has the tar.
+Slices: buildpack.md, B-081 to B-086. `lifecycle.export` decides here which entry goes into which layer;
+`tar.writer` makes the bytes.
 
-③ Divides an application directory into slices (buildpack.md "Slices", B-081 to B-086).
-
-Called by lifecycle.export. Which entries are in which layer is decided here; their bytes are `tar.writer`'s.
+Entries of a tar are in byte order of their paths, so the content of a directory is one contiguous piece. If
+nothing changed in a directory at any depth, the piece is copied and no file is looked at. A stamp of each
+directory, made before packing (`source.files`), tells whether something changed.
 """
 
 from __future__ import annotations

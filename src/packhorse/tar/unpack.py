@@ -1,14 +1,11 @@
-"""③ The directories of a layer being unpacked: entered name by name, never left, their attributes given last.
+"""Unpacks one hostile layer into a directory of its own.
 
-Called by `tar.unpack` alone. Paths here are relative bytes without `.` and `..`; a resolved one has no
-link in it.
+`store` calls it in a child that is root of the user namespace whose ids the tree gets. Nothing is opened by a
+path: every directory is entered one name at a time below the target. A link on the way is resolved by hand,
+with the target as its root, and no entry is written through a link. Directories get their attributes last.
+The result lists what whiteouts hide; `fs.apply` carries them out when the store merges layers.
 
-③ Unpacks one layer into a directory of its own, whatever the layer's author had in mind.
-
-Called by store, in a child process that is root of the user namespace whose ids the tree gets. Nothing is
-opened by a path: every directory is entered by one name at a time below the target, a link in the way is
-resolved by hand with the target as its root, and no entry is ever written through. What whiteouts hide is
-told, not done: the store merges layers. Reading headers is `tar.reader`'s.
+Paths here are relative bytes without `.` and `..`; a resolved path has no link in it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
-"""③ Directories as the entries of a layer, in the order and with the owners that the reference gives them.
+"""Turns directories into uncompressed layer bytes, the same as Go's archive/tar writes for the reference.
 
-Called by lifecycle's export and cache; `tar.writer` turns the entries into bytes. Entries above a layer's
-directory and those of the launcher layers are made by the caller (`TarEntry.directory` and its siblings),
-never from stat: what the host has there must not reach a digest (reference: lifecycle v0.21 `layers/`,
-`archive/`).
+Entries have the order and owners that the reference gives them (lifecycle v0.21 `layers/`, `archive/`). The
+caller makes the entries above a layer's directory, and those of the launcher layers, with
+`TarEntry.directory` and its siblings. They never come from stat, because what the host has there must not
+reach a digest.
 
-③ Layer entries as uncompressed tar bytes, the same bytes as Go's archive/tar writes for the reference.
-
-Called by lifecycle (export, cache) and store. A header is USTAR where everything fits it and PAX otherwise;
-every entry is dated 1980-01-01T00:00:01Z and names no user; the end is two zero blocks, without further
-padding. Where entries come from is `tar.writer`'s; reading tars that others made is `tar.reader`'s.
+A header is USTAR where every field fits and PAX otherwise. Each entry has the date 1980-01-01T00:00:01Z and
+no user name. Two zero blocks end the tar, without further padding.
 """
 
 from __future__ import annotations
