@@ -1,4 +1,4 @@
-"""A content digest, as OCI spells it (image-spec, descriptor.md "Digests"). Called by every folder."""
+"""Content digests as OCI writes them (image-spec, descriptor.md "Digests"). Every folder uses them."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Digest:
 
     @property
     def short(self) -> str:
-        """The first twelve digits, as people read them."""
+        """The first twelve digits, for messages."""
         return self.hex[:12]

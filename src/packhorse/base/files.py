@@ -1,11 +1,7 @@
-"""Whether a disk is full; called where the kernel or a program does not say so by an error number.
+"""Looks up, reads and writes files that a user names, and finds out whether a disk is full.
 
-overlayfs, for one, mounts read-only when it cannot make its work directory, and every write answers EROFS.
-
-Files that a user names: looked up, read and written, with an answer for whatever may be there.
-
-Called by `cli`, `source`, `image` and `platform` for words of a command line and settings. Files of a sandbox
-are `base.tree`'s, images `oci.files`'s, the store's own `store`'s.
+Every error becomes an InputError that says what to change. Files of a sandbox are read through `base.tree`,
+image files through `oci.files`, and the store's files through `store`.
 """
 
 from __future__ import annotations
@@ -17,18 +13,20 @@ from pathlib import Path
 from packhorse.errors import InputError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""The error numbers of a full disk, and of a user who may have no more of it."""
+"""The error numbers of a full disk and of an exhausted quota."""
 
 _FILES, _BYTES = 16, 128 << 10
-"""What has to fit. More than what failed may have needed, because some of that is free again by now."""
+"""How much `find_shortage` writes. The failed program may have freed some space since it failed."""
 
 
 def find_shortage(directory: Path) -> str:
-    """Tries to make some files in `directory`; the system's words if they do not fit, else "".
+    """Writes some files to `directory` and returns the system's error message if they do not fit, else "".
 
-    A trial also meets quotas, which statvfs(2) does not show.
+    Call it where the kernel does not report a full disk by an error number. For example, overlayfs mounts
+    read-only if it cannot make its work directory, and every write then fails with EROFS. Writing files also
+    detects quotas, which statvfs(2) does not show.
     """
-    import tempfile  # only what has failed pays for it
+    import tempfile  # slow to import, and needed only after a failure
 
     try:
         with tempfile.TemporaryDirectory(prefix=".room-", dir=directory) as place:
@@ -48,10 +46,10 @@ _LIMIT = 1 << 20
 
 
 def resolve(path: Path) -> Path | None:
-    """What `path` leads to, absolute and without links; None when nothing is there.
+    """Returns the absolute path behind all links, or None if nothing is there.
 
-    InputError when that cannot be told: links in a circle, a directory that may not be searched, a name that
-    is too long.
+    Raises InputError for a loop of links, a directory that the user may not search, and a name that is too
+    long.
     """
     try:
         return Path(os.path.realpath(path, strict=True))
@@ -66,7 +64,7 @@ def resolve(path: Path) -> Path | None:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether `path` leads to a file; false where this user may not look it up, or no path can be so."""
+    """Whether `path` leads to a file; false if this user may not look it up or `path` is invalid."""
     return os.path.isfile(path)  # noqa: PTH113 -- Path's own raises PermissionError
 
 
@@ -81,7 +79,7 @@ def is_directory(path: str | Path) -> bool:
 
 
 def read(path: Path, *, limit: int = _LIMIT) -> bytes:
-    """The content of `path`, pipes too; InputError when there is none, or more than `limit` bytes of it."""
+    """Returns the content of a file or pipe; InputError if it is missing or has more than `limit` bytes."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -97,18 +95,18 @@ def read(path: Path, *, limit: int = _LIMIT) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Makes `data` the content of `path`, all of it or none; what is no file (a pipe) is written to.
+    """Replaces the file at `path` atomically; writes directly to anything else, such as a pipe.
 
-    InputError when that cannot be done.
+    Raises InputError if that fails.
     """
     partial = None
     try:
         if path.exists() and not path.is_file():
-            path.write_bytes(data)  # by the name that was given: what /dev/stdout leads to has none
+            path.write_bytes(data)  # by this name, because the target of /dev/stdout may have none
             return
         target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
-        import tempfile  # slow to import, and most commands write no such file
+        import tempfile  # slow to import, and most commands write no file
 
         descriptor, partial = tempfile.mkstemp(prefix=".packhorse-", dir=target.parent)
         with os.fdopen(descriptor, "wb") as file:

@@ -29,11 +29,11 @@ def loads(
     parse_int: Callable[[str], object] = int,
     pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
 ) -> Any:
-    """The value that Go reads: UTF-8 alone, neither NaN nor a number beyond a double's, and half a surrogate
-    pair is U+FFFD.
+    """Parses JSON as Go does: UTF-8 only, no NaN, no number outside a double's range; half a surrogate pair
+    becomes U+FFFD.
 
-    `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
-    RecursionError for what is nested too deep.
+    `pairs` makes an object of its members, in their order. Raises ValueError for invalid JSON and
+    RecursionError for JSON that is nested too deeply.
     """
     text = data.decode() if isinstance(data, bytes) else data
     if "\\ud" in text or "\\uD" in text:
@@ -48,7 +48,7 @@ def loads(
 
 
 def json_bytes(value: object) -> bytes:
-    """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
+    """Writes `value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
 
     Takes None, bool, int, float, str, list, tuple, dict, `SortedMap` and the date and time types of tomllib.
     A byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
@@ -58,7 +58,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def parse_number(text: str) -> float:
-    """The double that a number is for Go where it declares no other type; ValueError when it is too large."""
+    """Parses a number as Go does without a declared type, as a double; ValueError if it is too large."""
     value = float(text)
     if math.isinf(value):
         raise ValueError(f"the number {text[:40]} is too large")
@@ -99,7 +99,7 @@ def _format(value: object) -> str:
 def _format_string(text: str) -> str:
     if not text.isascii():
         text = encode_text(text).decode("utf-8", "surrogateescape")
-    # What every JSON encoder escapes, as Go does, then what it escapes besides.
+    # encode_basestring escapes what every JSON encoder escapes; Go escapes more.
     return _UNSAFE.sub(_escape_character, encode_basestring(text))
 
 

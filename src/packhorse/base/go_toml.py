@@ -21,25 +21,25 @@ _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class SortedMap(dict[str, object]):
-    """A Go map: written in the byte order of its keys. A plain dict inside it is a struct again."""
+    """A Go map, which Go writes in the byte order of its keys. A plain dict inside it is a struct again."""
 
 
 def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
-    """The keys and values of `table` in the order Go writes them: a `SortedMap` by the bytes of its keys."""
+    """Returns the keys and values of `table` in the order in which Go writes them."""
     if isinstance(table, SortedMap):
         return sorted(table.items(), key=lambda item: encode_text(item[0]))
     return list(table.items())
 
 
 def format_integer(value: int) -> str:
-    """`value` in decimal digits; FormatError if it does not fit 64 bits."""
+    """Writes `value` in decimal digits; FormatError if it does not fit 64 bits."""
     if not -(1 << 63) <= value < 1 << 64:
         raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
     return str(int(value))
 
 
 def format_time(value: datetime | time) -> str:
-    """`value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, no zone when local."""
+    """Writes `value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, none if local."""
     head, dot, tail = value.isoformat().partition(".")
     if dot:
         fraction = tail[:6].rstrip("0")
@@ -48,14 +48,12 @@ def format_time(value: datetime | time) -> str:
 
 
 def encode_text(text: str) -> bytes:
-    """The bytes of `text`; half a surrogate pair, which JSON can spell, is U+FFFD as soon as Go reads it."""
+    """Encodes `text`. Half a surrogate pair, which JSON can express, becomes U+FFFD as in Go."""
     return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
 
 
 def sort_maps(value: object) -> object:
-    """`value` with every dict at any depth as a `SortedMap`: a Go value of no declared type, as
-    metadata is.
-    """
+    """Turns every dict at any depth into a `SortedMap`, for Go values without a declared type (metadata)."""
     if isinstance(value, Mapping):
         return SortedMap((key, sort_maps(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -64,7 +62,7 @@ def sort_maps(value: object) -> object:
 
 
 END = 253_402_300_800
-"""The first second that RFC 3339, and so an image, cannot say, in the year 10000."""
+"""The first second of the year 10000, which RFC 3339, and so an image, cannot express."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
@@ -74,13 +72,13 @@ _Path = tuple[str, ...]
 
 
 class RawToml(str):
-    """A value that is TOML already, written as it is: what a Go type with its own encoder writes."""
+    """A value that is TOML already and is written unchanged, for Go types with their own encoder."""
 
     __slots__ = ()
 
 
 def toml_bytes(table: Mapping[str, object]) -> bytes:
-    """`table` as a TOML document; keys whose value is None are left out.
+    """Writes `table` as a TOML document, without the keys whose value is None.
 
     Takes bool, int, float, str, `RawToml`, list, tuple, dict, `SortedMap` and the date and time types of
     tomllib. Text that surrogateescape decoded gets its bytes back. Raises FormatError for an array with None
@@ -92,7 +90,7 @@ def toml_bytes(table: Mapping[str, object]) -> bytes:
 
 
 def _write_table(out: list[str], path: _Path, table: Mapping[str, object]) -> None:
-    """Writes the members of the table at `path`, simple keys first: after a header a key is that table's."""
+    """Writes the members of the table at `path`, simple keys first: a key belongs to the header above it."""
     indent = "  " * len(path)
     simple, nested = _split_members(table)
     out += (f"{indent}{_format_key(key)} = {_format_value(value)}\n" for key, value in simple)
@@ -111,7 +109,7 @@ def _write_table(out: list[str], path: _Path, table: Mapping[str, object]) -> No
 
 
 def _split_members(table: Mapping[str, object]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
-    """The members of `table` that have a value: first the simple ones, then tables and arrays of tables."""
+    """Splits the members of `table` that have a value into simple ones, and tables and arrays of tables."""
     simple: list[tuple[str, object]] = []
     nested: list[tuple[str, object]] = []
     for key, value in members(table):
@@ -153,7 +151,7 @@ def _format_value(value: object) -> str:
 
 
 def _format_time(value: object) -> str:
-    from datetime import date, datetime, time  # which a detection does without
+    from datetime import date, datetime, time  # slow to import, and no detection needs it
 
     match value:
         case datetime() | time():

@@ -1,11 +1,6 @@
-"""Where the native programs are that every install has beside its Python code; under every arrow.
+"""Finds the parts of an install that are not Python code: native programs and the bundled buildpacks.
 
-They are made by the package's build hook, of what is in `launcher/`. What of it gets into images is
-`base.installation`'s.
-
-What every install of packhorse carries beside its Python code: native programs and the bundled buildpacks.
-
-Made by the package's build hook. Called by `builder.default`, `build.execute` and `run`.
+The package's build hook puts them into `_bundled`. It compiles the programs from `launcher/`.
 """
 
 from __future__ import annotations
@@ -19,11 +14,11 @@ from packhorse.errors import HostError
 BUNDLED = Path(__file__).parents[1] / "_bundled"
 
 HELPERS = ("terminal", "init", "leash", "network")
-"""The programs that run beside or within a sandbox on this machine, and are in no builder."""
+"""The programs that run beside or inside a sandbox on this machine. No builder contains them."""
 
 
 def find_program(name: str) -> Path:
-    """The program `name`, for this machine; HostError when it is not there."""
+    """Returns the path of the program `name` for this machine; HostError if it is missing."""
     path = BUNDLED / name / f"{name}-linux-{Target.host().arch}"
     if not path.is_file():
         raise incomplete_install_error()
@@ -31,7 +26,7 @@ def find_program(name: str) -> Path:
 
 
 def incomplete_install_error() -> HostError:
-    """The error for an install in which something is missing."""
+    """Returns the error for an incomplete install."""
     return HostError(
         "this packhorse is not installed whole",
         why="its native programs and buildpacks are missing",
@@ -41,17 +36,17 @@ def incomplete_install_error() -> HostError:
 
 
 def digest() -> str:
-    """Tells one bundle from another: hexadecimal, over all of its content that gets into builders."""
+    """Returns a hexadecimal digest of all bundled content that goes into builders."""
     return str(_manifest()["digest"])
 
 
 def launcher_version() -> str:
-    """The launcher's own version; it changes only when its bytes do (design: the launcher is native)."""
+    """Returns the launcher's own version, which changes only when its bytes change."""
     return str(_manifest()["launcher"])
 
 
 def launcher(arch: str) -> bytes:
-    """The launcher for an architecture (`amd64`, `arm64`); raises HostError when there is none."""
+    """Returns the launcher for an architecture (`amd64`, `arm64`); HostError if there is none."""
     path = BUNDLED / "launcher" / f"launcher-linux-{arch}"
     if not path.is_file():
         raise HostError(
@@ -63,17 +58,17 @@ def launcher(arch: str) -> bytes:
 
 
 def terminal() -> Path:
-    """The program that gives a step a terminal (`sandbox.terminal`), for this machine."""
+    """Returns the path of the program that gives a command a terminal (`sandbox.terminal`)."""
     return find_program("terminal")
 
 
 def init() -> Path:
-    """The program that steps begin as whose command is said later (`sandbox.init`), for this machine."""
+    """Returns the path of the program that is process 1 of a sandbox (`sandbox.init`)."""
     return find_program("init")
 
 
 def buildpacks() -> list[Path]:
-    """The directories of the bundled buildpacks, staged, in the order they are tried."""
+    """Returns the directories of the bundled buildpacks, in the order in which they are tried."""
     return sorted(path.parent for path in BUNDLED.glob("buildpacks/*/*/buildpack.toml"))
 
 

@@ -1,7 +1,7 @@
-"""What a program tells its user, line by line: a title, details below it, warnings and errors.
+"""Writes messages for the user of a buildpack: titles, details below them, warnings and errors.
 
-Called by sdk. Whether to colour is the caller's choice (this folder reads no environment); progress bars and
-tables are `cli.output`'s.
+The SDK uses it. The caller decides whether to use colours, because this folder reads no environment variable.
+The command line has its own output (`cli.output`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Log:
         self._write(self.out, _indent(text, "  "), "")
 
     def warning(self, text: str) -> None:
-        """Writes what the user should change, though the work goes on."""
+        """Writes a problem that the user should fix and that does not stop the work."""
         self._write(self.err, _indent(f"warning: {text}", "  "), _YELLOW)
 
     def error(self, error: PackhorseError) -> None:
@@ -46,7 +46,7 @@ class Log:
                 self._write(self.err, _indent(part, "  "), "")
 
     def output(self) -> Output:
-        """A sink for the raw output of a command, indented below the last detail."""
+        """Returns a sink that indents the raw output of a command below the last detail."""
         return Output(self.out)
 
     def _write(self, stream: TextIO, text: str, style: str) -> None:
@@ -56,7 +56,7 @@ class Log:
 
 
 class Output:
-    """Bytes of a running command, shown as they come, each line four spaces in."""
+    """Shows the output of a running command as it arrives, each line indented by four spaces."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -64,7 +64,7 @@ class Output:
         self._at_line_start = True
 
     def feed(self, data: bytes) -> None:
-        """Shows `data`, which may end in the middle of a line or of a character."""
+        """Shows `data`, which may end within a line or a character."""
         for line in self._decoder.decode(data).splitlines(keepends=True):
             if self._at_line_start and line.strip():
                 self._stream.write("    ")

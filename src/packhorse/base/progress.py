@@ -1,6 +1,6 @@
-"""Counts what long work has done, so that a person who waits can be told; under every arrow.
+"""Counts the progress of long work, so that the command line can show it to the user.
 
-Work only counts. A `Meter` that nobody watches shows nothing; `cli.waiting` watches the one of a command.
+The work itself only counts. `cli.waiting` watches the `Meter` of a command; any other meter shows nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 
 class Task:
-    """One piece of work: `done` of `total` (0 where nobody knows how much it is), in `unit`, since `began`.
+    """One piece of work: `done` of `total` units, since `began`. `total` is 0 if it is unknown.
 
-    `unit` is "B" for bytes, or a noun in the plural, or "" for what cannot be counted.
+    `unit` is "B" for bytes, a plural noun, or "" for work that has no countable parts.
     """
 
     __slots__ = ("began", "done", "name", "total", "unit")
@@ -26,18 +26,18 @@ class Task:
         self.began = time.monotonic()
 
     def add(self, count: int) -> None:
-        """Notes that so much more is done. Several threads may; what is lost between them is not missed."""
+        """Adds to `done`. Threads may race here: a lost update only makes the display less exact."""
         self.done += count
 
     def count_bytes(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, whose bytes are counted as they pass."""
+        """Yields the same chunks and counts their bytes."""
         for chunk in chunks:
             self.done += len(chunk)
             yield chunk
 
 
 class Meter:
-    """The tasks of one command that are going on; `watch` is called when one begins."""
+    """Holds the running tasks of one command. It calls `watch` when a task begins."""
 
     def __init__(self, watch: Callable[[], None] = lambda: None) -> None:
         self.tasks: list[Task] = []
@@ -45,7 +45,7 @@ class Meter:
 
     @contextmanager
     def task(self, name: str, *, unit: str = "", total: int = 0) -> Iterator[Task]:
-        """A task that goes on for a block."""
+        """Runs a block as one task."""
         task = Task(name, unit, total)
         self.tasks.append(task)
         self._watch()
@@ -56,4 +56,4 @@ class Meter:
 
 
 UNWATCHED = Meter()
-"""For work that nobody waits for."""
+"""A meter that shows nothing."""

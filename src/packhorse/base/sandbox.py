@@ -1,7 +1,7 @@
-"""A sandbox and its commands, as data: what a command sees, what runs, and what came of it.
+"""Describes a sandbox, its commands and their results as data.
 
-A phase makes `Command`s; `platform` says with a `SandboxSpec` where they run; `sandbox` makes that place and
-starts them. The same values serve `packhorse run`.
+A phase makes `Command`s. A `SandboxSpec` says where they run, for a build and for `packhorse run`. `sandbox`
+makes that place and runs the commands in it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from packhorse.base.tree import TreeEdit
 from packhorse.errors import PackhorseError
 
 Output = Callable[[bytes], None]
-"""Takes what a process writes to stdout and stderr, in chunks, in order, on one thread."""
+"""Receives the stdout and stderr of a process in chunks, in order, on one thread."""
 
 
 class Network(Enum):
-    """Which network a step has: none but loopback, its own (through pasta), or the host's."""
+    """Which network a sandbox has: loopback only, its own (through pasta), or the host's."""
 
     NONE = "none"
     OWN = "own"
@@ -29,9 +29,9 @@ class Network(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A host file or directory seen at `target`.
+    """Mounts a host file or directory at `target`.
 
-    One that is `is_users_own`, and not writable, is seen as if all of it belonged to the step's user.
+    With `is_users_own`, and unless it is writable, everything in it appears to belong to the sandbox's user.
     """
 
     source: Path
@@ -42,9 +42,9 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Directories seen as one at `target`; `lowers` are bottom first and never written.
+    """Mounts several directories as one at `target`. `lowers` are bottom first and never written.
 
-    With `upper` and `work` (empty, same file system, beside each other) it is writable; without, read-only.
+    It is writable if it has `upper` and `work` (empty, beside each other on one file system), else read-only.
     """
 
     lowers: tuple[Path, ...]
@@ -58,7 +58,7 @@ Mount = Bind | Overlay
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The root file system of a step: one merged tree, read-only unless it has an upper of its own."""
+    """The root file system of a sandbox: one merged tree, read-only unless it has an `upper`."""
 
     tree: Path
     upper: Path | None = None
@@ -77,13 +77,12 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a step may use of this machine: all its processes together, and what it writes.
+    """How much of this machine all processes of a sandbox may use together. 0 is no limit.
 
-    `memory` and `file_size` are in bytes, `processes` counts threads too; `disk` (bytes) and `inodes` are
-    what has to stay free on the file systems that it writes to. 0 is no limit. `shared_memory` is what files
-    in /dev/shm may take, docker's unless another is given. An `expendable` step is ended when it meets any of
-    them, or when the machine runs out of memory; another has only what goes beyond refused, as far as the
-    kernel can.
+    `memory` and `file_size` are in bytes. `processes` counts threads too. `disk` (bytes) and `inodes` must
+    stay free on the file systems that the sandbox writes to. `shared_memory` is the size of /dev/shm,
+    by default docker's. An `expendable` sandbox is killed if it meets a limit or if the machine runs out of
+    memory. In any other the kernel refuses only what exceeds the limit, as far as it can.
     """
 
     memory: int = 0
@@ -96,15 +95,15 @@ class Limits:
 
     @property
     def shared_memory_size(self) -> int:
-        """The size of /dev/shm in bytes: no larger than the memory; 0 for the kernel's own choice."""
+        """The size of /dev/shm in bytes, at most the memory limit; 0 lets the kernel choose."""
         return min((size for size in (self.shared_memory, self.memory) if size), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute in a sandbox. `env` is the whole environment: nothing is inherited.
+    """A command to run in a sandbox. `env` is the whole environment: it inherits nothing.
 
-    `executable` is what is executed when it is not `argv[0]` (the launcher chooses its process by argv[0]).
+    `executable` is the program if it is not `argv[0]` (the launcher chooses its process by argv[0]).
     """
 
     argv: tuple[str, ...]
@@ -115,12 +114,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """A sandbox, and the command that runs in it unless another is given; without `argv` it has none.
+    """A sandbox and its default command, described by `argv`, `env`, `cwd` and `executable` as in `Command`.
 
-    `uid` and `gid` are ids inside the sandbox. With an `attached` step this process's stdin, stdout and
-    stderr exchange bytes, with that of `terminal` a terminal of the step's own. `hostname` is the name the
-    step sees. `limits` hold for everything that the step starts. Of argv, env, cwd and `executable` see
-    `Command`.
+    It has no default command if `argv` is empty. `uid` and `gid` are ids inside the sandbox. `attached`
+    connects the command to this process's stdin, stdout and stderr; `terminal` gives it its own terminal.
+    `hostname` is the name that commands see. `limits` hold for all processes in the sandbox.
     """
 
     argv: tuple[str, ...]
@@ -140,25 +138,25 @@ class SandboxSpec:
 
     @property
     def command(self) -> Command:
-        """What runs in it."""
+        """The default command."""
         return Command(self.argv, self.env, self.cwd, self.executable)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended: its exit status (128 + n when signal n ended it) and its wall time in seconds.
+    """How a command ended: its exit status (128 + n if signal n killed it) and its wall time in seconds.
 
-    `exceeded` says which limit it met, in words for a user; empty when none.
+    `exceeded` tells the user which limit it met, "" if none.
     """
 
     status: int
     seconds: float = 0.0
-    command: str = ""  # a line that starts the same command from a shell, for a failing build
+    command: str = ""  # a shell line that runs the same command again, for a failed build
     exceeded: str = ""
 
 
 class Sandbox(Protocol):
-    """A place whose mounts are made, in which commands run; nothing runs there between two."""
+    """A sandbox whose mounts are made. Nothing runs in it between two commands."""
 
     @property
     def tree(self) -> TreeEdit:
@@ -166,26 +164,24 @@ class Sandbox(Protocol):
         ...
 
     def run(self, output: Output | None, command: Command | None = None) -> Result:
-        """Runs a command, or the one of the step, and ends whatever it has left running.
+        """Runs a command, by default that of the `SandboxSpec`, and kills what it leaves running.
 
-        An attached step gives `output` nothing. Without `output`, what any other prints goes to this
-        process's stdout.
-
-        Raises SandboxError when the command could not be started (CommandNotFound and NotExecutable where
-        that is why).
+        `output` receives nothing from an attached sandbox. Without `output`, the output of any other goes to
+        this process's stdout. Raises SandboxError if the command could not be started, CommandNotFound or
+        NotExecutable if that is the reason.
         """
         ...
 
     def run_all(
         self, commands: Sequence[Command], output: Callable[[int, bytes], None], *, at_once: int
     ) -> Sequence[Result | PackhorseError]:
-        """Runs commands side by side, up to `at_once`, and ends whatever they have left running.
+        """Runs up to `at_once` commands at the same time, and kills what they leave running.
 
-        `output` is given the place of a command in `commands` with what that prints. Instead of a result
-        there is the error that `run` would raise. A limit that one meets may end all of them.
+        `output` receives a command's position in `commands` and its output. A command that `run` would raise
+        an error for gets that error as its result. A limit that one command meets may end all of them.
         """
         ...
 
     def signal(self, number: int) -> None:
-        """Sends a signal to what `run` has started; ignored when it is gone. Safe from a signal handler."""
+        """Sends a signal to the command of `run`, if it still runs. A signal handler may call this."""
         ...

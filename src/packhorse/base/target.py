@@ -1,7 +1,7 @@
-"""What an image is made for: os, architecture, variant and distribution (buildpack.md "Targets").
+"""The target of an image: os, architecture, variant and distribution (buildpack.md "Targets").
 
-Called by buildpack, plan, image and lifecycle. Never called a platform: that word is the specification's for
-whoever drives the lifecycle.
+The code never calls this a platform, because the specification uses that word for the program that runs the
+lifecycle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class Distro:
-    """A distribution as `/etc/os-release` names it: ID and VERSION_ID."""
+    """A distribution by the ID and VERSION_ID of its `/etc/os-release`."""
 
     name: str
     version: str = ""
@@ -30,7 +30,7 @@ class Distro:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """os, architecture and variant as OCI (and Go) spell them, and the distribution where it is known."""
+    """os, architecture and variant as OCI and Go write them, and the distribution if it is known."""
 
     os: str = "linux"
     arch: str = "amd64"
@@ -39,7 +39,7 @@ class Target:
 
     @classmethod
     def host(cls) -> Self:
-        """The machine this process runs on, without its distribution."""
+        """Returns the target of this machine, without its distribution."""
         machine = os.uname().machine
         return cls(arch=_ARCHITECTURES.get(machine, machine))
 

@@ -1,10 +1,8 @@
-"""Threads that work for one caller and stop when it does; under every arrow.
+"""Runs threads that work for one caller and stop when it stops.
 
-Unlike a pool's of the standard library they do not hold up a caller that is called off (Ctrl-C), nor the end
-of the process: one may be waiting for a registry that has fallen silent. Called by `image`, `layers`,
-`store` and `platform`.
-
-Chunks that one thread reads ahead of the one that takes them; for `oci.engine` and `store.layers`.
+The standard library's pool waits for its threads, which delays Ctrl-C and the end of the process: one may
+be waiting for a registry that is silent. These threads are daemons, and the caller waits for them only
+as long as its timeout says.
 """
 
 from __future__ import annotations
@@ -19,21 +17,21 @@ from queue import Empty, Full, Queue, SimpleQueue
 from typing import Generic, Self, TypeVar
 
 _PENDING_LIMIT = 4
-"""Items that may wait for a follower."""
+"""How many items of a `Pipeline` may wait."""
 
 _TIMEOUT = 5.0
-"""Seconds that a follower's work is waited for when nobody wants it any more."""
+"""Seconds to wait for a `Pipeline` that is shut down."""
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
 class ReadingStopped(Exception):
-    """The caller does not want the answer any more; seen by nobody but the thread."""
+    """Ends the work of a thread whose pool was stopped. Only that thread sees it."""
 
 
 class ThreadPool:
-    """At most `size` threads, started when they are needed; made by `thread_pool`."""
+    """At most `size` threads, started when needed. Use `thread_pool` to make one."""
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
@@ -43,7 +41,7 @@ class ThreadPool:
         self._stopped = threading.Event()
 
     def submit(self, work: Callable[[_Item], _Answer], item: _Item) -> Future[_Answer]:
-        """Has a thread do some work; its future has the answer, or raises what the work has raised."""
+        """Runs `work(item)` in a thread. The future has the result or the exception."""
         future: Future[_Answer] = Future()
 
         def task() -> None:
@@ -51,7 +49,7 @@ class ThreadPool:
                 return
             try:
                 answer = work(item)
-            except BaseException as error:  # noqa: BLE001 -- for who asks the future
+            except BaseException as error:  # noqa: BLE001 -- the future raises it
                 future.set_exception(error)
             else:
                 future.set_result(answer)
@@ -64,11 +62,11 @@ class ThreadPool:
         return future
 
     def map(self, work: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
-        """The answers in the order of the items; raises the first error in that order."""
+        """Returns the results in the order of the items; raises the first error in that order."""
         return [future.result() for future in [self.submit(work, item) for item in items]]
 
     def cancellable(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, for a thread of the crew to read: raises Stopped when it is to stop."""
+        """Yields the same chunks in a thread of the pool; raises ReadingStopped if the pool was stopped."""
         for chunk in chunks:
             if self._stopped.is_set():
                 raise ReadingStopped
@@ -79,7 +77,7 @@ class ThreadPool:
             task()
 
     def shut_down(self, *, timeout: float | None = None) -> None:
-        """Lets the threads go when all is done; with `timeout` tells them to stop, and drops what waits."""
+        """Ends the threads after all work. With `timeout` (seconds) it drops waiting work and stops them."""
         end = None
         if timeout is not None:
             self._stopped.set()
@@ -90,14 +88,14 @@ class ThreadPool:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            with suppress(RuntimeError):  # one whose start was interrupted finds nothing to do
+            with suppress(RuntimeError):  # an interrupt came before the thread started
                 thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
 
 class Pipeline(Generic[_Item]):
-    """One thread that does some work with each item that it is handed, in their order, a few behind.
+    """Passes items to one thread in their order, so that the caller can go on meanwhile.
 
-    A context, which lets the thread go: what it has not begun then nobody wants any more.
+    Leaving the context drops the items that the thread has not begun.
     """
 
     def __init__(self, work: Callable[[_Item], None], name: str) -> None:
@@ -112,27 +110,27 @@ class Pipeline(Generic[_Item]):
         self.shut_down()
 
     def submit(self, item: _Item) -> None:
-        """Hands an item on, when few enough wait; raises what the work with an earlier one has raised."""
+        """Queues an item, after waiting for room in the queue; raises the error of an earlier item."""
         if len(self._pending) == _PENDING_LIMIT:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._work, item))
 
     def wait(self) -> None:
-        """Returns when all is done; raises as `submit` does."""
+        """Waits for all items; raises as `submit` does."""
         while self._pending:
             self._pending.popleft().result()
 
     def shut_down(self) -> None:
-        """Lets the thread go; what it is at is waited for, but not for long."""
+        """Stops the thread, and waits a few seconds for the item in work."""
         self._pool.shut_down(timeout=_TIMEOUT)
 
 
 @contextmanager
 def thread_pool(size: int, name: str, *, timeout: float) -> Iterator[ThreadPool]:
-    """A crew for a block; when that ends early, nothing more is begun, and what runs is told to stop.
+    """Makes a pool for a block. If the block raises, the pool starts no more work and stops its threads.
 
-    It is waited for `timeout` seconds then: one thread may have something to clean up, and another wait for
-    what never comes.
+    It then waits at most `timeout` seconds, because one thread may have to clean up while another may wait
+    for data that never comes.
     """
     workers = ThreadPool(size, name)
     try:
@@ -143,13 +141,13 @@ def thread_pool(size: int, name: str, *, timeout: float) -> Iterator[ThreadPool]
     workers.shut_down()
 
 
-_GLANCE = 0.1  # seconds between two looks whether anybody still wants what is read ahead
+_POLL_INTERVAL = 0.1  # seconds between two checks whether the consumer still reads
 
 
 def prefetch(chunks: Iterable[bytes], *, name: str, limit: int = 8) -> Generator[bytes]:
-    """The same chunks, read by a thread of its own that is up to `limit` of them ahead.
+    """Yields the same chunks, which a thread of their own reads up to `limit` chunks ahead.
 
-    What reading them raises is raised in their place. Who takes no more of them ends the thread.
+    It raises the errors of the reading at their place. Closing the generator ends the thread.
     """
     waiting: Queue[bytes | BaseException | None] = Queue(limit)
     over = threading.Event()
@@ -157,7 +155,7 @@ def prefetch(chunks: Iterable[bytes], *, name: str, limit: int = 8) -> Generator
     def give(item: bytes | BaseException | None) -> bool:
         while not over.is_set():
             try:
-                waiting.put(item, timeout=_GLANCE)
+                waiting.put(item, timeout=_POLL_INTERVAL)
             except Full:
                 continue
             return True
@@ -167,7 +165,7 @@ def prefetch(chunks: Iterable[bytes], *, name: str, limit: int = 8) -> Generator
         try:
             if all(map(give, chunks)):
                 give(None)
-        except BaseException as error:  # noqa: BLE001 -- for who takes the chunks
+        except BaseException as error:  # noqa: BLE001 -- the consumer raises it
             give(error)
 
     threading.Thread(target=read, name=name, daemon=True).start()

@@ -1,8 +1,7 @@
-"""Reading TOML that people and buildpacks write: typed look-ups that know their line and collect every issue.
+"""Reads TOML that people and buildpacks write, and reports every issue with its line.
 
-A parser makes a `Table` with `read`, asks it for what the format allows, and calls `finish`, which raises one
-error with all that was wrong, and warns of every key that the parser did not ask for. Called by source,
-buildpack and lifecycle. `base.go_toml` writes.
+A parser makes a `Table` with `read`, asks it for the keys of its format, and calls `finish`. That raises
+one error with all issues, and warns of every key that the parser did not ask for. `base.go_toml` writes TOML.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ LIMIT = 1 << 20
 """The largest TOML file read, in bytes."""
 
 DEPTH = 100
-"""How deep tables and arrays may be nested in each other."""
+"""How many levels of tables and arrays a file may have."""
 
 Warn = Callable[[str], None]
-"""Takes one warning about a file: a line with the file, the line number and the key."""
+"""Receives one warning: a line with the file, the line number and the key."""
 
 _BOM = b"\xef\xbb\xbf"
 _DIGITS = 40
-_ISSUES = 50  # more are not read by anybody
+_ISSUES = 50  # nobody reads more
 _ISSUE_LENGTH = 400
 
-# Every repetition is possessive, so that no text takes more than one pass.
+# Every repetition is possessive, so that matching never backtracks.
 _PART = r"""(?:"(?:[^"\\\n]++|\\[^\n])*+"|'[^'\n]*+'|[A-Za-z0-9_-]++)"""
 _KEYS = rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+"
 _PARTS = re.compile(_PART)
@@ -40,19 +39,19 @@ _KEY = re.compile(rf"({_KEYS})[ \t]*+=")
 _VALUE = re.compile(
     r"""(?P<many>\"""(?:[^"\\]++|\\[\s\S]|"(?!""))*+"{0,5}|\'\'\'(?:[^']++|'(?!''))*+'{0,5})"""
     rf"""|(?P<keys>{_KEYS})|(?P<open>[\[{{])|(?P<close>[\]}}])|(?P<newline>\n)"""
-    # The quotes are of strings without an end.
+    # Quotes match here only at the start of an unterminated string.
     r"""|(?:[#'][^\n]*+|"(?:[^\\\n]++|\\[^\n])*+|[^\n\[\]{}"'#A-Za-z0-9_-]++)"""
 )
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, Mapping[Path, int]]
-"""The line of every key, by the header above it and its path below that; () is the header's own."""
+"""The line of every key, by the header above it and the path below the header; () is the header itself."""
 
 
 @dataclass(slots=True)
 class Table:
-    """One TOML table being read. `source` names the file in messages; `issues`, `warn` and `tables_read` are
-    shared by all its sub-tables. `known` are the keys that the format has.
+    """One TOML table. `source` names the file in messages. Sub-tables share `issues`, `warn` and
+    `tables_read`. `known` maps the keys that were asked for to the format's spelling.
     """
 
     values: Mapping[str, Any]
@@ -66,10 +65,10 @@ class Table:
 
     @classmethod
     def read(cls, data: bytes, source: str, warn: Warn | None = None) -> Self:
-        """Parses a whole file; raises InputError, with the line where there is one, for what is not TOML, is
-        over 1 MiB, or is nested deeper than 100 levels. A UTF-8 byte order mark is skipped.
+        """Parses a whole file, without its UTF-8 byte order mark.
 
-        `finish` tells `warn` of unknown keys.
+        Raises InputError for invalid TOML, a file over 1 MiB and more than 100 levels. `finish` warns of
+        unknown keys through `warn`.
         """
         if len(data) > LIMIT:
             raise InputError(
@@ -77,14 +76,14 @@ class Table:
             )
         try:
             text = data.removeprefix(_BOM).decode()
-            # The parser's time grows with the square of a key's depth, so that is looked at before.
+            # This refuses deep keys, for which tomllib takes time that grows with the square of the depth.
             lines = _find_lines(text)
             values = tomllib.loads(text)
         except UnicodeDecodeError as error:
             raise InputError(f"{source} is not UTF-8 text", why=str(error)) from error
         except RecursionError as error:
             raise _depth_error(source) from error
-        except ValueError as error:  # TOMLDecodeError, and what int() says of thousands of digits
+        except ValueError as error:  # TOMLDecodeError, or int()'s error for thousands of digits
             raise InputError(f"{source} is not valid TOML", why=str(error)) from error
         if _is_too_deep(values):
             raise _depth_error(source)
@@ -93,8 +92,8 @@ class Table:
         return top
 
     def finish(self) -> None:
-        """Raises InputError with every issue noted so far, if there is one; else warns of keys that were not
-        asked for, and of keys that are spelled with other capitals than the format has.
+        """Raises InputError with every issue, if there is one. Else it warns of keys that were not asked for,
+        and of keys whose capitals differ from the format's.
         """
         if self.issues:
             raise InputError(f"{self.source} cannot be used", issues=self.issues)
@@ -116,7 +115,7 @@ class Table:
     def locate(self, text: str, key: str = "", *below: str | int) -> str:
         """`text` after the file and the line of `key`, or of what is `below` it, or of this table."""
         path = (*self.path, self._find_spelling(key) or key, *below) if key else self.path
-        # What stands inside a value has no line of its own: that of the value is the nearest.
+        # Parts of a value have no line of their own. The line of the value is the nearest.
         line = None
         while path and line is None:
             line, path = self._find_line(path), path[:-1]
@@ -124,27 +123,27 @@ class Table:
         return f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}"
 
     def has(self, key: str) -> bool:
-        """Whether `key` is there at all."""
+        """Whether the table has `key`."""
         return self._find_key(key) is not None
 
     def allow_keys(self, *keys: str) -> None:
-        """Says that the format has these keys too, and that their values do not matter here."""
+        """Accepts keys that the format has and this program does not read, so that `finish` is silent."""
         for key in keys:
             self._find_key(key)
 
     def text(self, key: str, *, required: bool = False) -> str:
-        """A string, "" when absent; a `required` one must not be empty."""
+        """Returns a string, "" if absent. A `required` string must not be empty."""
         value = self._get(key, str, "a string", required=required)
         if required and value == "":
             self.add_issue(f"{self.full_key(key)} is empty", key)
         return value if isinstance(value, str) else ""
 
     def flag(self, key: str) -> bool:
-        """A boolean, False when absent."""
+        """Returns a boolean, False if absent."""
         return self._get(key, bool, "true or false") is True
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """An array of strings, empty when absent."""
+        """Returns an array of strings, empty if absent."""
         value = self._get(key, list, "a list of strings") or []
         if not all(isinstance(item, str) for item in value):
             self.add_issue(f"{self.full_key(key)} must be a list of strings", key)
@@ -152,12 +151,12 @@ class Table:
         return tuple(value)
 
     def table(self, key: str) -> Table:
-        """A sub-table, empty when absent."""
+        """Returns a sub-table, empty if absent."""
         value = self._get(key, dict, "a table")
         return self._subtable(value if isinstance(value, dict) else {}, key)
 
     def tables(self, key: str) -> tuple[Table, ...]:
-        """An array of tables, empty when absent."""
+        """Returns an array of tables, empty if absent."""
         value = self._get(key, list, f"an array of tables ([[{key}]])") or []
         if not all(isinstance(item, dict) for item in value):
             self.add_issue(f"{self.full_key(key)} must be an array of tables ([[{key}]])", key)
@@ -165,8 +164,9 @@ class Table:
         return tuple(self._subtable(item, key, index) for index, item in enumerate(value))
 
     def mapping(self, key: str, *, finite: bool = False) -> Mapping[str, Any]:
-        """A table of whatever its writer liked, empty when absent. No integer in it has more than 64 bits, as
-        TOML wants it; where it becomes JSON, all numbers are to be `finite`.
+        """Returns a table with any content, empty if absent. TOML allows integers of 64 bits only.
+
+        `finite` refuses infinity and NaN, which JSON cannot express.
         """
         value = self._get(key, dict, "a table")
         if not isinstance(value, dict):
@@ -184,7 +184,7 @@ class Table:
     def _find_line(self, path: Path) -> int | None:
         found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
         line = next((line for line in found if line is not None), None)
-        # A table that has no header of its own, or is one of several, stands where the first below it does.
+        # A table without its own header, or one of several, has the line of the first table below it.
         headers = (at for at in self.lines if at[: len(path)] == path)
         below = (self.lines[header].get(()) for header in headers)
         return line or min((each for each in below if each), default=None)
@@ -204,12 +204,14 @@ class Table:
         return table
 
     def full_key(self, key: str) -> str:
-        """`key` with the names of the tables that it is in."""
+        """Returns `key` after the names of the tables that contain it."""
         return ".".join(part for part in (*self.path, key) if isinstance(part, str))
 
     def _find_key(self, key: str) -> str | None:
-        """How `key` is spelled here, None when it is absent. As in the reference, whose TOML decoder ignores
-        case where there is no exact match, `Launch` is read as `launch`.
+        """Returns the spelling of `key` in this file, None if it is absent.
+
+        `Launch` is read as `launch`, because the reference's TOML decoder ignores case if no key matches
+        exactly.
         """
         found = self._find_spelling(key)
         if found is not None:
@@ -247,9 +249,7 @@ class Table:
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """The plain values of a TOML file that a program wrote; raises FormatError, for it is no user's to
-    mend.
-    """
+    """Parses TOML that a program wrote. Raises FormatError, because no user can correct the file."""
     try:
         return dict(Table.read(data, source).values)
     except InputError as error:
@@ -257,7 +257,7 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
 
 
 def _walk_numbers(values: Mapping[str, Any]) -> Iterator[tuple[Path, int | float]]:
-    """Every number at any depth, with its path."""
+    """Yields every number at any depth with its path."""
     waiting: list[tuple[Path, Any]] = [((), values)]
     while waiting:
         path, value = waiting.pop()
@@ -278,7 +278,7 @@ def _shorten(number: int) -> str:
 
 
 def _is_too_deep(values: Mapping[str, Any]) -> bool:
-    """Whether `values` has more than DEPTH levels; dotted keys reach any depth without the parser's help."""
+    """Whether `values` has more than DEPTH levels. Dotted keys can make them without recursion in tomllib."""
     level: list[Any] = [values]
     for _ in range(DEPTH + 1):
         level = [
@@ -295,7 +295,7 @@ def _depth_error(source: str) -> InputError:
 
 
 def _find_lines(text: str) -> Lines:
-    """The line of each table header and key, as far as the text is TOML: for messages.
+    """Finds the line of each table header and key, up to the first syntax error.
 
     Raises RecursionError for keys and values that are nested too deeply.
     """
@@ -320,7 +320,7 @@ def _find_lines(text: str) -> Lines:
 
 
 def _skip_value(text: str, at: int) -> tuple[int, int]:
-    """Where the value that begins at `at` ends, and how many lines later that is."""
+    """Returns where the value that begins at `at` ends, and how many newlines it contains."""
     depth = passed = 0
     while match := _VALUE.match(text, at):
         match match.lastgroup:

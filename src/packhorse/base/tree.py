@@ -1,9 +1,9 @@
-"""The two ports through which a phase touches files that a buildpack could have written.
+"""The two ports through which a phase reads and writes files that a buildpack could have written.
 
-Between ② and ④ everything on disk is hostile: a link planted in a layer would be followed outside the
-sandbox. So no phase opens such a path by name; it is handed a `TreeView` or a `TreeEdit`. The one adapter is
-`fs.rooted`. Paths are absolute inside the tree (`/layers/a_b/c.toml`), `/`-separated text decoded with
-surrogateescape; links are resolved inside the tree and never lead out of it.
+Such files are hostile: a link that a buildpack planted in a layer would lead out of the sandbox. So no phase
+opens them by name; it gets a `TreeView` or a `TreeEdit`. The one adapter is `fs.rooted`. Paths are absolute
+inside the tree (`/layers/a_b/c.toml`), decoded with surrogateescape. Links resolve inside the tree and never
+lead out of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from packhorse.errors import TreeError
 
 
 class NodeKind(Enum):
-    """What an entry is. A FIFO and `OTHER`, a socket or device, are listed and never opened."""
+    """The kind of an entry. A FIFO and `OTHER` (a socket or device) are listed but never opened."""
 
     DIRECTORY = "directory"
     FILE = "file"
@@ -33,15 +33,15 @@ FORMATS = {
     NodeKind.LINK: stat.S_IFLNK,
     NodeKind.FIFO: stat.S_IFIFO,
 }
-"""What the mode of lstat(2) has for each kind but `OTHER`, beside the permission bits."""
+"""The file type bits of lstat(2)'s mode for each kind except `OTHER`."""
 
 
 class Node(NamedTuple):
-    """One entry of a tree, as lstat(2) has it, with ids as they are inside the sandbox.
+    """One entry of a tree as lstat(2) describes it, with ids as they are inside the sandbox.
 
-    There are as many as an application has files, hence a tuple, which is made in a fraction of the time.
-    `name` is the last path element; `mode` has the twelve permission bits; `size` is in bytes (0 unless a
-    file); times are nanoseconds since the epoch; `rdev` is (major, minor) of a device, (0, 0) otherwise.
+    It is a tuple because a tuple is made in a fraction of the time, and an application has many files. `name`
+    is the last path element. `mode` has the twelve permission bits. `size` is in bytes (0 unless it is a
+    file). Times are nanoseconds since the epoch. `rdev` is (major, minor) of a device, else (0, 0).
     """
 
     name: str
@@ -57,34 +57,33 @@ class Node(NamedTuple):
 
 
 ReadHead = Callable[[str, int], bytes]
-"""Answers so many bytes of the beginning of the regular file at a path, fewer if it has no more."""
+"""Returns the first bytes of the regular file at a path, at most the given number."""
 
 
 class TreeView(Protocol):
-    """Reads a tree without leaving it. Every method raises TreeError where it cannot do what it says."""
+    """Reads a tree without leaving it. Every method raises TreeError if it fails."""
 
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
-        """The entry at `path`, or None when there is none; `follow` resolves a link at its end."""
+        """Returns the entry at `path`, or None if there is none. `follow` resolves a link at its end."""
         ...
 
     def list(self, path: str) -> Sequence[Node]:
-        """The entries of the directory at `path` (links in `path` resolved inside), in byte order of their
-        names.
-        """
+        """Returns the entries of the directory at `path`, in byte order of their names."""
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """The regular file at `path`, links resolved inside the tree; anything else raises TreeError."""
+        """Opens the regular file at `path`; anything else raises TreeError."""
         ...
 
     def head_reader(self) -> AbstractContextManager[ReadHead]:
-        """For many files that `list` has just shown: reads as `open` does, in less time where those of a
-        directory follow each other. Directories must stay where they are meanwhile.
+        """Returns a faster way to read the beginnings of many files, one directory after the other.
+
+        Directories must not be moved meanwhile.
         """
         ...
 
     def readlink(self, path: str) -> str:
-        """The target text of the link at `path`, as it is."""
+        """Returns the target of the link at `path`, unchanged."""
         ...
 
 
@@ -92,19 +91,18 @@ class TreeEdit(TreeView, Protocol):
     """A tree that can be written. New entries belong to the tree's own user (the CNB user)."""
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Puts a regular file at `path`, replacing a file or link there (never following it); parents are
-        made.
-        """
+        """Writes a regular file and its missing parents. It never follows a link at `path`."""
         ...
 
     def copy(self, source: str, destination: str, *, limit: int) -> None:
-        """As `write` of what `read` gives of `source`, which must exist. It may be the same file by another
-        name afterwards: this is for what is not written to again.
+        """Copies `source`, which must exist and have at most `limit` bytes, to `destination`.
+
+        The copy may be a hard link, so nothing may write to either file afterwards.
         """
         ...
 
     def mkdir(self, path: str, *, mode: int = 0o755) -> None:
-        """Makes the directory `path` and its missing parents; an existing directory is left as it is."""
+        """Makes the directory `path` and its missing parents. It does not change an existing directory."""
         ...
 
     def rename(self, source: str, destination: str) -> None:
@@ -112,20 +110,20 @@ class TreeEdit(TreeView, Protocol):
         ...
 
     def remove(self, path: str) -> None:
-        """Removes `path` and everything below it, following nothing; a missing path is no error."""
+        """Removes `path` and everything below it, without following links. A missing path is no error."""
         ...
 
 
 def read_head(view: TreeView, path: str, limit: int) -> bytes:
-    """The beginning of the regular file at `path`, up to `limit` bytes; a `ReadHead` for any view."""
+    """Returns the first `limit` bytes of the regular file at `path`; a `ReadHead` for any view."""
     with view.open(path) as file:
         return file.read(limit)
 
 
 def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
-    """The content of the regular file at `path`, or None when nothing is there.
+    """Returns the content of the regular file at `path`, or None if nothing is there.
 
-    Raises TreeError when it is no regular file or has more than `limit` bytes.
+    Raises TreeError if it is not a regular file or has more than `limit` bytes.
     """
     if view.stat(path, follow=True) is None:
         return None
@@ -137,6 +135,6 @@ def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
 
 
 def is_directory(view: TreeView, path: str) -> bool:
-    """Whether a directory, or a link that leads to one, is at `path`."""
+    """Whether `path` is a directory or a link to one."""
     node = view.stat(path, follow=True)
     return node is not None and node.kind is NodeKind.DIRECTORY

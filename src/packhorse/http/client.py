@@ -1,14 +1,7 @@
-"""Requests, responses and URLs as values, and the port that exchanges one for the other.
+"""Sends HTTP requests by safe rules: where a redirect may lead, what is retried, what may go unencrypted.
 
-Called by `http.client`, `http.transport` and `oci.registry`. Nothing here does I/O.
-
-What is special about one server: whom to trust for it, what to show it, whether to insist on encryption.
-
-Called by `http.transport` and `http.client`; `host.registries` decides.
-
-The rules of an exchange: where a redirect may lead, what is repeated and when, what may go unencrypted.
-
-Called by `oci.registry`. No sockets here: a `Transport` has them, `http.transport` or a test's.
+`oci.registry` uses it. Requests, responses and the settings of one server (`HostConfig`) are values. Nothing
+here opens a socket: a `Transport` does, either `http.transport` or a test's.
 """
 
 from __future__ import annotations
@@ -26,30 +19,30 @@ from packhorse.base.files import is_directory
 from packhorse.errors import InputError, NetworkError
 
 Body = bytes | Callable[[], Iterator[bytes]]
-"""What is sent: bytes, or a function that starts a fresh pass over them (so that it can be sent again)."""
+"""Bytes to send, or a function that starts a new pass over them, so that a retry can send them again."""
 
 
 class BrokenConnection(NetworkError):
-    """A connection that was made was cut or fell silent; the same request may well succeed when repeated."""
+    """A connection was cut or fell silent. The same request may succeed if repeated."""
 
 
 class ReadTimeout(BrokenConnection):
-    """A connection over which nothing came for as long as is waited for; whoever repeats that waits long."""
+    """Nothing arrived within the read timeout. A retry may wait as long again."""
 
 
 class EncryptionRequired(NetworkError):
-    """A request in the open came to where TLS is spoken; the same one by https may well succeed."""
+    """A server that requires TLS got an unencrypted request. The same request by https may succeed."""
 
 
 class UntrustedCertificate(NetworkError):
-    """The other end speaks TLS, and its certificate is not trusted."""
+    """The server speaks TLS, but its certificate is not trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. `length` is the number of bytes of a streamed body, None to send it in chunks.
 
-    Header names are lower-case. Headers are left out of the repr: they hold credentials.
+    Header names are lower-case. The repr omits headers, because they hold credentials.
     """
 
     method: str
@@ -59,16 +52,15 @@ class Request:
     length: int | None = None
 
     def with_header(self, name: str, value: str) -> Request:
-        """The same request with one header added or replaced."""
+        """Returns the same request with one header added or replaced."""
         return replace(self, headers={**self.headers, name: value})
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. Its body can be read once, by `chunks` or `read`; read it to its end, or close it.
+    """An answer. Read its body once, by `chunks` or `read`, to its end, or close it.
 
-    Header names are lower-case; a header that came several times is joined by commas. `url` is where the
-    answer came from, after redirects.
+    Header names are lower-case; commas join a repeated header. `url` is the address after redirects.
     """
 
     status: int
@@ -84,15 +76,15 @@ class Response:
         self.close()
 
     def header(self, name: str) -> str:
-        """The value of a header, "" when it did not come."""
+        """Returns the value of a header, "" if the answer does not have it."""
         return self.headers.get(name, "")
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives; raises BrokenConnection when it breaks off. The caller counts the bytes."""
+        """Yields the body as it arrives; BrokenConnection if it breaks off. The caller limits its size."""
         yield from self.body
 
     def read(self, limit: int) -> bytes:
-        """The whole body, then closes; raises NetworkError when it has more than `limit` bytes."""
+        """Reads the whole body and closes the answer; NetworkError if it has more than `limit` bytes."""
         parts, size = [], 0
         with self:
             for part in self.body:
@@ -107,15 +99,15 @@ class Response:
 
 
 class Transport(Protocol):
-    """Carries one request to the other end and the answer back."""
+    """Sends one request and receives the answer."""
 
     def send(self, request: Request) -> Response:
-        """The answer, its body unread; raises NetworkError, BrokenConnection where repeating may help."""
+        """Returns the answer with its body unread; NetworkError, or BrokenConnection if a retry may help."""
         ...
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL whose host and port can be used; raises ValueError for any other."""
+    """Splits a URL; raises ValueError if its host or port is not usable."""
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0:
         raise ValueError(f"no usable host and port in {redact(url)!r}")
@@ -123,20 +115,20 @@ def split_url(url: str) -> SplitResult:
 
 
 def redact(url: str) -> str:
-    """A URL for messages: without user information and query, which have passwords and signatures."""
+    """Returns a URL for messages, without user information and query, which hold secrets."""
     scheme, slashes, rest = url.partition("?")[0].partition("//")
     host, slash, path = rest.partition("/")
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: two URLs of the same origin are the same server. Raises ValueError."""
+    """Returns scheme, host and port, which are equal for two URLs of one server. Raises ValueError."""
     parts = split_url(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def host_of(url: str) -> str:
-    """The host and port of a URL, for messages; never the user information before them."""
+    """Returns the host and port of a URL for messages, without the user information before them."""
     return urlsplit(url).netloc.rpartition("@")[2] or "the server"
 
 
@@ -149,16 +141,17 @@ def is_loopback(host: str) -> bool:
 
 
 def sanitize(text: str) -> str:
-    """Text from the network, fit for a terminal: one line, no control characters, at most 500 characters."""
+    """Makes text from the network safe for a terminal: one line, at most 500 printable characters."""
     line = "".join(character if character.isprintable() else " " for character in text[:2000])
     return " ".join(line.split())[:500]
 
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """`authorities` are PEM files of certificates trusted beside the usual ones; `client_certificate` is the
-    certificate to show, and its key. With `insecure` neither encryption nor a trusted certificate is insisted
-    on.
+    """The settings for one server. `authorities` are PEM files to trust beside the usual ones.
+
+    `client_certificate` is a certificate and its key. `insecure` permits untrusted certificates
+    and no encryption.
     """
 
     authorities: tuple[Path, ...] = ()
@@ -167,8 +160,8 @@ class HostConfig:
 
     @classmethod
     def read(cls, directory: Path, *, insecure: bool = False) -> Self:
-        """What a directory of certificates has, as docker and containers know it: `*.crt` are authorities,
-        `NAME.cert` and `NAME.key` what is shown. Raises InputError.
+        """Reads a directory of certificates in docker's form: `*.crt` are authorities, `NAME.cert` and
+        `NAME.key` the client certificate. Raises InputError.
         """
         try:
             names = sorted(directory.iterdir())
@@ -192,11 +185,11 @@ class HostConfig:
 DEFAULT_HOST_CONFIG = HostConfig()
 
 HostConfigs = Callable[[str], HostConfig]
-"""What is special about the server at HOST or HOST:PORT, as a URL has it."""
+"""Returns the settings for HOST or HOST:PORT, as it is in the URL."""
 
 
 def find_certificates(host: str, directories: Sequence[Path]) -> Path | None:
-    """The first of some certs.d directories that has one for a server; a port 443 may be left out."""
+    """Returns the directory for `host` from the first certs.d directory that has it. `:443` is optional."""
     names = [host, host.removesuffix(":443")] if host.endswith(":443") else [host]
     if "/" in host or host in ("", ".", ".."):
         return None
@@ -204,36 +197,35 @@ def find_certificates(host: str, directories: Sequence[Path]) -> Path | None:
 
 
 def default_host_config(host: str) -> HostConfig:
-    """No server is special."""
+    """Returns the default settings for every server."""
     return DEFAULT_HOST_CONFIG
 
 
 REDIRECTS = 10
 ATTEMPTS = 5
 LONGEST_PAUSE = 60.0
-"""Seconds that a Retry-After may ask for; an answer that asks for more is handed to the caller at once."""
+"""The longest Retry-After in seconds that is obeyed. The caller gets an answer that asks for more."""
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2
 _REFUSED_UNDONE = frozenset({429, 503})
-_NOT_UNDERSTOOD = 400  # what is said by servers that speak TLS of what is none, if anything
+_NOT_UNDERSTOOD = 400  # the answer of some TLS servers to an unencrypted request
 _FAILED_ONCE = frozenset({500, 502, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
-# What follows a redirect to another host. A list of what is known to be harmless, so that no way of
-# presenting credentials can be forgotten.
+# The headers that are sent after a redirect to another host. This lists harmless headers, because a list of
+# headers with credentials might be incomplete.
 _KEPT_HEADERS = frozenset({"accept", "range"})
 
 
 class Client:
-    """Requests with redirects followed and passing failures repeated; usable from several threads.
+    """Follows redirects and retries requests after transient failures. Several threads may use it.
 
-    Redirects are followed for GET and HEAD. Another host is sent none of the request's headers but `accept`
-    and `range`, and encryption is never given up on the way. `host_configs` says which servers are spoken to
-    without it.
+    It follows redirects of GET and HEAD, never from https to http, and sends another host only the headers
+    `accept` and `range`. `host_configs` says which servers may be reached without encryption.
 
-    429 and 503 are repeated after the time that Retry-After asks for, cut connections and other passing
-    failures where the method is idempotent, and what fell silent once. A streamed body is never repeated
-    here: only its maker knows what the other end has kept of it.
+    It retries 429 and 503 after the time in Retry-After. If the method is idempotent, it also retries cut
+    connections and other transient failures, and a silent connection once. It never retries a streamed body:
+    only the caller knows how much of it the server has kept.
     """
 
     def __init__(
@@ -246,25 +238,25 @@ class Client:
         self._transport = transport
         self._sleep = sleep
         self._host_configs = host_configs
-        self._open: set[str] = set()  # servers of this machine that have answered in the open
+        self._open: set[str] = set()  # servers that have answered an unencrypted request
 
     def host_config(self, host: str) -> HostConfig:
-        """What is special about a server, HOST or HOST:PORT."""
+        """Returns the settings for a server, HOST or HOST:PORT."""
         return self._host_configs(host)
 
     def is_reachable(self, url: str) -> bool:
-        """Whether somebody answers there, asked once; one whose certificate is not trusted does."""
+        """Whether a server answers one request. A server with an untrusted certificate counts."""
         try:
             self._require_encryption(url)
             self._transport.send(Request("GET", url)).close()
         except UntrustedCertificate:
-            return True  # whoever asks next is told more
+            return True  # the next request reports the certificate
         except NetworkError:
             return False
         return True
 
     def send(self, request: Request) -> Response:
-        """The final answer, whatever its status; raises NetworkError (or Encrypted) when there is none."""
+        """Returns the final answer, whatever its status; raises NetworkError if there is none."""
         for _ in range(REDIRECTS + 1):
             self._require_encryption(request.url)
             response = self._send_with_retries(request)
@@ -278,7 +270,7 @@ class Client:
         )
 
     def pause(self, attempt: int, seconds: float | None = None) -> None:
-        """Waits before a repetition: `seconds`, or longer with each attempt, which are counted from 1."""
+        """Waits before a retry: `seconds`, or longer with each `attempt`, counted from 1."""
         self._sleep(0.5 * 2 ** (attempt - 1) if seconds is None else seconds)
 
     def _require_encryption(self, url: str) -> None:
@@ -325,7 +317,7 @@ class Client:
         return self._transport.send(request)
 
     def _require_plain_http(self, url: str) -> None:
-        """Raises Encrypted where a server speaks TLS that said nothing of use in the open."""
+        """Raises EncryptionRequired if a local server that failed without encryption answers with it."""
         scheme, host, _ = origin(url)
         if scheme != "http" or not is_loopback(host) or host_of(url) in self._open:
             return
@@ -336,7 +328,7 @@ class Client:
 
 
 def retry_after(response: Response) -> float | None:
-    """Seconds that an answer asks to wait (RFC 9110 10.2.3), None when it does not."""
+    """Returns the seconds that an answer asks to wait (RFC 9110 10.2.3), or None."""
     value = response.header("retry-after").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

@@ -1,15 +1,7 @@
-"""How this machine reaches the network, under the names that curl, requests and Go read.
+"""Sends HTTP requests over the network by urllib3, and turns its errors into NetworkErrors.
 
-Called by `http.transport`, which acts on it, and `http.transport`, which names it in messages.
-
-What urllib3 and the layers below it raise, in words: what happened, why, what to do.
-
-Called by `http.transport`.
-
-The transport over the network: urllib3, its failures turned into NetworkError (`http.transport`).
-
-`host.wiring` and the mains call `make_client`. This is one of the edges that read the environment:
-certificate bundle and proxy, under the names that curl, requests and Go read.
+`host.wiring` and the main modules call `make_client`, which reads the certificate bundle and the proxy from
+the environment, from the variables that curl, requests and Go read.
 """
 
 from __future__ import annotations
@@ -55,12 +47,11 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this machine reaches the network. Times are seconds; `read_timeout` is for each read, not for all.
+    """How this machine reaches the network. Times are in seconds; `read_timeout` is for each single read.
 
-    `ca_bundle` is a file, or a directory as OpenSSL's rehash makes them, "" for the system's; `ca_variable`
-    names the variable that it came from. `proxy` is a URL, "" for none, `plain_proxy` that for what is not
-    encrypted; `no_proxy` holds what is reached without them. `host_configs` knows what is special about a
-    server.
+    `ca_bundle` is a file, a directory made by OpenSSL's rehash, or "" for the system's certificates;
+    `ca_variable` names the variable that it comes from. `proxy` is the URL of the https proxy, `plain_proxy`
+    that for http, "" for none; `no_proxy` lists the hosts that need no proxy.
     """
 
     ca_bundle: str = ""
@@ -74,11 +65,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Reads the CA variables, https_proxy, http_proxy, all_proxy and no_proxy; lower case wins, as
-        everywhere.
+        """Reads the CA variables, https_proxy, http_proxy, all_proxy and no_proxy; the lower-case name wins.
 
-        http_proxy counts for registries that the user has named as insecure: all else but this machine
-        itself is spoken to with TLS.
+        Only registries that the user calls insecure use http_proxy, because all other hosts except this
+        machine need TLS.
         """
 
         def setting(name: str) -> str:
@@ -97,7 +87,7 @@ class Settings:
         )
 
     def proxy_for(self, url: str) -> str:
-        """The URL of the proxy to reach `url` by, "" for none."""
+        """Returns the URL of the proxy for `url`, "" for none."""
         parts = split_url(url)
         host = (parts.hostname or "").rstrip(".")
         plain = parts.scheme == "http"
@@ -119,18 +109,18 @@ def _covers(entry: str, host: str, port: int) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
     except ValueError:
-        pass  # one of them is a name
+        pass  # the host or the entry is a name
     name, _, wanted_port = entry.partition(":")
     name = name.removeprefix("*").lstrip(".")
     return bool(name) and wanted_port in ("", str(port)) and (host == name or host.endswith(f".{name}"))
 
 
-# OpenSSL's codes (x509_vfy.h) for what no other bundle would mend.
+# OpenSSL's codes (x509_vfy.h) for errors that another certificate bundle would not fix.
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
 def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
-    """The error to raise for `error`: BrokenConnection for what may pass, NetworkError for what will not."""
+    """Returns the error to raise: BrokenConnection for a transient failure, else another NetworkError."""
     host = host_of(url)
     if isinstance(error, exceptions.ProxyError):
         return _proxy_error(error.original_error, host, settings)
@@ -144,7 +134,7 @@ def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
             why=f"nothing came for {settings.read_timeout:g} seconds",
             fix="see what listens there, and try again",
         )
-    if isinstance(error, ValueError):  # its text is left out: it may hold a header, and that a password
+    if isinstance(error, ValueError):  # its text may quote a header with a password
         return NetworkError(
             f"a request to {host} cannot be sent", why="its address or a header has impossible characters"
         )
@@ -154,7 +144,7 @@ def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's own words: urllib3 wraps them several times, as causes or as last arguments."""
+    """Returns the system's error message, which urllib3 wraps several times as a cause or last argument."""
     last = error.args[-1] if error.args else None
     inner = error.__cause__ or (last if isinstance(last, BaseException) else None)
     if inner is not None:
@@ -220,10 +210,10 @@ def _tls_error(error: BaseException, host: str, settings: Settings) -> NetworkEr
 
 
 _CHUNK = 256 * 1024
-_WORTH_DRAINING = 64 * 1024  # bytes left of an answer that are read to keep its connection
+_DRAIN_LIMIT = 64 * 1024  # bytes that are read to the end of an answer, to keep the connection
 
-# Where distributions keep their certificates. An interpreter that did not come with the distribution has its
-# own builder's paths compiled in and finds nothing there.
+# Where distributions keep their certificates. An interpreter that is not the distribution's has other paths
+# compiled in and may find nothing there.
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -232,7 +222,7 @@ _SYSTEM_BUNDLES = (
 
 
 class PooledTransport:
-    """Connections to any number of hosts, kept alive and shared by all threads."""
+    """Keeps connections to any number of hosts alive, for all threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -241,10 +231,10 @@ class PooledTransport:
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Response:
-        """One exchange; the body of the answer stays on the connection until it is read or closed."""
+        """Sends a request. The body of the answer stays on the connection until it is read or closed."""
         headers = {
             "user-agent": f"packhorse/{__version__}",
-            "accept-encoding": "identity",  # a digest is of the bytes as stored: nobody may recode them
+            "accept-encoding": "identity",  # digests are of the stored bytes, so no server may recode them
             **request.headers,
         }
         body = request.body() if callable(request.body) else request.body
@@ -287,7 +277,7 @@ class PooledTransport:
 
     def _make_manager(self, scheme: str, proxy: str, host_config: HostConfig) -> urllib3.PoolManager:
         trusted = make_ssl_context(self._settings, host_config) if scheme == "https" else None
-        # The library warns of what the user has asked for.
+        # urllib3 would warn of insecure connections, which the user has permitted.
         warnings.simplefilter("ignore", InsecureRequestWarning)
         any_name: Literal[False] | None = False if host_config.insecure and trusted is not None else None
         if not proxy:
@@ -321,7 +311,7 @@ class PooledTransport:
 
 
 def _split_proxy(proxy: str) -> SplitResult:
-    """The parts of a proxy's URL, which an error does not quote: it may hold a password."""
+    """Splits a proxy's URL. Its error does not quote the URL, which may hold a password."""
     try:
         parts = urlsplit(proxy)
         usable = bool(parts.hostname) and parts.port != 0
@@ -337,13 +327,13 @@ def _split_proxy(proxy: str) -> SplitResult:
 
 
 def make_client(host_configs: HostConfigs = default_host_config) -> Client:
-    """A client for this machine's network, as the environment of this process describes it."""
+    """Returns a client with the network settings from the environment of this process."""
     settings = replace(Settings.from_environment(os.environ), host_configs=host_configs)
     return Client(PooledTransport(settings), host_configs=host_configs)
 
 
 def make_ssl_context(settings: Settings, host_config: HostConfig = DEFAULT_HOST_CONFIG) -> ssl.SSLContext:
-    """The certificates to trust: the bundle that was named, else the system's, and a server's own.
+    """Trusts the bundle of the settings, else the system's certificates, and those for one server.
 
     Raises InputError.
     """
@@ -370,7 +360,7 @@ def _bundle_error(path: Path, error: OSError, why: str) -> InputError:
 
 
 def _default_ssl_context(settings: Settings) -> ssl.SSLContext:
-    """The bundle that was named, else the system's certificates."""
+    """Trusts the bundle of the settings, else the system's certificates."""
     bundle = settings.ca_bundle
     if not bundle:
         context = ssl.create_default_context()
@@ -391,8 +381,8 @@ def _default_ssl_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _finish(raw: urllib3.BaseHTTPResponse) -> None:
-    """Ends an answer that may be half read: the connection is kept where that costs little."""
-    if raw.length_remaining is not None and raw.length_remaining <= _WORTH_DRAINING:
+    """Ends an answer that may be half read, and keeps the connection if little is left to read."""
+    if raw.length_remaining is not None and raw.length_remaining <= _DRAIN_LIMIT:
         raw.drain_conn()
     else:
         raw.close()

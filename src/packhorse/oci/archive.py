@@ -1,16 +1,9 @@
-"""④ A plain tar of files, written with constant headers and read by an index of its members.
+"""Reads and writes images in tar archives: `docker-archive:FILE[:NAME]` and `oci-archive:FILE[:REF]`.
 
-Called by the archives. Nothing is ever extracted by name: a member is a range of the archive's bytes. Layer
-tars, with their modes and links, are `tar.writer`'s.
-
-④ `docker-archive:FILE[:NAME]`: what `docker save` writes and `docker load` reads, as a `Place`.
-
-Layers are plain tar in it, and there is no OCI manifest. The same image always gives the same bytes. Made in
-`host.wiring`; `oci.engine` sends the same form to an engine.
-
-④ `oci-archive:FILE[:REF]`: a tar of an OCI image layout with one image, as a `Place`.
-
-The same image always gives the same bytes. What a layout is stands in `oci.layout`.
+A docker archive is what `docker save` writes and `docker load` reads: it has plain layers, no OCI manifest;
+`oci.engine` sends the same form to an engine. An OCI archive is a tar of an OCI layout (`oci.layout`). The
+same image always gives the same bytes. Nothing is extracted by name: a member is a range of the archive's
+bytes. Layer tars, with modes and links, are written by `tar.writer`.
 """
 
 from __future__ import annotations
@@ -42,12 +35,12 @@ from packhorse.oci.reference import DEFAULT_TAG, Reference
 from packhorse.oci.types import MANIFEST_LIMIT, Config, Descriptor, Index, JsonNode
 
 MTIME = 315532801
-"""1980-01-01T00:00:01Z, the time on everything that packhorse writes into images."""
+"""1980-01-01T00:00:01Z, the time of every file that packhorse writes into images."""
 
 _BLOCK = 512
 _MEMBERS = 100_000
 _EXTENSION = 1 << 20  # the most bytes of a PAX header or a GNU long name
-_NAME = 4096  # the most bytes of a name, which Linux has too
+_NAME = 4096  # the most bytes of a name, as in Linux
 _RECORDS = (b"path", b"linkpath", b"size")
 _SPARSE = b"GNU.sparse."
 _HOPS = 8
@@ -56,23 +49,23 @@ _EMPTY_KINDS = b"123456"  # links, devices, directories and FIFOs: no bytes foll
 
 
 Entry = tuple[str, Iterable[bytes], int | None]
-"""A file to be archived: its name, its bytes, and how many they are, None while nobody knows."""
+"""A file to archive: its name, its bytes, and their number, None if it is unknown."""
 
 
 class TarWriter:
-    """Writes regular files and directories into a new tar, all of root, readable by everybody."""
+    """Writes regular files and directories into a new tar. They belong to root and all users may read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def directory(self, name: str) -> None:
-        """Adds a directory; its name ends in no slash."""
+        """Adds a directory, whose name is given without a slash at its end."""
         self._file.write(_header(f"{name}/", 0, kind=b"5", mode=0o755))
 
     def add(self, name: str, chunks: Iterable[bytes], size: int | None = None) -> None:
-        """Adds a file. Without `size` the header is written again when the bytes have passed.
+        """Adds a file. Without `size` it rewrites the header after the bytes.
 
-        Raises FormatError when the bytes are not `size`.
+        Raises FormatError if there are more or fewer than `size` bytes.
         """
         start = self._file.tell()
         self._file.write(_header(name, size or 0))
@@ -95,9 +88,9 @@ class TarWriter:
 
 
 def stream_tar(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A tar of files of known sizes, as `TarWriter` writes it, while it is read.
+    """Yields the tar that `TarWriter` would write of files whose sizes are known.
 
-    Raises FormatError when the bytes of one are not as many as was said, or nobody has said how many.
+    Raises FormatError if a file has no size or another number of bytes.
     """
     for name, chunks, size in entries:
         if size is None:
@@ -113,7 +106,7 @@ def stream_tar(entries: Iterable[Entry]) -> Iterator[bytes]:
 
 
 def tar_length(entries: Iterable[Entry]) -> int:
-    """How many bytes `stream_tar` makes of files of known sizes."""
+    """Returns the number of bytes that `stream_tar` yields."""
     sizes = [size or 0 for _, _, size in entries]
     return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 2 * _BLOCK
 
@@ -125,7 +118,7 @@ def _require_size(name: str, length: int, size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a tar: a range of bytes, or the name that a link leads to."""
+    """One entry of a tar: a range of bytes, or the target of a link."""
 
     offset: int
     size: int
@@ -133,7 +126,7 @@ class Member:
 
 
 class TarIndex:
-    """The members of a tar by their names; of several with one name the last counts."""
+    """The members of a tar by name. The last of several members with one name counts."""
 
     def __init__(self, path: Path, file: OpenFile, members: dict[str, Member]) -> None:
         self.path = path
@@ -147,11 +140,11 @@ class TarIndex:
 
     @classmethod
     def of(cls, path: Path, file: OpenFile) -> Self:
-        """Reads all headers of an open file, which errors call `path`; raises StoreError and FormatError."""
+        """Reads all headers of an open file. Errors call it `path`. Raises StoreError and FormatError."""
         return cls(path, file, _read_members(file, path))
 
     def find(self, name: str) -> Member | None:
-        """The file called `name`, through links inside the archive; None when there is none."""
+        """Finds the file `name`, through links inside the archive; None if there is none."""
         name = posixpath.normpath(name)
         for _ in range(_HOPS):
             member = self._members.get(name)
@@ -161,7 +154,7 @@ class TarIndex:
         return None
 
     def content(self, name: str, *, limit: int) -> bytes:
-        """A small file whole; raises NotFoundError, and FormatError when it has more than `limit` bytes."""
+        """Reads a small file; raises NotFoundError, and FormatError if it has more than `limit` bytes."""
         member = self.find(name)
         if member is None:
             raise NotFoundError(
@@ -227,7 +220,7 @@ def _add_member(
 
 
 def _read_extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
-    """What a GNU long name or a PAX header (POSIX.1-2001 pax, "Extended Header") says of the next entry."""
+    """Reads a GNU long name or a PAX header (POSIX.1-2001 pax, "Extended Header") for the next entry."""
     if kind in b"LK":
         return {"path" if kind == b"L" else "linkpath": _text(data)}
     records: dict[str, str] = {}
@@ -255,7 +248,7 @@ def _read_size(extended: str | None, block: bytes, path: Path) -> int:
 
 
 def _parse_number(field: bytes) -> int:
-    """An octal field, or GNU's base 256; -1 when it is neither."""
+    """Parses an octal field or GNU's base 256; -1 for anything else."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:])
     try:
@@ -278,7 +271,7 @@ def _checksum(block: bytes) -> int:
 
 
 def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644) -> bytes:
-    """A USTAR header; sizes from 8 GiB on in GNU's base 256, which Go, docker and tar read as well."""
+    """Makes a USTAR header. Sizes from 8 GiB on are in GNU's base 256, which Go, docker and tar read."""
     length = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11)
     block = b"".join(
         (
@@ -305,7 +298,7 @@ _MANIFEST = "manifest.json"
 
 
 class DockerArchive:
-    """The image called `name` in an archive, or the only one there is. Writing replaces the archive whole."""
+    """The image `name` in an archive, by default its only one. Writing replaces the whole archive."""
 
     def __init__(self, path: Path, name: Reference | None = None) -> None:
         self._path = path
@@ -316,25 +309,25 @@ class DockerArchive:
         return saved_image(TarIndex.read(self._path), self._name)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all images that are there, "" for those without one; NotFoundError, FormatError.
+        """Returns the names of all images, "" for one without a name; NotFoundError, FormatError.
 
-        A name that `read` cannot be asked for is none.
+        It omits names that `read` does not accept.
         """
         entries = _read_entries(TarIndex.read(self._path))
         named = (dict.fromkeys(map(_readable_name, entry.texts("RepoTags"))) or ("",) for entry in entries)
         return tuple(name for names in named for name in names)
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
+        """Keeps a layer without a diff ID in an unnamed file. `write_image` reads the others."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
         spool = OpenFile.spool(self._path.parent)
         return replace(drain(layer, spool.append), tar=spool.chunks)
 
     def write_image(self, image: Image) -> Receipt:
-        """Writes the archive; the image has no name in it if this place has none.
+        """Writes the archive; the image gets no name if this place has none.
 
-        InputError for a name with a digest, which an archive has no room for.
+        Raises InputError for a name with a digest, which an archive cannot store.
         """
         if self._name is not None and self._name.digest is not None:
             raise InputError(
@@ -350,7 +343,7 @@ class DockerArchive:
 
 
 def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
-    """The image called `name` in what `docker save` wrote, or the only one; NotFoundError, FormatError."""
+    """Reads the image `name`, or the only one, from a docker archive; NotFoundError, FormatError."""
     entry = _find_entry(tar, name)
     if not entry.text("Config"):
         raise FormatError(f"{tar.path} is not whole", why=f"{_MANIFEST} names no config for its image")
@@ -364,10 +357,10 @@ def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
 
 
 def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -> None:
-    """Writes an image, whose layers all have diff IDs, in the form of `docker save`.
+    """Writes an image, whose layers must have diff IDs, in the form of `docker save`.
 
-    `file` must be one that can seek unless all layers have sizes. Raises FormatError when a layer's
-    bytes are not what its diff ID says, and the OSErrors of `file`.
+    `file` must be seekable unless all layers have sizes. Raises FormatError if a layer's bytes do not match
+    its diff ID, and the OSErrors of `file`.
     """
     tar = TarWriter(file)
     for name, chunks, size in archive_members(image, names):
@@ -376,9 +369,9 @@ def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -
 
 
 def archive_members(image: Image, names: list[Reference], *, without: int = 0) -> Iterator[Entry]:
-    """The members of an archive of an image, whose layers all have diff IDs, in the form of `docker save`.
+    """Yields the files of a docker archive of an image, whose layers must have diff IDs.
 
-    The lowest `without` layers are empty files: dockerd does not look at those that it has (moby,
+    The lowest `without` layers are empty files, because dockerd does not read layers that it has (moby,
     image/tarexport/load.go).
     """
     config = f"{image.id.hex}.json"
@@ -419,7 +412,7 @@ def _find_entry(tar: TarIndex, name: Reference | None) -> JsonNode:
 
 
 def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:
-    """A layer in an archive; usually plain, and compressed where an engine keeps what it pulled."""
+    """Reads a layer, which is usually plain but compressed if the engine keeps pulled layers compressed."""
     member = tar.find(name)
     if member is None:
         raise FormatError(
@@ -453,21 +446,21 @@ def _familiar_name(tag: str) -> str:
 
 
 class OciArchive(NamedLayout):
-    """An image in an archive of a layout. Writing replaces the archive whole."""
+    """An image in an archive of a layout. Writing replaces the whole archive."""
 
     def files(self) -> LayoutFiles:
-        """The files of the layout in the archive; raises NotFoundError, FormatError."""
+        """Returns the files of the layout in the archive; raises NotFoundError, FormatError."""
         return archive_files(self.path)
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Compresses a layer without a stored form into a file without a name; others wait for the commit."""
+        """Compresses a layer without a stored form into an unnamed file. `write_image` reads the others."""
         if layer.descriptor and layer.blob:
             return layer
         spool = OpenFile.spool(self.path.parent)
         return replace(tee(layer, spool.append, self.compression), blob=spool.chunks)
 
     def write_image(self, image: Image) -> Receipt:
-        """Writes the archive, index first and then every blob once, the layers in their order."""
+        """Writes the archive: the index, then every blob once, with the layers in their order."""
         manifest = make_manifest(image, accepts=OCI_ONLY)
         index = Index.of([index_entry(image, manifest, self.ref)])
         blobs = [(manifest.descriptor, iter([manifest.raw])), (manifest.config, iter([image.config.raw]))]
@@ -494,7 +487,7 @@ class OciArchive(NamedLayout):
 
 
 def archive_files(path: Path) -> LayoutFiles:
-    """The files of the layout in an archive; raises NotFoundError, FormatError."""
+    """Returns the files of the layout in an archive; raises NotFoundError, FormatError."""
     return _ArchiveFiles(TarIndex.read(path))
 
 

@@ -1,8 +1,8 @@
-"""④ What is attached to an image: signatures, attestations, bills of materials, whatever else there may be.
+"""Finds and copies what is attached to an image: signatures, attestations, SBOMs and other documents.
 
-Such a thing names a manifest as its subject (image-spec, "subject"; distribution-spec, "Listing Referrers"),
-or lies under a tag that is made of the manifest's digest, as cosign has it. Called by platform; the places
-are `oci.registry.place` and `oci.layout`.
+An attachment names a manifest as its subject (image-spec, "subject"; distribution-spec, "Listing Referrers"),
+or has a tag made of the manifest's digest, as cosign does. The places are `oci.registry.place` and
+`oci.layout`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from packhorse.oci.types import DEPTH, Descriptor, Document, Index, JsonNode, Ma
 
 _ABOUT, _ABOUT_KIND = "vnd.docker.reference.digest", "vnd.docker.reference.type"
 _ENDINGS = ("sig", "att", "sbom")
-"""What follows a digest in cosign's tags."""
+"""The endings of cosign's tags, after the digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """A document that names another as its subject; `kind` is its artifact type, "" where it has none."""
+    """A document that names another as its subject. `kind` is its artifact type, "" if it has none."""
 
     descriptor: Descriptor
     kind: str = ""
@@ -37,14 +37,14 @@ class Referrer:
 
     @classmethod
     def of(cls, document: Document) -> Referrer:
-        """What a list of referrers says of a document."""
+        """Makes the entry of a list of referrers for a document."""
         kind = JsonNode.parse(document.raw, "manifest").text("artifactType")
         if not kind and isinstance(document, Manifest):
             kind = document.config.media_type
         return cls(replace(document.descriptor, annotations=document.annotations), kind)
 
     def fields(self) -> dict[str, Any]:
-        """The JSON object for a list."""
+        """Returns the JSON object for a list of referrers."""
         kind = {"artifactType": self.kind} if self.kind else {}
         return {**self.descriptor.fields(), **kind}
 
@@ -62,57 +62,55 @@ def index_of_referrers(referrers: Iterable[Referrer]) -> Index:
 
 
 class ReferrerSource(DocumentSource, Protocol):
-    """A place that can say what is attached to something in it."""
+    """A place that can list attachments."""
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
-        """What names a document as its subject."""
+        """Lists the documents that name `subject` as their subject."""
         ...
 
     def read_tag(self, tag: str) -> Document | None:
-        """What lies under a tag beside the name, None where there is nothing."""
+        """Reads the document under another tag of the same repository or layout; None if there is none."""
         ...
 
 
 class ReferrerSink(DocumentSink, Protocol):
-    """A place where things can be attached."""
+    """A place that can store attachments."""
 
     def write_referrer(self, document: Document, subject: Digest) -> None:
-        """Keeps a document, all that it names being here, and sees that it is found by its subject."""
+        """Writes a document, whose members are already here, and lists it as a referrer of its subject."""
         ...
 
     def write_tag(self, tag: str, document: Document) -> None:
-        """Keeps a document under a tag beside the name."""
+        """Writes a document under another tag of the same repository or layout."""
         ...
 
 
 def referrers_tag(subject: Digest) -> str:
-    """The tag under which a list of referrers lies in places that keep none of their own."""
+    """Returns the tag of the list of referrers in places that have no list of their own."""
     return f"sha256-{subject.hex}"
 
 
 def index_referrers(root: Document, subject: Digest) -> list[Referrer]:
-    """What an index has about one of its manifests, as BuildKit puts it there."""
+    """Lists the entries of an index that are about one of its manifests, in BuildKit's form."""
     entries = () if isinstance(root, Manifest) else root.manifests
     about = [each for each in entries if each.annotations.get(_ABOUT) == str(subject)]
     return [Referrer(each, each.annotations.get(_ABOUT_KIND, "")) for each in about]
 
 
 def cosign_tags(subject: Digest) -> list[str]:
-    """The tags under which cosign keeps what it attaches to a document."""
+    """Returns the tags that cosign uses for attachments to a document."""
     return [f"{referrers_tag(subject)}.{ending}" for ending in _ENDINGS]
 
 
 def subject_of(document: Document) -> Digest | None:
-    """What a document refers to."""
+    """Returns the subject of a document, or None."""
     subject = JsonNode.parse(document.raw, "manifest").node("subject")
     return subject.digest("digest") if subject else None
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One thing that is attached, and to what; `document` and the `tag` that it lies under where nothing else
-    tells what it belongs to.
-    """
+    """An attachment and its subject. `document` and `tag` are set if only the tag names the subject."""
 
     referrer: Referrer
     subject: Digest
@@ -121,9 +119,9 @@ class Attachment:
 
 
 def list_attachments(source: ReferrerSource, subjects: Iterable[Digest]) -> list[Attachment]:
-    """All that is attached to documents, and to what is attached to these; of each no more than lists tell.
+    """Lists the attachments of documents, and of these attachments, without reading them.
 
-    Raises FormatError for more of it than anybody makes.
+    Raises FormatError for more than `DOCUMENT_LIMIT` attachments or `DEPTH` levels.
     """
     found: list[Attachment] = []
     waiting = deque((subject, DEPTH) for subject in subjects)
@@ -148,7 +146,7 @@ def list_attachments(source: ReferrerSource, subjects: Iterable[Digest]) -> list
 
 
 def copy_attachments(source: ReferrerSource, sink: ReferrerSink, subjects: Iterable[Digest]) -> int:
-    """Copies all that is attached to documents; how many things that were."""
+    """Copies all attachments of documents, and returns their number."""
     found = list_attachments(source, subjects)
     for each in found:
         document = each.document or source.member(each.referrer.descriptor)
