@@ -1,13 +1,11 @@
-"""A buildpack in Python as a builder has it: with the bytecode that the builder's own python3 makes of it.
+"""Makes the builder that needs no registry: distribution packages, bundled buildpacks, our launcher.
 
-Else each of its steps would compile it again, a third of its time when nothing has changed. Called by
-`builder.default`, before any arrow.
-
-The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
-
-Made the first time it is needed, in the store, as an image with a builder's files and labels. It has a
+It is made in the store the first time it is needed, as an image with a builder's files and labels. It has a
 launcher and no lifecycle, so only packhorse builds with it. Called by `build.execute` and by `packhorse
-builder default`. The root file systems are `builder.distro.roots`'s.
+builder default`. `builder.distro.roots` makes the root file systems.
+
+Buildpacks in Python get the bytecode that the builder's own python3 makes of them. Otherwise each of their
+steps would compile them again, which takes a third of its time when nothing has changed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""A builder image as a value: who builds in it, with which buildpacks, for which run images.
+"""Describes a builder image: its user, its buildpacks and its run images; and makes layers and configs.
 
-The labels are pack's contract, not the specification's. Called by `build.plan` and
-`builder.default`.
+The labels are pack's contract, not the specification's. Called by `build.plan` and `builder.default`.
 
-Layers and configs of images that are put together, not built by buildpacks: builders and base images.
-
-Called by `builder.default`. Entries belong to root, are dated 1980, and have one of two modes, as
-pack writes them, so that the same content gives the same digest on every machine.
+The layers and configs are those of images that buildpacks did not build: builders and base images. Entries
+belong to root, are dated 1980, and have one of two modes, as pack writes them, so that the same content gives
+the same digest on every machine.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""The distributions that a buildpack imports: its requirements.txt, held against what is installed here.
+"""Stages a buildpack that uses `packhorse.sdk`: its directory, with all it needs under `lib/`.
 
-Called by `builder.package`. Nothing is downloaded: "here" is the Python that packhorse itself runs in.
-Beyond the standard library it needs `packaging` only, since packhorse's own build calls it.
+A staged buildpack runs under any platform that has python3 3.11 or newer. Its requirements.txt is compared
+with the distributions installed in packhorse's own Python; nothing is downloaded for it. `packhorse buildpack
+stage` adds the files that the buildpack would download, in the form that `sdk.dependencies` defines.
 
-Stages a buildpack that is written on `packhorse.sdk`: its directory, with all it needs under `lib/`.
-
-A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built
-(for the bundled ones) and by `build.execute` when a buildpack's source directory is given; it needs the
-standard library and `packaging` only, for that reason.
-
-The use case behind `packhorse buildpack stage`: a buildpack with its SDK and the files it would download.
-
-`builder.package` does the staging; `sdk.dependencies` has the form in which a buildpack finds its files.
+Called when packhorse itself is built (for the bundled buildpacks), and by `build.execute` for a buildpack's
+source directory. The build of packhorse has only the standard library and `packaging`, so staging needs no
+more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`packhorse builder`.
-
-`packhorse buildpack`.
-"""
+"""The commands `packhorse builder` and `packhorse buildpack`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What differs between two images, for people to read in a terminal. Called by `diff` and `verify`.
-
-`packhorse diff`: what differs between two images, wherever they are.
-"""
+"""The command `packhorse diff`, and the text in which it and `verify` show what differs."""
 
 from __future__ import annotations
 

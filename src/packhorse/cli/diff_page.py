@@ -1,12 +1,8 @@
-"""HTML out of text that anybody may have written: what is no `Markup` is escaped, wherever it stands.
+"""Draws the page of `packhorse diff --html`: two images as two stacks of layers.
 
-Called by `diff_page`.
-
-The page of `packhorse diff --html`: two images as two stacks of layers, drawn so that one sees what stays.
-
-A layer that both have is one piece across both stacks; what differs stands apart on its side. The page is
-whole in itself: no script, no font, nothing from anywhere, and its policy forbids it. All text goes through
-`markup`, which escapes it, as names of files and values of labels may have been written by anybody.
+A layer that both images have is one piece across both stacks; a layer that differs stands on its own side.
+The page is self-contained: it has no script and loads nothing, and its policy forbids both. Names of files
+and values of labels may come from anybody, so all text that is not `Markup` is escaped.
 """
 
 from __future__ import annotations

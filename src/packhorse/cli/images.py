@@ -1,7 +1,4 @@
-"""`packhorse images`, `rmi`, `gc`, `copy`: what is in the store.
-
-`packhorse cache`: what builds have kept for the next ones.
-"""
+"""The commands on the store: `packhorse images`, `rmi`, `gc`, `copy` and `cache`."""
 
 from __future__ import annotations
 

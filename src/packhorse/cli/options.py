@@ -204,12 +204,16 @@ def _set_variable(values: dict[str, str], text: str, environ: Mapping[str, str],
 
 
 class Count(click.IntRange):
-    """A whole number in ASCII digits: click's own takes those of other scripts, and `1_000`."""
+    """A whole number in ASCII digits: click also takes those of other scripts, and `1_000`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not re.fullmatch("-?[0-9]{1,18}", value):
             self.fail(f"{value[:100]!r} is not a number.", param, ctx)
         return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        # click describes a range without bounds as `x<=None`.
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"

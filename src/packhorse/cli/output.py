@@ -1,18 +1,12 @@
-"""Text of other people's as it may be shown: it moves no cursor, sets no title, writes no clipboard.
+"""Prints what a person sees: phases with durations, buildpack output with a prefix, tables, errors.
 
-Called by `output` for everything that is printed. Names of layers, labels and processes, ids, reasons of
-errors and what buildpacks print come from whoever made a buildpack or an image (docs/output.md).
+Lines are plain; a terminal gets colour unless NO_COLOR or --no-color says otherwise. Names, labels, reasons
+and output come from the authors of buildpacks and images and may be hostile. So of their control characters
+only line ends, tabs and (on a terminal) buildpacks' colours are printed; nothing moves the cursor, sets a
+title or writes the clipboard (docs/output.md). Only a small part of long output is in memory.
 
-How a command ends that nothing foresaw, and what of a user's secrets may be said then: nothing.
-
-Called by `main` and `output`. Errors of ours name no values; what other code's exceptions say is looked
-through here.
-
-What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
-
-Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. What buildpacks and
-images say is hostile: of its control characters only line ends, tabs and (on a terminal) buildpacks' colours
-get through, by `clean`. However much it is, little of it is in memory.
+An unforeseen exception is reported without a user's secrets: our own errors name no values, and the messages
+of other code are searched for them.
 """
 
 from __future__ import annotations

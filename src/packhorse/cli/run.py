@@ -136,7 +136,11 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     "-m", "--memory", default="", metavar="SIZE", help="The most memory that the image may use: 512m, 4g."
 )
 @click.option(
-    "--pids-limit", type=Count(), default=0, metavar="N", help="The most processes that the image may have."
+    "--pids-limit",
+    type=Count(),
+    default=0,
+    metavar="N",
+    help="The most processes that the image may have; 0 or -1 is no limit.  [0]",
 )
 @click.option("--shm-size", default="", metavar="SIZE", help="The size of /dev/shm.  [64m]")
 @docker_host

@@ -1,9 +1,7 @@
-"""The use case behind `packhorse doctor`: what this machine has for packhorse, each thing found by trying it.
+"""Runs the checks of `packhorse doctor`, each by trying the thing, and applies the fixes of `--fix`.
 
-The names of the checks are stable: errors name them (`HostError.check`), and so do scripts. Mending is
-`doctor.checks`'s.
-
-What `packhorse doctor --fix` does: a line's mend, as root, whole or not at all. Called by `cli.doctor`.
+The names of the checks are stable, because errors (`HostError.check`) and scripts use them. A fix runs as
+root, and is applied completely or not at all. Called by `cli.doctor`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The doctor's check on container engines and runtimes, which nothing needs; called by `doctor.checks`.
+"""Checks the machine, its programs and what it reaches, and optional container engines and runtimes.
 
-The doctor's checks on the machine, what is on it and what it reaches; called by `doctor.checks`.
+Called by `doctor.checks`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What `packhorse doctor` says, as values; made by the checks, put together by `doctor.checks`.
+"""The values that `packhorse doctor` prints, and the probes that several of its checks share.
 
-What several checks of `packhorse doctor` need, tried once: a namespace, a place to write, a sandbox.
-
-Made by `doctor.checks`, asked by the checks. What is found is not judged here.
+A namespace, a place to write and a sandbox are each tried once. Made by `doctor.checks`; the checks judge
+what was found.
 """
 
 from __future__ import annotations

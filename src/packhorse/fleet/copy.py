@@ -1,9 +1,7 @@
-"""The use case behind `packhorse copy`: an image, or all images of a name; all tags are `tags`'s.
+"""Copies an image, all images of a name, or every tag of a repository: the use case behind `packhorse copy`.
 
-The use case behind `packhorse copy --all-tags`: every tag of a repository, several at a time.
-
-What several tags stand for is brought once, and what the destination has under a tag is left alone. Called by
-cli.
+With `--all-tags` several tags are copied at a time. An image that several tags name is copied once, and a tag
+that the destination already has is left alone. Called by cli.
 """
 
 from __future__ import annotations

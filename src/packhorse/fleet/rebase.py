@@ -1,13 +1,12 @@
-"""One name of `packhorse rebase`: what is there, from where it is, onto its run image and back.
+"""Rebases what one name of `packhorse rebase` stands for: an image, or an index of images.
 
-In a registry manifests and configs alone are read and written, and of the new base what the repository lacks.
-What an image becomes is `plan`'s; many names at once are `many`'s. Called by cli.
+In a registry packhorse reads and writes manifests and configs only, and those layers of the new base that the
+repository lacks. `rebase_plan` decides what an image becomes; `rebase_many` handles many names. Called by
+cli.
 
-All the images that stand under one name, each onto the run image of its target, and their index anew.
-
-Each becomes what it becomes alone. All are planned before anything is written, and the name changes last:
-where one cannot be rebased, none is. What is no image, an attestation for instance, stays in the index as it
-is. Called by `one`.
+Every image of an index is rebased onto the run image of its own target. All are planned before anything is
+written, and the name changes last: if one cannot be rebased, none is. An entry that is not an image, such as
+an attestation, stays in the index unchanged.
 """
 
 from __future__ import annotations

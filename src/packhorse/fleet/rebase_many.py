@@ -1,7 +1,7 @@
-"""Many images onto their run images, side by side; one that fails stops no other. Called by `cli.rebase`.
+"""Rebases many images side by side; one that fails does not stop the others. Called by `cli.rebase`.
 
-What is done is written in the images themselves: a second run passes over those that are on their run image,
-so one that was broken off is simply begun again.
+The images themselves record what was done: a second run skips those that are on their run image already, so
+an interrupted run is simply started again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""What is asked of an image that is to be rebased, and what became of it. Called by the rest of `rebase`, and
-by cli.
+"""Plans a rebase: what was asked, what the image becomes, and whether anything has to be done.
 
-What an image becomes on its run image, and whether there is anything to do; nothing is written here.
-
-What may be put on what is `lifecycle.rebase`'s. Called by `one` and `index`.
+Nothing is written here. `lifecycle.rebase` decides which base an image may be put on. Called by the rest of
+`fleet` and by cli.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Run images for rebasing, each found once for all images that want it. Called by `rebase`.
+"""Finds run images for a rebase, each once for all images that need it. Called by `rebase`.
 
-An image in a registry has its run image read there, and identified by its digest; any other image has it
-brought to the store.
+For an image in a registry, the run image is read in that registry and identified by its digest. For any other
+image it is pulled into the store.
 """
 
 from __future__ import annotations

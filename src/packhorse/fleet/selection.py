@@ -1,6 +1,6 @@
-"""Which images a command is about that takes many: from its arguments, from lists, from a registry's own.
+"""Selects the images for a command that takes many: from arguments, from lists, or from a registry.
 
-Called by `cli.rebase`. Opens nothing but what a registry lists.
+Called by `cli.rebase`. It opens nothing except what a registry lists.
 """
 
 from __future__ import annotations

@@ -1,15 +1,9 @@
-"""What differs between two configs, value by value: each has a path, labels that are JSON inside as well.
+"""Compares two images, first by the owner of each layer and then by file: behind `packhorse diff`.
 
-Called by `comparison`, which itself tells which layers there are.
-
-Lists the packages that differ between two file trees, by dpkg's records and the buildpacks' SBOM files.
-
-Called by `comparison`.
-
-The use case behind `packhorse diff`: what differs between two images, by whose layer it is, then by file.
-
-Layers that both have are not read. Those of one owner are compared with the other image's of that owner: of
-the base, of the application, of one layer of a buildpack. How it is printed is cli's. Called by `verify` too.
+Layers that both images have are not read. A layer is compared with the other image's layer of the same owner:
+the base, the application, or one layer of a buildpack. Configs are compared value by value: each value has a
+path, also inside labels that are JSON. Packages are compared by dpkg's records and the buildpacks' SBOM
+files. cli prints the result; `verify` calls this too.
 """
 
 from __future__ import annotations

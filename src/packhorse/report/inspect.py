@@ -1,11 +1,8 @@
-"""An app image as `pack inspect` reports it to programs: the same fields, so that scripts go on working.
+"""Reads an app image's labels into a report: the use case behind `packhorse inspect`.
 
-Called by `inspect`. What pack has of its own configuration (mirrors of run images) is not there.
-
-The use case behind `packhorse inspect`: an app image's labels as something to read.
-
-What is asked of an image costs its manifest and config alone; no layer is read. How a report is printed is
-cli's.
+It reads the manifest and the config only, and no layer. The JSON has the fields of `pack inspect`, so that
+scripts keep working, but not what pack takes from its own configuration (mirrors of run images). cli prints
+the report.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""Lists what a base image is made of: its distribution, and the Debian packages that dpkg recorded.
-
-Called by `contents`, `diff` and `distro`. A base that dpkg made has one status file. A base that was made
-without dpkg (distroless) has a file for each package, in the layer that the package came with.
-
-Parses SBOM files in every format that buildpacks may write: CycloneDX, SPDX and Syft, all in JSON.
-
-Called by `contents`. Any tool may have written them, so a field that cannot be understood is left out; a file
-that is no SBOM is an error. packhorse writes SBOMs in one place, `sdk.sbom`.
-
-Lists what an image is made of, as one SBOM or as the SBOM files of its buildpacks.
+"""Lists what an image is made of, as one SBOM or as the SBOM files of its buildpacks.
 
 Called by `cli.sbom` and `diff`. For an image that buildpacks made, it reads the layer of SBOM files and as
-many layers of the base as needed; for another image all layers, from the top. `sdk.sbom` writes the SBOM.
+many layers of the base as needed; for another image it reads all layers, from the top.
+
+A base that dpkg made has one status file. A base made without dpkg (distroless) has a file for each package,
+in the layer that the package came with. SBOM files may be CycloneDX, SPDX or Syft, in JSON. Any tool may have
+written them, so a field that cannot be understood is left out; a file that is no SBOM is an error. `sdk.sbom`
+writes the SBOM.
 """
 
 from __future__ import annotations

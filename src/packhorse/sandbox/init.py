@@ -1,17 +1,8 @@
-"""Whether a step's command exists inside, asked before it starts, so that there is an error that says so.
+"""Talks to a sandbox's first process, `launcher/init`: the socket, its messages, and commands.
 
-Called by `room` and `terminal`. Bubblewrap itself ends with 1 and a message of its own, which a step could
-have printed as well.
-
-What `launcher/init` is asked and answers, as bytes; called by `init` and `monitor`.
-
-A command as the program `launcher/init` is told of it, and what it answers; called by `running`.
-
-How it is told is `init`'s.
-
-Our end of the socket to a sandbox's first process, `launcher/init`; called by `running` and the runtimes.
-
-`monitor` talks to that program too, without this module, whose imports would take it too long.
+Called by the runtimes and `runner`. Before a command starts, it is looked up inside, so that a missing one
+has an error that says so. `monitor` talks to `launcher/init` without this module, whose imports take too
+long.
 """
 
 from __future__ import annotations

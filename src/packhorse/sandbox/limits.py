@@ -1,19 +1,14 @@
-"""Finds that a full disk is why a step's mounts cannot be made or written; called by `runner`.
+"""Enforces the limits of a sandbox with what this machine offers. Made by `runner`.
 
-overlayfs makes a directory in its work directory when it is mounted. Without room for that the mount fails,
-or it succeeds and can only be read, and then a buildpack would be blamed for what the disk lacks.
+Limits are set on the first process while it is held, so they hold for everything that it starts, whatever the
+runtime. A control group (`cgroup`) limits processes and memory. Where this process can make none, a resource
+limit holds processes, and a thread counts memory. That thread also watches the disks, and ends the sandbox
+before it fills them. The threads read what the kernel shows, never a file that the sandbox made, and report
+which limit was met. `host.limits` defines the limits.
 
-The threads that end a step before it fills this machine's disk or memory; started by `limits`.
-
-They also tell which limit a step has met, and count processes and memory where no control group does. They
-read what the kernel shows of the step, never a file that the step made.
-
-What a step may use of this machine, held to it by whatever the machine offers; made by `runner`.
-
-The limits are put on the step's first process while that is held, so they hold for all that it starts,
-whatever the runtime. A control group (`cgroup`) holds processes and memory. Where this process can make none,
-a resource limit holds processes, and a thread counts memory (`watch`). That thread also watches the disks.
-`host.limits` says what is allowed.
+A full disk is found too when it is the reason that mounts fail: overlayfs makes a directory in its work
+directory when it is mounted. Without room for that the mount fails or is read-only, and the buildpack would
+be blamed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""Finds the TCP ports on which the processes of a step listen, as this machine's kernel shows them.
+"""Gives a sandbox its network, by `pasta` if it has one of its own, and finds the ports it listens on.
 
-Called by `room`. A step with a network of its own has a table of sockets of its own. On the host's network
-the table is the machine's, and the step's sockets are found by the descriptors of its processes.
+On the host's network a sandbox reaches what listens on the host's loopback (databases, agents). With its own,
+pasta gives it the host's routes and name service and nothing else: `launcher/network` keeps packets to
+loopback addresses from pasta, which would connect to the host's. The caller chooses the network; cli reports
+it.
 
-The networks a step can have, and `pasta`, which gives it one of its own; for `runner` and `platform`.
-
-With the host's network a step reaches what listens on the host's loopback (databases, agents). With its own
-it has the host's routes and name service through pasta, and nothing else: `launcher/network` keeps packets
-to loopback addresses from pasta, which would connect to the host's. Choosing is `platform`'s; saying so,
-`cli`'s.
+The kernel lists the listening TCP ports. A network of its own has its own table of sockets. On the host's
+network the table is the machine's, and the sandbox's sockets are found by the descriptors of its processes.
 """
 
 from __future__ import annotations

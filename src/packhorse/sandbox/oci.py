@@ -1,18 +1,10 @@
-"""A step as an OCI runtime's config.json and the mounts of its tree; called by `oci`. Nothing is made here.
+"""Runs sandboxes with an OCI runtime (`--sandbox runc`), as containers. Made by `host.wiring`.
 
-The runtime is started inside the step's user namespace, over a tree that `monitor` has mounted; what is left
-to it are the other namespaces, /proc, /dev and ids. System call filter, environment and command are given to
-the first process (`order`).
-
-A sandbox as a container; made by `oci`.
-
-The container is made by a child, `monitor`. Its first process is `launcher/init`.
-
-The runtime of `--sandbox runc`: any OCI runtime that can start a container, made by `host.wiring`.
-
-A step is a plan (`oci_config`) that a child carries out (`monitor`) as a container (`container`). The runtime
-is started inside the step's user namespace, whose root is nobody to this machine; so the three id modes are
-the same to it, and it needs no daemon, no control groups and no rights.
+A child process, `monitor`, mounts the tree and starts the runtime inside the sandbox's user namespace. The
+root of that namespace is nobody to this machine, so the three id modes are the same to the runtime, and it
+needs no daemon, no control groups and no rights. This module writes the config.json: it leaves the other
+namespaces, /proc, /dev and ids to the runtime. The first process, `launcher/init`, gets the system call
+filter, the environment and the command.
 """
 
 from __future__ import annotations

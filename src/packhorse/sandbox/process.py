@@ -1,6 +1,7 @@
-"""Which line of `packhorse doctor` a runtime's own message is about; called by the runtimes that fail.
+"""Runs a sandbox's first process and the pipes of a command, and names the doctor's check for a failure.
 
-A sandbox's first process, whatever the runtime, and the pipes of a command; called by `running`.
+The same for every runtime. A runtime that fails is matched by its own message with a line of `packhorse
+doctor`.
 """
 
 from __future__ import annotations

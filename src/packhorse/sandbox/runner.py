@@ -1,20 +1,16 @@
-"""What is taken down of sandboxes that are over, while others go on; made by `platform` for a build or a run.
+"""Opens sandboxes for builds and `run`, runs commands in them, and takes them down.
 
-That takes the kernel longer than it took to make it: to unmount an overlay is to write out all that its file
-system has not written yet, and the device of a network waits until no processor uses it any more. Nobody has
-to wait for either, but who mounts the same directories again, or has volumes. What is still mounted when the
-command ends is seen by no process any more, and its directories can be removed.
+`host.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. Every runtime opens a
+sandbox in the same order: mount points (`mounts`), the first process (the runtime's) and meanwhile its
+network (`network`), then its tree (`fs.rooted`).
 
-An open sandbox and the commands that run in it: the Sandbox of phases, made by `runner`.
+The first process reports the end of each command and then, once no other command runs, that nothing else is
+left (`init`). Only after that does packhorse read what the commands wrote.
 
-The first process tells of each command that it has ended, and then, once no other runs, that nothing else is
-left (`init`). Only after that is anything read of what they have written.
-
-Opens sandboxes for builds and `run`.
-
-`host.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. A sandbox is opened
-in a fixed order, whatever the runtime: mount points (`layout`), the first process (the runtime's) and
-meanwhile its network (`network`), its tree (`fs.rooted`). What happens in an open one is `running`'s.
+Teardown runs in the background, because the kernel takes longer for it than for setting up: to unmount an
+overlay it writes out all pending data of its file system, and a network device waits until no processor uses
+it. Only a command that mounts the same directories again, or has volumes, has to wait. No process sees what
+is still mounted when packhorse ends, and its directories can be removed.
 """
 
 from __future__ import annotations

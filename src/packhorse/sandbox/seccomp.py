@@ -1,13 +1,12 @@
-"""What a step is denied and what its root may, whatever runtime makes its sandbox; called by the runtimes.
+"""Makes the system call filter of a sandbox, a BPF program, and says what its root may do.
 
-Which system calls a step may not make, as a BPF program; called by `room`.
-
-It refuses what docker's default profile (2026) refuses to a container without added capabilities, so that
-what works here works there: namespaces, mounts, modules, keys, tracing of the kernel, memory policies. What
-is refused answers EPERM. clone3(2), whose flags a filter cannot read, answers ENOSYS, whereupon libc uses
-clone(2); so does every number that is not known here, a system call that a later kernel may have, and every
-call of another architecture (32-bit and x32 programs). Three refusals are ours: typing into a terminal,
-tracing process 1, which is the sandbox's own, and processes' memory of the same. Loading it is the runtime's.
+Called by the runtimes, which load the filter. It refuses what docker's default profile (2026) refuses to a
+container without added capabilities, so that what works here works there: namespaces, mounts, modules, keys,
+tracing of the kernel, memory policies. A refused call answers EPERM. clone3(2), whose flags a filter cannot
+read, answers ENOSYS, and libc then uses clone(2). ENOSYS is also the answer to every number not known here,
+which a later kernel may have, and to every call of another architecture (32-bit and x32 programs). Three
+refusals are ours: typing into a terminal, tracing process 1, which is the sandbox's own, and access to the
+memory of that process.
 """
 
 from __future__ import annotations

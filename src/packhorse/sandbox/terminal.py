@@ -1,18 +1,14 @@
-"""Bytes between descriptors: what `streams` and `terminal` share.
+"""Copies a command's stdin, stdout and stderr by pipes, or gives it a terminal of its own.
 
-A step's stdin, stdout and stderr exchanged with this process's own, by pipes; called by `running`.
+A command never gets this process's own descriptors. It could open them again through /proc, as files of the
+user whose id it has (*tried*): read what is typed into the terminal, write the file that it should only read,
+or truncate the one that it appends to.
 
-Were the step given these themselves, it could open them anew through /proc, as files of the user whose id it
-has (*tried*): read what is typed into the user's terminal, write the file that it is to read, shorten the one
-that it adds to.
-
-A terminal of a step's own, between the step and this process's stdin and stdout; called by `running`.
-
-Were the step given the user's terminal itself, it would be in a session that its pid namespace does not see,
-so that shells fail at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the step
-begins as the program `launcher/terminal`, which is executed by its descriptor alone, whence nothing of it is
-to be found inside. It makes a pseudo terminal in the sandbox, hands out its ends and becomes the
-step's command, as the leader of a session with that terminal.
+In the user's own terminal, the command would be in a session that its PID namespace does not see: shells fail
+at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the command begins as the
+program `launcher/terminal`, which is executed by its descriptor and is therefore not found inside. It makes a
+pseudo terminal in the sandbox, hands out its ends, and becomes the command, as leader of a session with that
+terminal.
 """
 
 from __future__ import annotations

@@ -22,3 +22,9 @@ def test_without_a_command_the_whole_help_is_shown_on_stderr(words: list[str]) -
     assert done.stderr == asked.stdout
     _, _, rest = done.stderr.partition("\n")
     assert done.stderr.startswith("Usage: packhorse") and "..." not in rest and "error" not in rest
+
+
+def test_the_help_of_run_shows_no_range_without_bounds() -> None:
+    done = packhorse("run", "--help")
+    assert done.returncode == 0 and "--pids-limit" in done.stdout
+    assert "None" not in done.stdout
