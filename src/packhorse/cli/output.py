@@ -1,7 +1,7 @@
 """Text of other people's as it may be shown: it moves no cursor, sets no title, writes no clipboard.
 
 Called by `output` for everything that is printed. Names of layers, labels and processes, ids, reasons of
-errors and what buildpacks print come from whoever made a buildpack or an image (docs/output.md).
+errors and what buildpacks print come from whoever made a buildpack or an image (docs/reference/output.md).
 
 How a command ends that nothing foresaw, and what of a user's secrets may be said then: nothing.
 
