@@ -209,7 +209,7 @@ def test_what_refers_to_itself_in_a_circle_has_an_end() -> None:
         def referrers(self, subject: Digest) -> list[Referrer]:
             return [Referrer(self.index.manifests[0]), Referrer(self.index.manifests[1])]
 
-        def tagged(self, tag: str) -> Document | None:
+        def read_tag(self, tag: str) -> Document | None:
             return None
 
     found = list_attachments(Circle(), [Circle().index.digest])
@@ -223,7 +223,7 @@ def test_more_than_anybody_attaches_is_refused() -> None:
         def referrers(self, subject: Digest) -> list[Referrer]:
             return [Referrer(self.index.manifests[0])] * 1001
 
-        def tagged(self, tag: str) -> Document | None:
+        def read_tag(self, tag: str) -> Document | None:
             return None
 
     with pytest.raises(FormatError, match="too much attached"):

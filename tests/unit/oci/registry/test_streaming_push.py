@@ -91,7 +91,9 @@ def test_a_small_layer_is_asked_for_before_it_is_sent(server):
     assert server.find_requests("PATCH") == []
 
 
-@pytest.mark.parametrize("fault", [{"take": 5_000_000}, {"status": 500}, {"hang_up": True}, {"status": 429}])
+@pytest.mark.parametrize(
+    "fault", [{"cut_request": 5_000_000}, {"status": 500}, {"hang_up": True}, {"status": 429}]
+)
 def test_a_part_that_fails_goes_on_without_a_second_reading(server, fault):
     server.faults.append(Fault(method="PATCH", skip=1, **fault))
     tar = Passes()
