@@ -53,10 +53,10 @@ import sys
 from pathlib import Path
 from packhorse.errors import PackhorseError
 from packhorse.oci.reference import Location
-from packhorse.build.deliver import check
+from packhorse.build.deliver import check_destinations
 for kind in ("oci", "oci-archive", "docker-archive"):
     try:
-        check(None, [Location.parse(f"{kind}:{sys.argv[1]}/image")], None)
+        check_destinations(None, [Location.parse(f"{kind}:{sys.argv[1]}/image")], None)
     except PackhorseError as error:
         print(error.why)
 """
