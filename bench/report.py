@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
     text = [
         "# What was measured",
         "",
-        "Written by `make bench`; [benchmarks.md](../benchmarks.md) says how it is measured. Figures are the",
+        "Written by `make bench`; [README.md](README.md) says how it is measured. Figures are the",
         "median (least–most); a ratio is the median of the first column through another's, of one run.",
     ]
     for name, scenario in record.scenarios.items():

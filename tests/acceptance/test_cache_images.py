@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import shell_buildpack
 from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
@@ -21,6 +20,7 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference
 from packhorse.oci.types import MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 BUILD = """
 for name in one two; do
@@ -98,14 +98,14 @@ def test_another_machine_makes_nothing_anew_and_only_what_changed_is_sent(
     registry.requests.clear()
     there.build(app, buildpack, cache_image=name)
     assert made(there) == []
-    assert not registry.seen("PUT"), "nothing has changed"
-    assert not [each for each in registry.seen("GET", "/blobs/") if "config" in each.path]
+    assert not registry.find_requests("PUT"), "nothing has changed"
+    assert not [each for each in registry.find_requests("GET", "/blobs/") if "config" in each.path]
 
     (app / "two").write_text("2")
     registry.requests.clear()
     there.build(app, buildpack, cache_image=name)
     assert made(there) == ["two"]
-    uploads = [each for each in registry.seen("PUT") if "/blobs/" in each.path]
+    uploads = [each for each in registry.find_requests("PUT") if "/blobs/" in each.path]
     assert len(uploads) == 2, "the config, and the layer that changed"
     here.build(app, buildpack, cache_image=name)
     assert made(here) == [], "what the registry has goes before what is kept here"

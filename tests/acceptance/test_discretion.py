@@ -15,7 +15,6 @@ import pytest
 from fakes import afterwards
 from fakes.app_image import App
 from fakes.command import Command
-from fakes.registry import FakeRegistry, Fault
 from fakes.registry_faults import ALWAYS
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
@@ -23,6 +22,7 @@ from fakes.tiny_builder import BUILDER, tiny_builder
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import push_image
 from packhorse.oci.reference import Location
+from packhorse.testing import FakeRegistry, Fault
 
 PASSWORD, SIGNATURE = "hunter2-is-the-password", "3ad5c-is-the-signature"
 BASIC = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -53,7 +53,8 @@ FAULTS = {
         Fault("GET", part, ALWAYS, 307, ELSEWHERE) for part in ("/manifests/", "/blobs/")
     ],
     "what is written is refused, and the password repeated": [
-        Fault(method, "/v2/", ALWAYS, 403, body=REPEATED, known=True) for method in ("POST", "PUT", "DELETE")
+        Fault(method, "/v2/", ALWAYS, 403, body=REPEATED, needs_credentials=True)
+        for method in ("POST", "PUT", "DELETE")
     ],
 }
 

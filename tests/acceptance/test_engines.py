@@ -18,7 +18,6 @@ from fakes.app_image import App
 from fakes.docker_registry import serve
 from fakes.engine import Engine, emptied
 from fakes.installation import Home
-from fakes.registry import FakeRegistry
 from fakes.relay import Relay
 from fakes.small_image import fresh_image, tar_of
 from fakes.ssh import sshd
@@ -35,6 +34,7 @@ from packhorse.oci.types import Config
 from packhorse.report.diff import compared_image, diff
 from packhorse.report.sbom import merge
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 

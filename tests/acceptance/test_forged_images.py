@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fakes.registry import FakeRegistry
 from fakes.shell_buildpack import shell_buildpack
 from fakes.small_image import forged_image, tar_of
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
@@ -17,6 +16,7 @@ from packhorse.errors import FormatError
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, Place, push_image
 from packhorse.oci.reference import Reference
+from packhorse.testing import FakeRegistry
 
 BUILD = """
 layer=$CNB_LAYERS_DIR/one

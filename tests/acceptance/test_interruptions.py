@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from fakes.installation import Home
-from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
 from lanes import first_in_test
 from packhorse.linux.processes import read_proc
+from packhorse.testing import FakeRegistry, Fault
 from torture.ground import prepare
 from torture.signals import Interrupter
 
@@ -213,7 +213,7 @@ def test_a_registry_that_has_fallen_silent_holds_nobody_up(own_home: Home, tmp_p
         registry.put_manifest("image", "1", image.manifest.raw, image.manifest.media_type)
         registry.faults.append(Fault(path=digests[part], times=9, delay=60))
         process = own_home.start("copy", f"docker://{registry.host}/image:1", f"oci:{tmp_path}/out:1")
-        while not registry.seen("GET", digests[part]):
+        while not registry.find_requests("GET", digests[part]):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

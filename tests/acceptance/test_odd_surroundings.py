@@ -16,9 +16,8 @@ from fakes.users import SINGLE, ensure
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
-DOCUMENTED = set(
-    map(int, re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs/exit-codes.md").read_text(), re.MULTILINE))
-)
+_CODES = (REPOSITORY / "docs/reference/exit-codes.md").read_text()
+DOCUMENTED = set(map(int, re.findall(r"^\| (\d+) \|", _CODES, re.MULTILINE)))
 SECRET = "sekret-0451"
 NOBODY = 54321
 """A user that is in no table."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fakes.installation import Home
-from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from packhorse.base.digest import Digest
+from packhorse.testing import FakeRegistry, Fault
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 

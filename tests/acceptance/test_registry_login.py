@@ -18,10 +18,10 @@ import pytest
 from fakes.command import START, Command
 from fakes.credential_helper import FakeHelper
 from fakes.docker_registry import serve
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.oci.layout import Layout
 from packhorse.oci.place import push_image
+from packhorse.testing import FakeRegistry, Fault
 
 HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"
 PASSWORD = "hunter2-is-the-password"
@@ -218,7 +218,7 @@ def test_a_person_is_asked_and_the_password_does_not_show(packhorse: Command) ->
 FAULTS = [
     Fault(method="GET", path="/token", status=500, times=9),
     Fault(method="GET", path="/token", body=b"{}"),
-    Fault(method="GET", path="/token", cut_after=3, times=9),
+    Fault(method="GET", path="/token", cut_response=3, times=9),
     Fault(method="GET", path="/v2/", status=401, headers={"www-authenticate": "Bearer realm=hunter"}),
     Fault(method="HEAD", path="blobs", status=403, times=9),
     Fault(method="POST", path="uploads", status=429, headers={"retry-after": "99"}),

@@ -1,4 +1,4 @@
-"""The sample buildpack of docs/sdk.md in packhorse's sandbox, built and started with `sdk.testing`."""
+"""The sample buildpack of the tutorial in packhorse's sandbox, built and started with `sdk.testing`."""
 
 from __future__ import annotations
 

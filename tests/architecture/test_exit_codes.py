@@ -1,4 +1,4 @@
-"""docs/exit-codes.md has every exit code that there is."""
+"""docs/reference/exit-codes.md has every exit code that there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packhorse import errors
 
-PAGE = Path(__file__).parents[2] / "docs" / "exit-codes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md"
 
 
 def test_every_error_ends_in_a_documented_code() -> None:

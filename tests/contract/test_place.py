@@ -14,7 +14,6 @@ import pytest
 from fakes.docker_registry import serve
 from fakes.engine import emptied
 from fakes.image_problems import problems_of_image
-from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
@@ -32,6 +31,7 @@ from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.types import MediaType
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 Storage = Callable[[str], Place]
 

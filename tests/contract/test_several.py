@@ -12,7 +12,6 @@ import pytest
 
 from fakes.artifact import EMPTY, SBOM, SIGNATURE, artifact, attach, attach_by_tag
 from fakes.docker_registry import serve
-from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -26,6 +25,7 @@ from packhorse.oci.reference import Reference
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryName, RegistryPlace
 from packhorse.oci.types import Descriptor, Document, Index, Manifest, MediaType
+from packhorse.testing import FakeRegistry
 
 Storage = Callable[[str], RegistryName | LayoutName]
 AMD, ARM = Target("linux", "amd64"), Target("linux", "arm64", "v8")

@@ -1,6 +1,6 @@
 """The failures of registries: each case, what packhorse does, and what is lost.
 
-`tests/unit/oci/registry/test_faults.py` makes each happen. docs/registries.md has them as tables.
+`tests/unit/oci/registry/test_faults.py` makes each happen. docs/how-to/registries.md has them as tables.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fakes.registry import FakeRegistry, Fault
 from packhorse.errors import FormatError, NetworkError, PackhorseError
+from packhorse.testing import FakeRegistry, Fault
 
 ALWAYS = 999
 USER, PASSWORD = "me", "open-sesame-7f3a"
@@ -48,12 +48,14 @@ def short_tokens(server: FakeRegistry) -> None:
 
 def forgetful(server: FakeRegistry) -> None:
     server.forgets_cut_uploads = True
-    server.faults.append(Fault(method="PUT", path="/blobs/uploads/", take=1_400_000, least=1_400_000))
+    server.faults.append(
+        Fault(method="PUT", path="/blobs/uploads/", cut_request=1_400_000, min_body=1_400_000)
+    )
 
 
 def no_ranges(server: FakeRegistry) -> None:
     server.accepts_ranges = False
-    server.faults.append(Fault(path="/blobs/", cut_after=1_400_000, spared=1))
+    server.faults.append(Fault(path="/blobs/", cut_response=1_400_000, skip=1))
 
 
 _WRONG = "sha256:" + "0" * 64
@@ -64,42 +66,42 @@ PULLS = (
     Case("slow answers", fault(_GET, _BLOBS, delay=0.3, times=3), "waits, up to 60 seconds without any data"),
     Case(
         "a layer's download is cut",
-        fault(_GET, _BLOBS, cut_after=1_400_000, spared=1),
+        fault(_GET, _BLOBS, cut_response=1_400_000, skip=1),
         "continues where it was, with a range request",
     ),
     Case("… and the registry knows no ranges", no_ranges, "reads the layer again and skips what it has"),
     Case(
         "a download is cut again and again",
-        fault(_GET, _BLOBS, cut_after=1000, spared=1, times=ALWAYS),
+        fault(_GET, _BLOBS, cut_response=1000, skip=1, times=ALWAYS),
         "gives up after five cuts within a mebibyte",
         error=NetworkError,
     ),
     Case(
         "a layer of the wrong digest",
-        fault(_GET, _BLOBS, body=b"x" * 2_000_000, spared=1, times=ALWAYS),
+        fault(_GET, _BLOBS, body=b"x" * 2_000_000, skip=1, times=ALWAYS),
         "refuses it as it arrives",
         error=FormatError,
     ),
     Case(
         "a layer of the wrong length",
-        fault(_GET, _BLOBS, body=b"x", spared=1, times=ALWAYS),
+        fault(_GET, _BLOBS, body=b"x", skip=1, times=ALWAYS),
         "refuses it before it reads it",
         error=FormatError,
     ),
     Case(
         "a manifest is cut",
-        fault(_GET, _MANIFESTS, cut_after=100, spared=1),
+        fault(_GET, _MANIFESTS, cut_response=100, skip=1),
         "reads it again",
     ),
     Case(
         "a manifest that ends too early",
-        fault(_GET, _MANIFESTS, body=b'{"schemaVersion": 2, "lay', spared=1),
+        fault(_GET, _MANIFESTS, body=b'{"schemaVersion": 2, "lay', skip=1),
         "refuses it",
         error=FormatError,
     ),
     Case(
         "a manifest that is not what its digest says",
-        fault(_GET, _MANIFESTS, headers={"docker-content-digest": _WRONG}, spared=1),
+        fault(_GET, _MANIFESTS, headers={"docker-content-digest": _WRONG}, skip=1),
         "refuses it",
         error=FormatError,
     ),
@@ -147,13 +149,13 @@ PULLS = (
 PUSHES = (
     Case(
         "an upload is cut at 70 %",
-        fault(_PUT, _UPLOADS, take=1_400_000, least=1_400_000),
+        fault(_PUT, _UPLOADS, cut_request=1_400_000, min_body=1_400_000),
         "asks the registry how much it has, and sends the rest",
     ),
     Case("… and the registry has forgotten it", forgetful, "sends it again", "the time for what was sent"),
     Case(
         "an upload gets nowhere",
-        fault(_PUT, _UPLOADS, take=0, times=ALWAYS),
+        fault(_PUT, _UPLOADS, cut_request=0, times=ALWAYS),
         "gives up after five tries within a mebibyte",
         "nothing that has arrived: the next push continues with it",
         error=NetworkError,
@@ -171,7 +173,7 @@ PUSHES = (
         fault(_PUT, _UPLOADS, status=429, headers={"retry-after": "2"}),
         "continues after that time",
     ),
-    Case("413", fault(_PUT, _UPLOADS, status=413, least=1_100_000, times=ALWAYS), "sends it in chunks"),
+    Case("413", fault(_PUT, _UPLOADS, status=413, min_body=1_100_000, times=ALWAYS), "sends it in chunks"),
     Case(
         "413 for chunks too",
         lambda server: server.faults.extend(

@@ -46,7 +46,9 @@ def seen(path: Path) -> Path:
 def test_every_command_line_ends_as_documented(tmp_path: Path) -> None:
     user = users.ensure(SINGLE)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
-    codes = re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs" / "exit-codes.md").read_text(), re.MULTILINE)
+    codes = re.findall(
+        r"^\| (\d+) \|", (REPOSITORY / "docs/reference/exit-codes.md").read_text(), re.MULTILINE
+    )
     packages = seen(Path(pytest.__file__).parents[1])
     more = os.environ.get("PACKHORSE_FUZZ_EXAMPLES", "")
     script = SCRIPT.format(temporary=" ".join(TEMPORARY), user=SINGLE)

@@ -1,4 +1,4 @@
-"""Makes docs/spec-matrix.md: each clause in our words, and the tests that hold it.
+"""Makes docs/reference/spec-matrix.md: each clause in our words, and the tests that hold it.
 
 `python tests/spec/matrix.py` writes the file; test_matrix.py fails when it is not current. A test is named
 after its clauses: `test_B_016_…`, or `…_b_028_to_b_032`.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CLAUSES = ROOT / "tests" / "spec" / "clauses.toml"
-MATRIX = ROOT / "docs" / "spec-matrix.md"
+MATRIX = ROOT / "docs" / "reference" / "spec-matrix.md"
 
 _HEAD = """\
 # The specification, clause by clause
@@ -85,7 +85,7 @@ def by_clause() -> Mapping[str, list[str]]:
 
 
 def matrix() -> str:
-    """The text of docs/spec-matrix.md."""
+    """The text of docs/reference/spec-matrix.md."""
     held = by_clause()
     lines = [_HEAD]
     for letter, title in _TITLES.items():
@@ -98,7 +98,7 @@ def matrix() -> str:
 
 
 def _held(clause: Clause, found: list[str]) -> str:
-    links = [f"[{_sentence(test)}](../{test.partition('::')[0]})" for test in found]
+    links = [f"[{_sentence(test)}](../../{test.partition('::')[0]})" for test in found]
     return "<br>".join(part for part in (_text(clause.by), *links, _text(clause.note)) if part)
 
 

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from fakes.artifact import EMPTY, SBOM, artifact
-from fakes.registry import FakeRegistry, Fault
 from fakes.registry_faults import ALWAYS
 from packhorse.base.digest import Digest
 from packhorse.errors import NetworkError, NotFoundError
@@ -21,6 +20,7 @@ from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.listing import list_referrers, put_referrer, remove, tags
 from packhorse.oci.registry.push import push_blob, put_manifest, start_upload
 from packhorse.oci.types import INDEXES, MANIFESTS, Descriptor, Manifest, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 DATA = hashlib.shake_256(b"blob").digest(2_500_000)
 BLOB = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(DATA), len(DATA))
@@ -53,8 +53,8 @@ def there(server: FakeRegistry) -> None:
 
 def in_chunks(server: FakeRegistry, registry: Registry) -> None:
     """Uploads the blob to where more than a mebibyte at once is too much."""
-    server.faults.append(Fault("PUT", UPLOADS, ALWAYS, 413, least=(1 << 20) + 1))
-    server.faults.append(Fault("PATCH", UPLOADS, ALWAYS, 413, least=(1 << 20) + 1))
+    server.faults.append(Fault("PUT", UPLOADS, ALWAYS, 413, min_body=(1 << 20) + 1))
+    server.faults.append(Fault("PATCH", UPLOADS, ALWAYS, 413, min_body=(1 << 20) + 1))
     push_blob(registry, "app", BLOB, lambda: iter([DATA]))
     assert server.blobs["app"][str(BLOB.digest)] == DATA
 
@@ -65,7 +65,7 @@ def test_d_002_every_media_type_that_is_understood_is_asked_for(
     there(server)
     registry.manifest("app", "1")
     registry.resolve("app", "1")
-    for seen in (*server.seen("GET", "/manifests/"), *server.seen("HEAD", "/manifests/")):
+    for seen in (*server.find_requests("GET", "/manifests/"), *server.find_requests("HEAD", "/manifests/")):
         assert set(seen.headers["accept"].split(", ")) == MANIFESTS | INDEXES
 
 
@@ -91,7 +91,7 @@ def test_d_012_and_d_013_a_blob_is_one_post_without_a_body_and_one_put(
     server: FakeRegistry, registry: Registry
 ) -> None:
     push_blob(registry, "app", BLOB, lambda: iter([DATA]))
-    (post,), (put,) = server.seen("POST"), server.seen("PUT")
+    (post,), (put,) = server.find_requests("POST"), server.find_requests("PUT")
     assert (post.path, post.headers["content-length"]) == (UPLOADS, "0")
     assert parse_qs(urlsplit(put.path).query) == {"state": ["1"], "digest": [str(BLOB.digest)]}
     assert put.headers["content-length"] == str(len(DATA))
@@ -103,7 +103,7 @@ def test_d_014_and_d_015_and_d_017_chunks_come_in_order_and_the_session_is_close
     server: FakeRegistry, registry: Registry
 ) -> None:
     in_chunks(server, registry)
-    sent = [seen for seen in server.seen("PATCH") if int(seen.headers["content-length"]) <= 1 << 20]
+    sent = [seen for seen in server.find_requests("PATCH") if int(seen.headers["content-length"]) <= 1 << 20]
     ranges = [tuple(map(int, seen.headers["content-range"].split("-"))) for seen in sent]
     assert len(ranges) == 2 and ranges[0][0] == 0
     for (seen, (first, last)), following in zip(
@@ -112,7 +112,7 @@ def test_d_014_and_d_015_and_d_017_chunks_come_in_order_and_the_session_is_close
         assert seen.headers["content-length"] == str(last - first + 1)
         assert seen.headers["content-type"] == "application/octet-stream"
         assert following is None or following[0] == last + 1
-    closing = server.seen("PUT")[-1]
+    closing = server.find_requests("PUT")[-1]
     assert parse_qs(urlsplit(closing.path).query)["digest"] == [str(BLOB.digest)]
     assert closing.headers["content-range"] == f"{ranges[-1][1] + 1}-{len(DATA) - 1}"
     addresses = [urlsplit(seen.path).query.partition("&")[0] for seen in (*sent, closing)]
@@ -122,24 +122,24 @@ def test_d_014_and_d_015_and_d_017_chunks_come_in_order_and_the_session_is_close
 def test_d_018_what_is_out_of_order_goes_on_where_the_registry_is(
     server: FakeRegistry, registry: Registry
 ) -> None:
-    server.faults.append(Fault("PATCH", UPLOADS, 1, 416, spared=1))
+    server.faults.append(Fault("PATCH", UPLOADS, 1, 416, skip=1))
     in_chunks(server, registry)
     methods = [seen.method for seen in server.requests]
     assert methods == ["HEAD", "POST", "PUT", "GET", "PATCH", "PATCH", "GET", "PATCH", "PUT"]
-    refused, again = server.seen("PATCH")[1:]
+    refused, again = server.find_requests("PATCH")[1:]
     assert refused.headers["content-range"] == again.headers["content-range"]
 
 
 def test_d_019_a_registry_that_cancels_nothing_is_no_error(server: FakeRegistry, registry: Registry) -> None:
     server.faults.append(Fault("DELETE", UPLOADS, ALWAYS, 405))
     start_upload(registry, "app").abandon()
-    assert server.seen("DELETE", UPLOADS)
+    assert server.find_requests("DELETE", UPLOADS)
 
 
 def test_d_021_a_manifest_is_put_as_what_it_says_of_itself(server: FakeRegistry, registry: Registry) -> None:
     there(server)
     put_manifest(registry, "app", "2", MANIFEST)
-    (put,) = server.seen("PUT")
+    (put,) = server.find_requests("PUT")
     assert put.headers["content-type"] == json.loads(MANIFEST.raw)["mediaType"]
 
 
@@ -167,7 +167,7 @@ def test_d_028_link_is_followed_though_a_page_is_short(server: FakeRegistry, reg
         server.put_manifest("app", name, MANIFEST.raw, MANIFEST.media_type)
     server.page = 3
     assert list(tags(registry, "app")) == names
-    asked = [parse_qs(urlsplit(seen.path).query) for seen in server.seen("GET", "/tags/")]
+    asked = [parse_qs(urlsplit(seen.path).query) for seen in server.find_requests("GET", "/tags/")]
     assert [query.get("last") for query in asked] == [None, ["v2"], ["v5"]]
 
 
@@ -176,7 +176,7 @@ def test_d_031_a_registry_without_referrers_is_asked_for_the_tag(
 ) -> None:
     server.has_referrers = False
     assert list_referrers(registry, "app", BLOB.digest) == ()
-    assert [seen.path.partition("/v2/app/")[2] for seen in server.seen("GET")] == [
+    assert [seen.path.partition("/v2/app/")[2] for seen in server.find_requests("GET")] == [
         f"referrers/{BLOB.digest}",
         f"manifests/sha256-{BLOB.digest.hex}",
     ]

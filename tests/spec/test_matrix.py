@@ -1,4 +1,4 @@
-"""The list of clauses and docs/spec-matrix.md agree with the tests and the source."""
+"""The list of clauses and docs/reference/spec-matrix.md agree with the tests and the source."""
 
 from __future__ import annotations
 

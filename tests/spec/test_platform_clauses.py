@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from fakes.command import Command
-from fakes.registry import FakeRegistry
 from fakes.runner import Program
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
@@ -25,6 +24,7 @@ from packhorse.oci.mutate import edit_config
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import Config
+from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system
 

@@ -15,7 +15,6 @@ import pytest
 
 from fakes.app_image import LIFECYCLE, App
 from fakes.command import Command
-from fakes.registry import FakeRegistry
 from fakes.small_image import EPOCH, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -28,6 +27,7 @@ from packhorse.lifecycle.rebase import RunImage, rebase
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, LocationKind
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 TARGET = {"io.buildpacks.base.distro.name": "acmelinux", "io.buildpacks.base.distro.version": "12"}
 NEW = (tar_of({"etc/os-release": b"patched\n"}), tar_of({"etc/motd": b"hi\n"}), tar_of({"etc/more": b"x"}))

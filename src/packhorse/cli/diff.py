@@ -193,7 +193,7 @@ def diff(
     """Show what differs between the images A and B: by owner of the layer, by file, in config and labels.
 
     Write locations as for `packhorse inspect`. Ends with 0 if the images are the same, with 1 if they differ,
-    otherwise as docs/exit-codes.md says.
+    otherwise as docs/reference/exit-codes.md says.
     """
     with context.console.activity("comparing"), open_store(context) as store:
         wiring = Wiring(

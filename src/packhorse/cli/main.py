@@ -1,8 +1,8 @@
 """The command line: what there is, and how every command ends.
 
 Commands are loaded when they are called, so that none pays for another's imports. Exit codes are the errors'
-own (`packhorse.errors`, docs/exit-codes.md); a traceback reaches a user only for a defect of ours, with how
-to report it.
+own (`packhorse.errors`, docs/reference/exit-codes.md); a traceback reaches a user only for a defect of ours,
+with how to report it.
 """
 
 from __future__ import annotations

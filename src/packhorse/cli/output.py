@@ -3,7 +3,7 @@
 Lines are plain; a terminal gets colour unless NO_COLOR or --no-color says otherwise. Names, labels, reasons
 and output come from the authors of buildpacks and images and may be hostile. So of their control characters
 only line ends, tabs and (on a terminal) buildpacks' colours are printed; nothing moves the cursor, sets a
-title or writes the clipboard (docs/output.md). Only a small part of long output is in memory.
+title or writes the clipboard (docs/reference/output.md). Only a small part of long output is in memory.
 
 An unforeseen exception is reported without a user's secrets: our own errors name no values, and the messages
 of other code are searched for them.

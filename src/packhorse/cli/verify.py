@@ -65,7 +65,7 @@ def verify(
     """Build IMAGE once more from its source, without kept layers, and say what differs.
 
     Uses the builder, run image and options that the image's manifest records. Ends with 0 if the source gives
-    the image, with 1 if it gives another, otherwise as docs/exit-codes.md says.
+    the image, with 1 if it gives another, otherwise as docs/reference/exit-codes.md says.
     """
     console = context.console
     asked = BuildRequest(name=_ANY, **asked_fields)

@@ -171,7 +171,7 @@ def limits(probe: HostProbe) -> CheckResult:
     if 0 <= soft < _FILES:
         found = f"only {soft} files may be open at once"
         return missing_line(found, "allow more: ulimit -n 1024", without="small commands work")
-    without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
+    without = "memory is counted by looking, and processes by a resource limit (docs/reference/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
     if isinstance(probe.scratch, OSError):
         reason = "no control group can be noted where the store is"

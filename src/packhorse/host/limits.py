@@ -1,7 +1,7 @@
 """How much of this machine a build may use unless its user says otherwise; called by `build.plan`.
 
 The numbers are such that no honest build meets them and that the machine stays usable when a runaway does;
-docs/limits.md has them with their reasons. What holds a step to them is `sandbox.limits`.
+docs/reference/limits.md has them with their reasons. What holds a step to them is `sandbox.limits`.
 
 How much of the disk builds may keep for the next ones, and what goes when that is not enough.
 

@@ -17,7 +17,7 @@ from packhorse.base.tree import TreeEdit, TreeView
 from packhorse.oci.place import Layer
 from packhorse.tar.slices import Pieces
 
-ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
+ALLOW = "docs/reference/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 """What to do about a limit of a Runner's that a step has met."""
 
 

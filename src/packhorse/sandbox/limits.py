@@ -448,7 +448,7 @@ class LimitEnforcer:
             raise SandboxError(
                 f"this machine cannot hold a sandbox to {limits.processes} processes",
                 why="no control group can be made here, and Linux before 5.14 counts all processes of a user",
-                fix="allow control groups (docs/limits.md), or leave out the limit",
+                fix="allow control groups (docs/reference/limits.md), or leave out the limit",
                 check="limits",
             )
         if limits == Limits(shared_memory=limits.shared_memory):

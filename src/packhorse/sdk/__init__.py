@@ -10,7 +10,7 @@
     sdk.main(detect=detect, build=build)
 
 Called by the buildpacks in `buildpacks/` and by others. It imports only the standard library, errors and a
-few files of base, because a staged buildpack has all of it under `lib/`. docs/sdk.md has an example.
+few files of base, because a staged buildpack has all of it under `lib/`. docs/reference/sdk.md describes it.
 """
 
 from packhorse.base.log import Log

@@ -1,6 +1,6 @@
 """② What each Buildpack API version brought, by name.
 
-From buildpack.md; docs/spec-matrix.md lists its clauses.
+From buildpack.md; docs/reference/spec-matrix.md lists its clauses.
 
 A phase asks `api.has(EXEC_ENV)` and never compares numbers.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fakes.registry import FakeRegistry
 from packhorse.host.wiring import Wiring
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 
 @pytest.fixture

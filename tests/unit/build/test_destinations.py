@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fakes.registry import FakeRegistry
 from packhorse.build.deliver import check_destinations
 from packhorse.errors import EngineError, InputError, NetworkError, StoreError
 from packhorse.host.wiring import Wiring
 from packhorse.oci.reference import Location
+from packhorse.testing import FakeRegistry
 
 
 def parsed(*texts: object) -> list[Location]:

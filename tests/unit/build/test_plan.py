@@ -11,7 +11,6 @@ import click
 import pytest
 
 from fakes.observer import Quiet
-from fakes.registry import FakeRegistry
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder, tiny_builder
 from packhorse.base.target import Target
@@ -30,6 +29,7 @@ from packhorse.oci.place import push_image
 from packhorse.oci.reference import Reference
 from packhorse.report.provenance import BuildProvenance
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and two tests build
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fakes.app_image import App
-from fakes.registry import FakeRegistry
 from fakes.small_image import tar_of
 from packhorse.base.sandbox import Bind, Network
 from packhorse.base.target import Target
@@ -25,6 +24,7 @@ from packhorse.report.diff import compared_image, diff
 from packhorse.report.inspect import inspect
 from packhorse.report.provenance import KEY, BuildProvenance
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 BUILDER_ID = f"sha256:{'1' * 64}"
 ALL = BuildProvenance(

@@ -47,7 +47,7 @@ def test_every_line_that_an_error_names_exists_and_is_documented() -> None:
         if "_bundled" not in path.parts:
             named |= set(re.findall(r'check="([^"]+)"', path.read_text()))
     assert named and named <= set(CHECKS)
-    page = (REPOSITORY / "docs" / "doctor.md").read_text()
+    page = (REPOSITORY / "docs" / "how-to" / "doctor.md").read_text()
     assert re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE) == list(CHECKS)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fakes.artifact import SBOM, SIGNATURE, attach, attach_by_tag
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, RegistryError
@@ -19,6 +18,7 @@ from packhorse.oci.place import DOCUMENT_LIMIT, members, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import Descriptor, Document, Index, MediaType
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry, Fault
 
 A, B = (tar_of({name: name.encode() * 9000}) for name in "ab")
 
@@ -51,7 +51,7 @@ def test_all_tags_go_to_another_registry_and_shared_layers_once(server, wiring):
         assert list(outcome) == ["0", "1", "2", "3", "4"]
         for tag in outcome:
             assert other.manifests["team/copy", tag] == server.manifests["app", tag]
-        assert len(other.seen("PUT", "blobs")) == 2 + 5  # layers, configs
+        assert len(other.find_requests("PUT", "blobs")) == 2 + 5  # layers, configs
 
 
 def test_what_many_tags_stand_for_is_brought_once(server, wiring):
@@ -62,8 +62,8 @@ def test_what_many_tags_stand_for_is_brought_once(server, wiring):
         server.requests.clear()
         outcome = tags(wiring, f"docker://{server.host}/app", f"docker://{other.host}/copy")
         assert len(outcome) == 45
-        assert len(server.seen("GET", "manifests")) == 45
-        assert len(server.seen("GET", "blobs")) == len(other.seen("PUT", "blobs")) == 2 + 5
+        assert len(server.find_requests("GET", "manifests")) == 45
+        assert len(server.find_requests("GET", "blobs")) == len(other.find_requests("PUT", "blobs")) == 2 + 5
         other.requests.clear()
         again = Wiring(wiring.store)
         assert tags(again, f"docker://{server.host}/app", f"docker://{other.host}/copy") == outcome
@@ -169,7 +169,7 @@ def test_what_is_attached_to_what_several_tags_stand_for_is_brought_once(server,
         places = Location.parse(f"docker://{server.host}/app"), Location.parse(f"docker://{other.host}/copy")
         rows = dict(copy_tags(Wiring(wiring.store), *places, CopyOptions(referrers=True)))
         assert len(rows) == 14 and rows["also8"] == root.digest
-        asked = [each for each in server.seen("GET", "/referrers/") if root.digest.hex in each.path]
+        asked = [each for each in server.find_requests("GET", "/referrers/") if root.digest.hex in each.path]
         assert len(asked) == 1
         found = wiring.index_place(Location.parse(f"docker://{other.host}/copy:also8")).referrers(root.digest)
         assert [each.kind for each in found] == [SBOM]

@@ -12,7 +12,6 @@ import pytest
 
 from fakes.app_image import App
 from fakes.artifact import SIGNATURE, attach
-from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.fleet.copy import CopyOptions, copy
 from packhorse.fleet.rebase import rebase
@@ -23,6 +22,7 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import Descriptor, Index
+from packhorse.testing import FakeRegistry
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
 

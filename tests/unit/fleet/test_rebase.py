@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from fakes.app_image import BASE, LIFECYCLE, App
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import forged_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -25,6 +24,7 @@ from packhorse.lifecycle.rebase import RunImage
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import Index, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.version": "12"}
 NEW = (tar_of({"etc/os-release": b"patched\n" * 999}), tar_of({"etc/motd": b"hi\n"}))
@@ -92,7 +92,7 @@ def test_in_a_registry_no_layer_is_read_and_those_of_the_base_are_mounted(
         "/v2/acme/run/manifests/latest",
         f"/v2/acme/run/blobs/{PATCHED.id}",
     ]
-    mounts = [request for request in registry.seen("POST") if "mount=" in request.path]
+    mounts = [request for request in registry.find_requests("POST") if "mount=" in request.path]
     assert len(mounts) == 2
     # Two for the layers, three for the config, one whether the tag is still the same; the manifest is last.
     assert asked[-1] == ("PUT", "/v2/team/app/manifests/latest")
@@ -107,7 +107,7 @@ def test_a_base_layer_that_the_repository_has_is_not_brought_there(
     location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
     registry.requests.clear()
     ask(wiring, location)
-    assert len([request for request in registry.seen("POST") if "mount=" in request.path]) == 1
+    assert len([request for request in registry.find_requests("POST") if "mount=" in request.path]) == 1
 
 
 def test_a_base_of_another_registry_is_brought_there_once(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -125,7 +125,9 @@ def test_a_base_of_another_registry_is_brought_there_once(wiring: Wiring, regist
         registry.requests.clear()
         assert ask(wiring, other).state is RebaseState.REBASED
         assert sent(registry) == len(wiring.place(other).read().config.raw)
-        assert [request for request in far.seen("GET", "/blobs/") if PATCHED.id.hex not in request.path] == []
+        assert [
+            request for request in far.find_requests("GET", "/blobs/") if PATCHED.id.hex not in request.path
+        ] == []
     assert outcome.after == f"{run}@{digest_of(far, 'acme/run')}"
 
 
@@ -329,7 +331,7 @@ def test_a_run_image_that_nobody_has_is_asked_for_once(wiring: Wiring, registry:
         )
         with pytest.raises(NotFoundError):
             rebase(RebaseRequest(location, location), wiring, run_images)
-    assert len(registry.seen("GET", "/v2/gone/")) == 1
+    assert len(registry.find_requests("GET", "/v2/gone/")) == 1
 
 
 def test_only_images_on_the_old_run_image_are_taken(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -367,7 +369,7 @@ def test_only_images_that_have_all_labels_are_taken(
     outcome = ask(wiring, location, labels=WantedLabel.parse_all(wanted))
     assert outcome.state is (RebaseState.REBASED if taken else RebaseState.SKIPPED)
     assert taken or outcome.notes == (f"it does not have the label {wanted[-1]}",)
-    assert taken or not registry.seen("GET", "/v2/acme/run/")
+    assert taken or not registry.find_requests("GET", "/v2/acme/run/")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from fakes.app_image import BASE, App
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -26,6 +25,7 @@ from packhorse.lifecycle.rebase import RunImage
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import Descriptor, Index, Manifest, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 AMD, ARM, S390 = Target("linux", "amd64"), Target("linux", "arm64", "v8"), Target("linux", "s390x")
 STATEMENT = b'{"_type": "a statement"}'

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from fakes.app_image import App
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.dataclass import replace
 from packhorse.base.target import Target
@@ -26,6 +25,7 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, LocationKind
 from packhorse.oci.types import Manifest, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
 
@@ -70,7 +70,9 @@ def test_all_are_rebased_and_told_in_their_order(wiring: Wiring, registry: FakeR
     rows = ask(wiring, found)
     assert [row.request.location for row in rows] == found and len(found) == 12
     assert states(rows) == {RebaseState.REBASED: 12}
-    assert len(registry.seen("GET", "/v2/acme/run/manifests/")) == 1  # the run image is read once for all
+    assert (
+        len(registry.find_requests("GET", "/v2/acme/run/manifests/")) == 1
+    )  # the run image is read once for all
 
 
 def test_a_second_run_passes_over_those_that_are_done(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -233,8 +235,8 @@ def test_tags_of_one_repository_bring_what_they_share_once(wiring: Wiring, regis
     registry.requests.clear()
     registry.faults.append(Fault("POST", "/uploads/", times=9, delay=0.1))
     assert states(ask(wiring, places)) == {RebaseState.REBASED: 9}
-    assert len(registry.seen("POST", "mount=")) == 1
-    assert len(registry.seen("PUT", "/uploads/")) == 1  # the config is the same
+    assert len(registry.find_requests("POST", "mount=")) == 1
+    assert len(registry.find_requests("PUT", "/uploads/")) == 1  # the config is the same
 
 
 def test_a_manifest_is_put_again_whose_blobs_are_just_being_brought(
@@ -244,7 +246,7 @@ def test_a_manifest_is_put_again_whose_blobs_are_just_being_brought(
     registry.faults.append(Fault("PUT", "/manifests/", status=400, body=body))
     (row,) = ask(wiring, [at(registry, "team/app00")])
     assert row.error is None
-    assert len(registry.seen("PUT", "/manifests/")) == 2
+    assert len(registry.find_requests("PUT", "/manifests/")) == 2
 
 
 def test_what_is_listed_and_can_be_no_image_is_passed_over(wiring: Wiring, registry: FakeRegistry) -> None:

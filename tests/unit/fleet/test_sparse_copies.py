@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fakes.app_image import BASE, App
-from fakes.registry import FakeRegistry
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError
@@ -17,6 +16,7 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, Layer, push_image
 from packhorse.oci.reference import Location
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 APP = App().image()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.command import Command
-from fakes.registry import FakeRegistry
 from fakes.small_image import config_of, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -22,6 +21,7 @@ from packhorse.oci.layout import Layout
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, Reference
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 A, B = (tar_of({name: os.urandom(1_000_000)}) for name in "ab")
 IMAGE = stored_image(A, B)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.command import Command
-from fakes.registry import FakeRegistry
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -21,6 +20,7 @@ from packhorse.oci.place import Image, copy, copy_all, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import Index
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 HOST = Target.host()
 IMAGE, OTHER = (stored_image(tar_of({"file": text}), target=HOST) for text in (b"this", b"other"))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.app_image import BASE, App
-from fakes.registry import FakeRegistry
 from fakes.small_image import config_of, forged_image, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -23,6 +22,7 @@ from packhorse.oci.layout import Layout
 from packhorse.oci.place import Image, Place, copy, push_image
 from packhorse.oci.reference import Location
 from packhorse.oci.types import MediaType
+from packhorse.testing import FakeRegistry
 
 GOOD, EVIL, OTHER = (tar_of({"bin/sh": name.encode() * 5000}) for name in ("good", "evil", "other"))
 FORGED = forged_image(GOOD, EVIL, OTHER)

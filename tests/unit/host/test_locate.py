@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError
@@ -12,6 +11,7 @@ from packhorse.host.locate import fetch_first, fetch_image
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference
+from packhorse.testing import FakeRegistry, Fault
 
 OURS, THEIRS = (stored_image(tar_of({"file": text})) for text in (b"ours", b"theirs"))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.certificates import self_signed
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import InputError, NetworkError, NotFoundError, RegistryError
@@ -18,6 +17,7 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Place, push_image
 from packhorse.oci.reference import Reference
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry, Fault
 
 A = tar_of({"a": b"a"})
 

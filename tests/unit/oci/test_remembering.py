@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.observer import Quiet
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -19,6 +18,7 @@ from packhorse.oci.place import Image, Layer, copy, push_image
 from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import MediaType
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry, Fault
 
 A, B = (tar_of({name: name.encode() * 50_000}) for name in "ab")
 

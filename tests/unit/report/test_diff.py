@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from fakes.app_image import BASE, App
-from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.cli.document import serialize
@@ -21,6 +20,7 @@ from packhorse.oci.reference import Reference
 from packhorse.report.diff import Change, Difference, compared_image, diff
 from packhorse.report.diff_document import details, fields
 from packhorse.sdk.sbom import Bill, Component
+from packhorse.testing import FakeRegistry
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/npm/x": b"x"})
 SAMPLE = App(layers={"acme/node:node": NODE, "acme/npm:modules": MODULES})

@@ -10,7 +10,6 @@ import pytest
 
 from fakes.app_image import BASE, App
 from fakes.artifact import SIGNATURE, attach, attach_by_tag
-from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -22,6 +21,7 @@ from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import Index
 from packhorse.report.inspect import attachments, base_of, inspect
 from packhorse.report.owners import LayerPart
+from packhorse.testing import FakeRegistry
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/node_modules/x": b"x"})
 SBOM = tar_of({"layers/sbom/launch/sbom.legacy.json": b"null\n"})

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes.app_image import App
-from fakes.registry import FakeRegistry
 from fakes.sbom import check_cyclonedx, check_spdx
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
@@ -22,6 +21,7 @@ from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference
 from packhorse.report.sbom import debian_versions, merge, parse, read_files, save_files
 from packhorse.sdk.sbom import Bill, Component
+from packhorse.testing import FakeRegistry
 
 STATUS = b"""Package: libc6
 Status: install ok installed

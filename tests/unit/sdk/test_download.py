@@ -15,14 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import file_server
-from fakes.file_server import FileServer, cut, drop, guarded, status, whole
 from packhorse.base.log import Log
 from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.sdk import dependencies
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.dependencies import Checksum, Dependencies
 from packhorse.sdk.download import Downloads, Source
+from packhorse.testing import file_server
+from packhorse.testing.file_server import (
+    FileServer,
+    cut_off,
+    hang_up,
+    require_password,
+    send_file,
+    send_status,
+)
 
 DATA = random.Random(1).randbytes(1_000_003)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -31,7 +38,7 @@ SHA512 = hashlib.sha512(DATA)
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with file_server.serving() as files:
+    with file_server.serve_files() as files:
         yield files
 
 
@@ -61,7 +68,7 @@ class Fetched:
 
 
 def test_a_file_is_fetched_whole_and_verified(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/a/x.tgz"] = [whole(DATA)]
+    server.answers["/a/x.tgz"] = [send_file(DATA)]
     assert Fetched().fetch(f"{server.url}/a/x.tgz", tmp_path / "x", size=len(DATA)) == DATA
     integrity = f"sha512-{base64.b64encode(SHA512.digest()).decode()}"
     for checksum in (integrity, f"sha1-xxxx {integrity}", f"sha512:{SHA512.hexdigest()}"):
@@ -70,10 +77,10 @@ def test_a_file_is_fetched_whole_and_verified(server: FileServer, tmp_path: Path
 
 
 def test_a_broken_connection_goes_on_where_it_broke_off(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [cut(DATA, 300_000), drop, cut(DATA, 700_000), whole(DATA)]
+    server.answers["/x"] = [cut_off(DATA, 300_000), hang_up, cut_off(DATA, 700_000), send_file(DATA)]
     fetched = Fetched()
     assert fetched.fetch(f"{server.url}/x", tmp_path / "x") == DATA
-    ranges = [asked.headers.get("Range", "") for asked in server.asked]
+    ranges = [asked.headers.get("Range", "") for asked in server.requests]
     assert ranges == ["", "bytes=300000-", "bytes=300000-", "bytes=700000-"]
     assert fetched.pauses == [1.0, 2.0, 1.0]
     assert "the connection broke off after 300000 of 1000003 bytes" in fetched.said.getvalue()
@@ -82,25 +89,25 @@ def test_a_broken_connection_goes_on_where_it_broke_off(server: FileServer, tmp_
 def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
     server: FileServer, tmp_path: Path
 ) -> None:
-    server.answers["/x"] = [cut(bytes(len(DATA)), 300_000, etag='"old"'), whole(DATA, etag='"new"')]
+    server.answers["/x"] = [cut_off(bytes(len(DATA)), 300_000, etag='"old"'), send_file(DATA, etag='"new"')]
     assert Fetched().fetch(f"{server.url}/x", tmp_path / "x") == DATA
     # A server that says the same tag for two files is found out by the checksum.
-    server.answers["/y"] = [cut(bytes(len(DATA)), 300_000), whole(DATA)]
+    server.answers["/y"] = [cut_off(bytes(len(DATA)), 300_000), send_file(DATA)]
     assert Fetched().fetch(f"{server.url}/y", tmp_path / "y") == DATA
 
 
 def test_without_a_tag_nothing_is_resumed(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [cut(DATA, 300_000, etag=""), whole(DATA, etag="")]
+    server.answers["/x"] = [cut_off(DATA, 300_000, etag=""), send_file(DATA, etag="")]
     assert Fetched().fetch(f"{server.url}/x", tmp_path / "x") == DATA
-    assert "Range" not in server.asked[1].headers
+    assert "Range" not in server.requests[1].headers
 
 
 def test_a_server_that_is_overloaded_is_asked_again_when_it_says(server: FileServer, tmp_path: Path) -> None:
     server.answers["/x"] = [
-        status(500),
-        status(429, Retry_After=7),
-        status(503, Retry_After=99999),
-        whole(DATA),
+        send_status(500),
+        send_status(429, Retry_After=7),
+        send_status(503, Retry_After=99999),
+        send_file(DATA),
     ]
     fetched = Fetched()
     assert fetched.fetch(f"{server.url}/x", tmp_path / "x") == DATA
@@ -108,17 +115,17 @@ def test_a_server_that_is_overloaded_is_asked_again_when_it_says(server: FileSer
 
 
 def test_a_server_that_never_answers_well_ends_the_download(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [status(500)]
-    server.answers["/y"] = [drop]
+    server.answers["/x"] = [send_status(500)]
+    server.answers["/y"] = [hang_up]
     said = Fetched().refused(f"{server.url}/x", tmp_path / "x", NetworkError)
     assert "HTTP status 500 Internal Server Error (tried 4 times)" in said and "BP_DEPENDENCY_MIRROR" in said
     assert "tried 4 times" in Fetched().refused(f"{server.url}/y", tmp_path / "y", NetworkError)
-    assert len(server.asked) == 8
+    assert len(server.requests) == 8
 
 
 @pytest.mark.parametrize("length", [5, len(DATA) - 1, len(DATA) + 1])
 def test_a_length_that_is_a_lie_is_found_out(server: FileServer, tmp_path: Path, length: int) -> None:
-    server.answers["/x"] = [whole(DATA, length=length, etag="")]
+    server.answers["/x"] = [send_file(DATA, length=length, etag="")]
     kind = NetworkError if length > len(DATA) else FormatError
     Fetched().refused(f"{server.url}/x", tmp_path / "x", kind)
     assert f"it has {length} bytes, not {len(DATA)}" in Fetched().refused(
@@ -127,9 +134,9 @@ def test_a_length_that_is_a_lie_is_found_out(server: FileServer, tmp_path: Path,
 
 
 def test_another_file_and_a_larger_one_are_refused(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [whole(b"something else")]
+    server.answers["/x"] = [send_file(b"something else")]
     said = Fetched().refused(f"{server.url}/x", tmp_path / "x", FormatError)
-    assert f"not sha256:{SHA256}" in said and len(server.asked) == 1
+    assert f"not sha256:{SHA256}" in said and len(server.requests) == 1
 
     def endless(handler: file_server.Handler) -> None:
         handler.begin(200)
@@ -141,25 +148,25 @@ def test_another_file_and_a_larger_one_are_refused(server: FileServer, tmp_path:
 
 
 def test_redirects_are_followed_without_the_password(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [status(302, Location="/moved")]
-    server.answers["/moved"] = [whole(DATA)]
+    server.answers["/x"] = [send_status(302, Location="/moved")]
+    server.answers["/moved"] = [send_file(DATA)]
     url = server.url.replace("//", "//me:s3cr3t@")
     fetched = Fetched()
     assert fetched.fetch(f"{url}/x", tmp_path / "x") == DATA
-    assert "Authorization" in server.asked[0].headers and "Authorization" not in server.asked[1].headers
+    assert "Authorization" in server.requests[0].headers and "Authorization" not in server.requests[1].headers
     assert "s3cr3t" not in fetched.said.getvalue()
     (tmp_path / "x").unlink()
-    server.answers["/loop"] = [status(302, Location="/loop")]
+    server.answers["/loop"] = [send_status(302, Location="/loop")]
     Fetched().refused(f"{server.url}/loop", tmp_path / "x", NetworkError)
-    server.answers["/out"] = [status(302, Location="file:///etc/passwd")]
+    server.answers["/out"] = [send_status(302, Location="file:///etc/passwd")]
     assert "'file:///etc/passwd' is not allowed" in Fetched().refused(
         f"{server.url}/out", tmp_path / "x", NetworkError
     )
 
 
 def test_what_is_refused_is_said_without_secrets(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/x"] = [guarded("me", "s3cr3t", whole(DATA))]
-    server.answers["/forbidden"] = [status(403)]
+    server.answers["/x"] = [require_password("me", "s3cr3t", send_file(DATA))]
+    server.answers["/forbidden"] = [send_status(403)]
     assert Fetched().fetch(f"{server.url.replace('//', '//me:s3cr3t@')}/x", tmp_path / "x") == DATA
     (tmp_path / "x").unlink()
     wrong = f"{server.url.replace('//', '//me:wr0ng@')}/x?token=s3cr3t"
@@ -172,8 +179,8 @@ def test_what_is_refused_is_said_without_secrets(server: FileServer, tmp_path: P
 
 
 def test_a_mirror_takes_the_place_of_a_host(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/m/files.example.com/a/x"] = [whole(DATA)]
-    server.answers["/other/a/x"] = [whole(DATA)]
+    server.answers["/m/files.example.com/a/x"] = [send_file(DATA)]
+    server.answers["/other/a/x"] = [send_file(DATA)]
     env = {
         "BP_DEPENDENCY_MIRROR": f"{server.url}/m/{{originalHost}}",
         "BP_DEPENDENCY_MIRROR_MY__FILES_EXAMPLE_ORG": f"{server.url}/other/",
@@ -181,7 +188,7 @@ def test_a_mirror_takes_the_place_of_a_host(server: FileServer, tmp_path: Path) 
     fetched = Fetched(env)
     assert fetched.fetch("https://files.example.com/a/x", tmp_path / "x") == DATA
     assert fetched.fetch("https://my-files.example.org/a/x", tmp_path / "x") == DATA
-    assert [asked.path for asked in server.asked] == ["/m/files.example.com/a/x", "/other/a/x"]
+    assert [asked.path for asked in server.requests] == ["/m/files.example.com/a/x", "/other/a/x"]
     assert "(by BP_DEPENDENCY_MIRROR_MY__FILES_EXAMPLE_ORG)" in fetched.said.getvalue()
     (tmp_path / "x").unlink()
     said = fetched.refused("https://files.example.com/b", tmp_path / "x", NotFoundError)
@@ -210,9 +217,9 @@ def test_a_mirror_that_is_none_is_said(tmp_path: Path, mirror: str) -> None:
 
 
 def test_bindings_name_mirrors_and_single_files(server: FileServer, tmp_path: Path) -> None:
-    server.answers["/mapped"] = [whole(DATA)]
-    server.answers["/default/a/x"] = [whole(DATA)]
-    server.answers["/special/a/x"] = [whole(DATA)]
+    server.answers["/mapped"] = [send_file(DATA)]
+    server.answers["/default/a/x"] = [send_file(DATA)]
+    server.answers["/special/a/x"] = [send_file(DATA)]
     entries = {
         "mapping": {"type": "dependency-mapping", SHA256: f"{server.url}/mapped\n"},
         "mirror": {
@@ -229,16 +236,16 @@ def test_bindings_name_mirrors_and_single_files(server: FileServer, tmp_path: Pa
     fetched.fetch("https://a.test/a/x", tmp_path / "x")
     for host in ("a.test", "files.test"):
         fetched.fetch(f"https://{host}/a/x", tmp_path / "x", checksum=f"sha512:{SHA512.hexdigest()}")
-    assert [asked.path for asked in server.asked] == ["/mapped", "/default/a/x", "/special/a/x"]
+    assert [asked.path for asked in server.requests] == ["/mapped", "/default/a/x", "/special/a/x"]
 
 
 def test_proxies_of_the_build_are_used_but_for_their_exceptions(server: FileServer, tmp_path: Path) -> None:
-    server.answers["http://files.test/x"] = [whole(DATA)]
-    server.answers["/x"] = [whole(DATA)]
+    server.answers["http://files.test/x"] = [send_file(DATA)]
+    server.answers["/x"] = [send_file(DATA)]
     env = {"http_proxy": server.url, "NO_PROXY": "127.0.0.1"}
     assert Fetched(env).fetch("http://files.test/x", tmp_path / "x") == DATA
     assert Fetched(env).fetch(f"{server.url}/x", tmp_path / "x") == DATA
-    assert [asked.path for asked in server.asked] == ["http://files.test/x", "/x"]
+    assert [asked.path for asked in server.requests] == ["http://files.test/x", "/x"]
 
 
 def test_a_file_of_certificates_that_is_missing_is_said(tmp_path: Path) -> None:
@@ -258,9 +265,9 @@ def test_certificates_are_checked_by_the_builds_authorities(tmp_path: Path) -> N
     (tmp_path / "bindings/corp").mkdir(parents=True)
     (tmp_path / "bindings/corp/type").write_text("ca-certificates")
     (tmp_path / "bindings/corp/ca.pem").write_bytes(certificate.read_bytes())
-    with file_server.serving(certificate, key) as server:
-        server.answers["/x"] = [whole(DATA)]
-        server.answers["/away"] = [status(302, Location="http://127.0.0.1:1/x")]
+    with file_server.serve_files(certificate, key) as server:
+        server.answers["/x"] = [send_file(DATA)]
+        server.answers["/away"] = [send_status(302, Location="http://127.0.0.1:1/x")]
         said = Fetched().refused(f"{server.url}/x", tmp_path / "x", NetworkError)
         assert "the certificate of 127.0.0.1 is not trusted" in said and "SSL_CERT_FILE" in said
         trusting = Fetched({"SSL_CERT_FILE": str(certificate)})

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fakes.image_problems import problems_of_image
-from fakes.registry import FakeRegistry
 from fakes.registry_faults import PASSWORD, PULLS, PUSHES, USER, Case
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
@@ -24,10 +23,11 @@ from packhorse.oci.reference import Reference
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.store.store import Store
+from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system
 
-DOCS = Path(__file__).parents[4] / "docs" / "registries.md"
+DOCS = Path(__file__).parents[4] / "docs" / "how-to" / "registries.md"
 LARGE = tar_of({"large": random.Random(1).randbytes(2_000_000)})
 SMALL, OLD = tar_of({"small": b"small"}), tar_of({"old": b"old"})
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.http.transport import make_client
 from packhorse.oci.auth import Credentials, constant_lookup
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.listing import repositories, tags
+from packhorse.testing import FakeRegistry, Fault
 
 NAMES = [f"team/app{number}" for number in range(7)]
 
@@ -41,7 +41,7 @@ def test_every_page_is_read(server: FakeRegistry, page: int) -> None:
 def test_a_list_that_was_begun_is_not_read_to_its_end(server: FakeRegistry) -> None:
     server.page = 1
     assert next(repositories(registry(server))) == NAMES[0]
-    assert len(server.seen("GET", "_catalog")) == 1
+    assert len(server.find_requests("GET", "_catalog")) == 1
 
 
 def test_a_list_that_leads_in_a_circle_ends(server: FakeRegistry) -> None:

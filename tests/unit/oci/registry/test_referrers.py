@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from fakes.artifact import EMPTY, SBOM, SIGNATURE, artifact
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -23,6 +22,7 @@ from packhorse.oci.registry.listing import list_referrers, put_referrer, remove
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.registry.push import push_blob
 from packhorse.oci.types import Descriptor, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 
 @pytest.fixture(params=["list", "tag"])

@@ -12,7 +12,6 @@ from dataclasses import replace
 import pytest
 import zstandard
 
-from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
@@ -25,6 +24,7 @@ from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.registry.push import ATTEMPTS
 from packhorse.oci.types import Config, Descriptor, Index, Manifest, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 TARS = [hashlib.shake_256(bytes([i])).digest(1_500_000) for i in range(3)]
 AMD64, ARM64 = Target("linux", "amd64"), Target("linux", "arm64")
@@ -186,7 +186,7 @@ def test_a_config_of_any_size_is_not_read(server):
     server.put_manifest("app", "latest", manifest.raw, manifest.media_type)
     with pytest.raises(FormatError, match="too large"):
         place(server).read()
-    assert server.seen("GET", "blobs") == []
+    assert server.find_requests("GET", "blobs") == []
 
 
 def test_a_layer_that_unpacks_to_something_else_is_refused(server):
@@ -230,7 +230,7 @@ def test_a_digest_as_a_name_is_the_images_own_or_told(server):
     assert place(server, f"other@{own}").head().digest == own
     with pytest.raises(InputError, match=f"the image has another digest: {own}"):
         push(place(server, f"third@{Digest.of(b'another')}"), TARS)
-    assert not any("third" in request.path for request in server.seen("PUT", "manifests"))
+    assert not any("third" in request.path for request in server.find_requests("PUT", "manifests"))
 
 
 def test_what_begin_answers_can_be_read_from_the_registry(server):
@@ -247,11 +247,11 @@ def test_nothing_is_under_the_name_until_the_end(server):
 
 def test_the_same_image_is_written_twice_as_the_same_bytes_and_uploaded_once(server):
     first = push(place(server), TARS)
-    uploads = len(server.seen("POST"))
+    uploads = len(server.find_requests("POST"))
     second = push(place(server, "app:v2"), TARS)
     assert place(server).head() == place(server, "app:v2").head()
     assert first.id == second.id
-    assert len(server.seen("POST")) == uploads == 4
+    assert len(server.find_requests("POST")) == uploads == 4
 
 
 def test_copying_between_registries_re_encodes_nothing(server):
@@ -287,8 +287,8 @@ def test_a_layer_that_another_repository_has_is_mounted_and_not_sent(server):
     base, target = place(server, "base", registry=registry).read(), place(server, registry=registry)
     for layer in base.layers:
         target.write_layer(layer)
-    assert server.seen("GET", "base/blobs")[1:] == []
-    assert server.seen("PUT") == []
+    assert server.find_requests("GET", "base/blobs")[1:] == []
+    assert server.find_requests("PUT") == []
     assert server.blobs["app"].keys() == {str(layer.descriptor.digest) for layer in base.layers}
 
 
@@ -319,7 +319,7 @@ def test_an_upload_that_always_fails_is_an_error(server):
     with pytest.raises(RegistryError) as caught:
         place(server).write_layer(new_layer(TARS[0]))
     assert caught.value.status == 500
-    assert len(server.seen("PUT")) == ATTEMPTS
+    assert len(server.find_requests("PUT")) == ATTEMPTS
 
 
 def test_an_upload_that_is_too_large_for_the_registry_in_chunks_too_is_an_error(server):
@@ -329,14 +329,14 @@ def test_an_upload_that_is_too_large_for_the_registry_in_chunks_too_is_an_error(
     with pytest.raises(RegistryError) as caught:
         place(server).write_layer(new_layer(TARS[0]))
     assert "larger uploads" in caught.value.fix
-    assert (len(server.seen("PUT")), len(server.seen("PATCH"))) == (1, 1)
+    assert (len(server.find_requests("PUT")), len(server.find_requests("PATCH"))) == (1, 1)
 
 
 def test_a_layer_that_is_not_what_it_says_never_gets_a_name(server):
     wrong = replace(new_layer(TARS[0]), diff_id=Digest.of(b"other"))
     with pytest.raises(FormatError):
         place(server).write_layer(wrong)
-    assert server.seen("PUT") == []
+    assert server.find_requests("PUT") == []
 
 
 def test_a_registry_that_stores_something_else_is_caught(server):

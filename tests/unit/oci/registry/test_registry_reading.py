@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.http.client import ATTEMPTS, BrokenConnection, Client
@@ -16,6 +15,7 @@ from packhorse.http.transport import PooledTransport, Settings
 from packhorse.oci.auth import ANONYMOUS, Credentials, constant_lookup
 from packhorse.oci.registry.client import RETRIES, Registry, pull_scope
 from packhorse.oci.types import Descriptor, Index, Manifest, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 DATA = hashlib.shake_256(b"blob").digest(3_000_000)
 MANIFEST = Manifest.of(
@@ -138,7 +138,7 @@ def test_an_answer_that_is_no_success_says_what_the_registry_said(server, regist
 def test_what_a_registry_repeats_of_a_token_is_not_shown():
     with FakeRegistry(users={"me": "secret"}) as server:
         said = b"token1 is not good for secret, bWU6c2VjcmV0"
-        server.faults.append(Fault(path="manifests", status=403, body=said, known=True))
+        server.faults.append(Fault(path="manifests", status=403, body=said, needs_credentials=True))
         with pytest.raises(RegistryError) as caught:
             client_of(server, Credentials("me", "secret")).manifest("app", "latest")
     assert "… is not good for …, …" in caught.value.why
@@ -192,38 +192,38 @@ def test_no_chunk_of_a_blob_is_larger_than_a_mebibyte(registry):
 
 
 def test_a_blob_is_taken_up_where_it_broke_off(server, registry):
-    server.faults += [Fault(path="blobs", cut_after=1_000_000), Fault(path="blobs", cut_after=700_000)]
+    server.faults += [Fault(path="blobs", cut_response=1_000_000), Fault(path="blobs", cut_response=700_000)]
     assert b"".join(registry.blob("app", BLOB)) == DATA
-    offsets = [int(seen.headers["range"][6:-1]) for seen in server.seen("GET", "blobs")[1:]]
+    offsets = [int(seen.headers["range"][6:-1]) for seen in server.find_requests("GET", "blobs")[1:]]
     assert len(offsets) == 2
     assert 0 < offsets[0] <= 1_000_000 < offsets[1] <= 1_700_000
 
 
 def test_a_blob_is_taken_up_from_a_registry_that_knows_no_ranges(server, registry):
     server.accepts_ranges = False
-    server.faults.append(Fault(path="blobs", cut_after=1_000_000))
+    server.faults.append(Fault(path="blobs", cut_response=1_000_000))
     assert b"".join(registry.blob("app", BLOB)) == DATA
 
 
 def test_a_long_blob_may_break_off_often_as_long_as_it_goes_on(server, registry):
     data = DATA * 5
     digest = Digest.parse(server.put_blob("app", data))
-    server.faults.append(Fault(path="blobs", cut_after=2_000_000, times=RETRIES + 2))
+    server.faults.append(Fault(path="blobs", cut_response=2_000_000, times=RETRIES + 2))
     long = Descriptor(MediaType.OCI_LAYER, digest, len(data))
     assert b"".join(registry.blob("app", long)) == data
-    assert len(server.seen("GET", "blobs")) == RETRIES + 3
+    assert len(server.find_requests("GET", "blobs")) == RETRIES + 3
 
 
 def test_a_blob_that_always_breaks_off_is_an_error_in_the_end(server, registry):
-    server.faults.append(Fault(path="blobs", cut_after=10, times=1000))
+    server.faults.append(Fault(path="blobs", cut_response=10, times=1000))
     with pytest.raises(BrokenConnection):
         list(registry.blob("app", BLOB))
-    assert len(server.seen("GET", "blobs")) == RETRIES + 1
+    assert len(server.find_requests("GET", "blobs")) == RETRIES + 1
 
 
 def test_a_range_other_than_the_one_asked_for_is_refused(server, registry):
     server.faults += [
-        Fault(path="blobs", cut_after=1_000_000),
+        Fault(path="blobs", cut_response=1_000_000),
         Fault(path="blobs", headers={"content-range": f"bytes 2999999-2999999/{len(DATA)}"}, body=b"x"),
     ]
     with pytest.raises(RegistryError, match="another range"):
@@ -278,7 +278,7 @@ def test_anybody_may_pull_with_a_token_that_is_fetched_once():
         registry = client_of(server)
         assert registry.manifest("app", "latest") == MANIFEST
         assert b"".join(registry.blob("app", BLOB)) == DATA
-        assert len(server.seen("GET", "/token")) == 1
+        assert len(server.find_requests("GET", "/token")) == 1
 
 
 def test_a_token_that_expires_between_two_requests_is_renewed():
@@ -309,9 +309,9 @@ def test_an_object_store_that_blobs_are_redirected_to_sees_no_token():
     with FakeRegistry() as objects, FakeRegistry(users={None: ""}, redirect_blobs=objects.url) as server:
         seed(server)
         seed(objects)
-        objects.faults.append(Fault(path="blobs", cut_after=1_000_000))
+        objects.faults.append(Fault(path="blobs", cut_response=1_000_000))
         assert b"".join(client_of(server).blob("app", BLOB)) == DATA
-        assert len(objects.seen("GET")) == 2
+        assert len(objects.find_requests("GET")) == 2
         assert all("authorization" not in seen.headers for seen in objects.requests)
         assert "range" in objects.requests[1].headers
 
@@ -366,15 +366,18 @@ def test_a_download_without_a_length_that_is_cut_goes_on_where_it_was(
     server: FakeRegistry, registry: Registry, cuts: int
 ) -> None:
     nothing = {"content-length": "unknown"}
-    server.faults.append(Fault(path="blobs", cut_after=500_000, headers=nothing, times=cuts))
+    server.faults.append(Fault(path="blobs", cut_response=500_000, headers=nothing, times=cuts))
     assert b"".join(registry.blob("app", BLOB)) == DATA
-    assert [seen.headers.get("range") for seen in server.seen("GET", "blobs")][:2] == [None, "bytes=500000-"]
+    assert [seen.headers.get("range") for seen in server.find_requests("GET", "blobs")][:2] == [
+        None,
+        "bytes=500000-",
+    ]
 
 
 def test_a_download_without_a_length_that_is_always_cut_is_given_up(
     server: FakeRegistry, registry: Registry
 ) -> None:
     nothing = {"content-length": "unknown"}
-    server.faults.append(Fault(path="blobs", cut_after=1000, headers=nothing, times=99))
+    server.faults.append(Fault(path="blobs", cut_response=1000, headers=nothing, times=99))
     with pytest.raises(BrokenConnection, match="was cut"):
         b"".join(registry.blob("app", BLOB))

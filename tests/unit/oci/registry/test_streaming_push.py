@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import Tape, config_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -23,6 +22,7 @@ from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.registry.push import PART
 from packhorse.oci.types import Descriptor, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 pytestmark = pytest.mark.system
 
@@ -68,7 +68,7 @@ def test_a_large_layer_is_sent_in_parts_and_read_once(server):
     layer = place(server).write_layer(Layer(tar))
     assert stored(server, layer) == TAR
     assert (layer.diff_id, layer.size, tar.count) == (Digest.of(TAR), len(TAR), 1)
-    assert len(server.seen("PATCH")) == 2
+    assert len(server.find_requests("PATCH")) == 2
     assert server.sent == layer.descriptor.size
 
 
@@ -76,7 +76,7 @@ def test_the_first_part_is_on_its_way_before_the_last_is_read(server):
     def tar() -> Iterator[bytes]:
         yield from chunks(TAR[:-1])
         end = time.monotonic() + 120
-        while not server.seen("PATCH"):
+        while not server.find_requests("PATCH"):
             assert time.monotonic() < end
             time.sleep(0.01)
         yield TAR[-1:]
@@ -87,20 +87,22 @@ def test_the_first_part_is_on_its_way_before_the_last_is_read(server):
 def test_a_small_layer_is_asked_for_before_it_is_sent(server):
     place(server).write_layer(Layer(lambda: chunks(SMALL)))
     place(server).write_layer(Layer(lambda: chunks(SMALL)))
-    assert len(server.seen("PUT")) == 1
-    assert server.seen("PATCH") == []
+    assert len(server.find_requests("PUT")) == 1
+    assert server.find_requests("PATCH") == []
 
 
-@pytest.mark.parametrize("fault", [{"take": 5_000_000}, {"status": 500}, {"hang_up": True}, {"status": 429}])
+@pytest.mark.parametrize(
+    "fault", [{"cut_request": 5_000_000}, {"status": 500}, {"hang_up": True}, {"status": 429}]
+)
 def test_a_part_that_fails_goes_on_without_a_second_reading(server, fault):
-    server.faults.append(Fault(method="PATCH", spared=1, **fault))
+    server.faults.append(Fault(method="PATCH", skip=1, **fault))
     tar = Passes()
     assert stored(server, place(server).write_layer(Layer(tar))) == TAR
     assert tar.count == 1
 
 
 def test_the_closing_request_may_fail_too(server):
-    server.faults.append(Fault(method="PUT", take=1_000_000))
+    server.faults.append(Fault(method="PUT", cut_request=1_000_000))
     tar = Passes()
     layer = place(server).write_layer(Layer(tar))
     assert stored(server, layer) == TAR
@@ -109,7 +111,7 @@ def test_the_closing_request_may_fail_too(server):
 
 def test_what_a_registry_has_forgotten_is_read_again(server):
     server.forgets_cut_uploads = True
-    server.faults.append(Fault(method="PATCH", spared=1, take=5_000_000))
+    server.faults.append(Fault(method="PATCH", skip=1, cut_request=5_000_000))
     tar = Passes()
     assert stored(server, place(server).write_layer(Layer(tar))) == TAR
     assert tar.count == 2
@@ -132,7 +134,9 @@ def test_who_may_not_write_is_told_at_once(server):
 def test_parts_are_as_long_as_the_registry_demands(server):
     server.least_chunk = PART + 1_000_000
     assert stored(server, place(server).write_layer(Layer(chunks))) == TAR
-    assert all(int(seen.headers["content-length"]) >= server.least_chunk for seen in server.seen("PATCH"))
+    assert all(
+        int(seen.headers["content-length"]) >= server.least_chunk for seen in server.find_requests("PATCH")
+    )
 
 
 def test_a_layer_that_the_name_has_now_is_not_sent_before_its_digest_is_known(server):
@@ -189,5 +193,5 @@ def test_layers_are_zstd_on_request_and_the_same_everywhere(server):
 def test_parts_that_would_fill_the_memory_are_not_gathered(server: FakeRegistry) -> None:
     server.least_chunk = 9_999_999_999
     assert stored(server, place(server).write_layer(Layer(chunks))) == TAR
-    assert not server.seen("PATCH") and not server.uploads
-    assert len(server.seen("DELETE")) == 1
+    assert not server.find_requests("PATCH") and not server.uploads
+    assert len(server.find_requests("DELETE")) == 1

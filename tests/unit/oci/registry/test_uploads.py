@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.errors import NetworkError, NotFoundError, PackhorseError, RegistryError
 from packhorse.http.client import LONGEST_PAUSE, BrokenConnection, Client
@@ -17,6 +16,7 @@ from packhorse.oci.auth import Credentials, constant_lookup
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.push import ATTEMPTS, push_blob
 from packhorse.oci.types import Descriptor, MediaType
+from packhorse.testing import FakeRegistry, Fault
 
 pytestmark = pytest.mark.system
 
@@ -56,34 +56,34 @@ def arrived(server: FakeRegistry) -> bool:
 
 
 def test_an_upload_that_is_cut_at_seventy_percent_goes_on_from_there(server, registry):
-    server.faults.append(Fault(method="PUT", path="uploads", take=CUT))
+    server.faults.append(Fault(method="PUT", path="uploads", cut_request=CUT))
     bring(registry)
     assert arrived(server)
     assert server.sent == len(DATA)
-    ranges = [seen.headers.get("content-range") for seen in server.seen("PUT")]
+    ranges = [seen.headers.get("content-range") for seen in server.find_requests("PUT")]
     assert ranges == [None, f"{CUT}-{len(DATA) - 1}"]
 
 
 def test_an_upload_may_be_cut_as_often_as_it_gets_on_by_a_mebibyte(server, registry):
     data = DATA * 6
     blob = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(data), len(data))
-    server.faults.append(Fault(method="PUT", path="uploads", take=1_200_000, times=14))
+    server.faults.append(Fault(method="PUT", path="uploads", cut_request=1_200_000, times=14))
     push_blob(registry, "app", blob, lambda: iter([data]))
     assert server.sent == len(data)
-    assert len(server.seen("PUT")) == 15 > 2 * ATTEMPTS
+    assert len(server.find_requests("PUT")) == 15 > 2 * ATTEMPTS
 
 
 def test_an_upload_that_does_not_get_on_is_given_up(server, registry, pauses):
-    server.faults.append(Fault(method="PUT", path="uploads", take=1000, times=100))
+    server.faults.append(Fault(method="PUT", path="uploads", cut_request=1000, times=100))
     with pytest.raises(NetworkError):
         bring(registry)
-    assert len(server.seen("PUT")) == ATTEMPTS
+    assert len(server.find_requests("PUT")) == ATTEMPTS
     assert pauses == sorted(pauses)
 
 
 def test_an_upload_that_the_registry_has_forgotten_is_begun_anew(server, registry):
     server.forgets_cut_uploads = True
-    server.faults.append(Fault(method="PUT", path="uploads", take=CUT))
+    server.faults.append(Fault(method="PUT", path="uploads", cut_request=CUT))
     bring(registry)
     assert arrived(server)
     assert server.sent == len(DATA) + CUT
@@ -95,12 +95,12 @@ def test_an_upload_whose_last_answer_was_lost_is_not_sent_again(server, registry
     server.faults.insert(0, Fault(method="HEAD", path="blobs", status=404))
     server.faults.append(Fault(method="GET", path="uploads", status=404))
     bring(registry)
-    assert len(server.seen("PUT")) == 1
+    assert len(server.find_requests("PUT")) == 1
 
 
 @pytest.mark.parametrize("told", ["", "nonsense", "0-9999999", "5-9"])
 def test_a_registry_that_does_not_say_how_far_it_got_is_sent_all(server, registry, told):
-    server.faults.append(Fault(method="PUT", path="uploads", take=CUT))
+    server.faults.append(Fault(method="PUT", path="uploads", cut_request=CUT))
     server.faults.append(Fault(method="GET", path="uploads", headers={"range": told}))
     bring(registry)
     assert arrived(server)
@@ -110,9 +110,9 @@ def test_what_is_too_large_in_one_piece_goes_in_chunks(server, registry):
     server.faults.append(Fault(method="PUT", path="uploads", status=413))
     bring(registry)
     assert arrived(server)
-    chunks = [int(seen.headers["content-length"]) for seen in server.seen("PATCH")]
+    chunks = [int(seen.headers["content-length"]) for seen in server.find_requests("PATCH")]
     assert chunks == [1 << 20, 1 << 20]
-    assert server.seen("PUT")[1].headers["content-range"] == f"{2 << 20}-{len(DATA) - 1}"
+    assert server.find_requests("PUT")[1].headers["content-range"] == f"{2 << 20}-{len(DATA) - 1}"
 
 
 def test_chunks_are_as_small_as_the_way_there_takes_and_as_large_as_the_registry_demands(server, registry):
@@ -123,9 +123,9 @@ def test_chunks_are_as_small_as_the_way_there_takes_and_as_large_as_the_registry
     server.least_chunk = 2_000_000
     push_blob(registry, "app", blob, lambda: iter([data]))
     assert str(blob.digest) in server.blobs["app"]
-    sizes = [int(seen.headers["content-length"]) for seen in server.seen("PATCH")[1:]]
+    sizes = [int(seen.headers["content-length"]) for seen in server.find_requests("PATCH")[1:]]
     assert set(sizes) == {2_000_000}
-    starts = [seen.headers["content-range"].partition("-")[0] for seen in server.seen("PATCH")[1:]]
+    starts = [seen.headers["content-range"].partition("-")[0] for seen in server.find_requests("PATCH")[1:]]
     assert starts == [str(2_000_000 * number) for number in range(len(sizes))]
 
 
@@ -133,10 +133,10 @@ def test_a_chunk_that_is_cut_goes_on_within_it(server, registry):
     data = DATA * 12
     blob = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(data), len(data))
     server.faults.append(Fault(method="PUT", path="uploads", status=413))
-    server.faults.append(Fault(method="PATCH", path="uploads", take=5_000_000))
+    server.faults.append(Fault(method="PATCH", path="uploads", cut_request=5_000_000))
     push_blob(registry, "app", blob, lambda: iter([data]))
     assert str(blob.digest) in server.blobs["app"]
-    assert server.seen("PATCH")[1].headers["content-range"].startswith("5000000-")
+    assert server.find_requests("PATCH")[1].headers["content-range"].startswith("5000000-")
 
 
 def test_a_registry_that_asks_for_time_is_given_it(server, registry, pauses):
@@ -159,7 +159,7 @@ def test_what_is_refused_for_good_is_not_tried_again_and_left_to_nobody(server, 
     server.faults.append(Fault(method="PUT", path="uploads", status=status, times=9))
     with pytest.raises(NetworkError):
         bring(registry)
-    assert (len(server.seen("PUT")), pauses) == (1, [])
+    assert (len(server.find_requests("PUT")), pauses) == (1, [])
     assert server.uploads == {}
 
 
@@ -173,7 +173,7 @@ def test_a_token_that_ends_during_a_long_push_is_fetched_anew():
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda number: _bring_one(registry, number), range(120)))
         assert len(server.blobs["app"]) == 120
-        assert len(server.seen("GET", "/token")) > 2
+        assert len(server.find_requests("GET", "/token")) > 2
 
 
 def _bring_one(registry: Registry, number: int) -> None:

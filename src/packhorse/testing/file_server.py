@@ -1,4 +1,4 @@
-"""A real HTTP server with files, which misbehaves as told: each request to a path takes its next answer."""
+"""An HTTP server on loopback with files in memory, which fails on request: each path has its answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 
 @dataclass
-class Asked:
-    """One request as it came in."""
+class FileRequest:
+    """A request that arrived."""
 
     path: str
     headers: Mapping[str, str]
@@ -22,10 +22,14 @@ class Asked:
 
 @dataclass
 class FileServer:
-    """`answers` has for a path what its requests get in turn, the last one for all that follow."""
+    """The files of a server, and the requests that it got.
+
+    `answers` has the answers for each path: one for each request, the last for all further ones. A path
+    without answers gets 404. `requests` has all requests in the order of their arrival.
+    """
 
     answers: dict[str, list[Answer]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[FileRequest] = field(default_factory=list)
     port: int = 0
     scheme: str = "http"
 
@@ -39,34 +43,35 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives the answers of `server.files`."""
+    """Handles one connection. An answer calls `begin` and writes to `wfile`."""
 
     protocol_version = "HTTP/1.1"
     files: FileServer
 
     def do_GET(self) -> None:
-        self.files.asked.append(Asked(self.path, dict(self.headers)))
-        answers = self.files.answers.get(self.path, [status(404)])
+        """Gives the next answer of the path."""
+        self.files.requests.append(FileRequest(self.path, dict(self.headers)))
+        answers = self.files.answers.get(self.path, [send_status(404)])
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
     def begin(self, code: int, **headers: str | int) -> None:
-        """The status line and headers; `_` in a name is `-`."""
+        """Sends the status line and headers. An underscore in a name stands for a hyphen."""
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
 
-def whole(data: bytes, *, etag: str = '"1"', length: int | None = None) -> Answer:
-    """All of `data`, or the part asked for; `length` is what is said of it where that is a lie."""
-    return cut(data, len(data), etag=etag, length=length)
+def send_file(data: bytes, *, etag: str = '"1"', length: int | None = None) -> Answer:
+    """Answers with `data`, or with the range that the request names. `length` is a false Content-Length."""
+    return cut_off(data, len(data), etag=etag, length=length)
 
 
-def cut(data: bytes, after: int, *, etag: str = '"1"', length: int | None = None) -> Answer:
-    """As `whole`, but the connection ends `after` so many bytes of the file."""
+def cut_off(data: bytes, after: int, *, etag: str = '"1"', length: int | None = None) -> Answer:
+    """Answers as `send_file`, but closes the connection after byte `after` of the file."""
 
     def answer(handler: Handler) -> None:
         tags: dict[str, str | int] = {"ETag": etag} if etag else {}
@@ -81,13 +86,13 @@ def cut(data: bytes, after: int, *, etag: str = '"1"', length: int | None = None
     return answer
 
 
-def status(code: int, **headers: str | int) -> Answer:
-    """An answer without a body."""
+def send_status(code: int, **headers: str | int) -> Answer:
+    """Answers with a status and without a body."""
     return lambda handler: handler.begin(code, Content_Length=0, **headers)
 
 
-def guarded(user: str, password: str, answer: Answer) -> Answer:
-    """`answer` for who knows the password, else 401."""
+def require_password(user: str, password: str, answer: Answer) -> Answer:
+    """Gives `answer` to requests with this name and password, and 401 to others."""
     expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def guard(handler: Handler) -> None:
@@ -99,8 +104,8 @@ def guarded(user: str, password: str, answer: Answer) -> Answer:
     return guard
 
 
-def drop(handler: Handler) -> None:
-    """Closes the connection without a word."""
+def hang_up(handler: Handler) -> None:
+    """Closes the connection without an answer."""
     handler.close_connection = True
 
 
@@ -108,18 +113,18 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has read enough is no error."""
+        """Ignores clients that stop reading."""
 
 
 @contextmanager
-def serving(certificate: Path | None = None, key: Path | None = None) -> Iterator[FileServer]:
-    """A server on a free port of loopback; with a certificate it speaks TLS."""
+def serve_files(certificate: Path | None = None, key: Path | None = None) -> Iterator[FileServer]:
+    """Serves files on a free port of loopback while the `with` block runs; over TLS with a certificate."""
     files = FileServer(scheme="https" if certificate else "http")
     server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
-        # The handshake is the thread's of the connection, not the one's that accepts.
+        # The thread of the connection does the handshake, so that a slow client does not block the others.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     files.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

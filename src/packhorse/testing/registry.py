@@ -1,8 +1,7 @@
-"""A registry in memory: a real HTTP server on loopback that speaks the OCI distribution specification.
+"""A registry in memory: a real HTTP server on loopback that implements the OCI distribution specification.
 
-It takes pushes and answers pulls, asks for tokens if told to, and goes wrong on request: `faults` holds what
-is to happen to the next matching requests. `requests` has every request in the order of arrival, `sent` is
-how many bytes their bodies had.
+It accepts pushes and pulls, asks for credentials if you give it users, records every request, and fails on
+request. It is for tests: nothing is stored on disk, and no upload has a limit.
 """
 
 from __future__ import annotations
@@ -21,19 +20,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from fakes.distribution import Answer, Distribution, error
+from packhorse.testing.repositories import Repositories, Response, error_response
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose method and path match, after the first `spared`.
+    """Makes requests fail: the next `times` requests whose method is `method` and whose path contains `path`.
 
-    `status` answers in the registry's place, with `headers` and `body`. Otherwise the registry's own answer
-    is sent, altered: `headers` replace its own, `cut_after` closes the connection after that many bytes of
-    the body, `body` replaces the body, `delay` (seconds) comes before everything, `hang_up` closes without an
-    answer, `take` does so after that many bytes of the request's body, which the registry has then. Requests
-    with a body of fewer than `least` bytes are none of its business, nor, with `known`, those that do
-    not say who makes them.
+    The other fields say what happens:
+
+    - `status`: the registry does nothing and answers with this status, `headers` and `body`. Without a status
+      it handles the request, and `headers` and `body` replace those of its response.
+    - `delay`: it waits this many seconds first.
+    - `cut_response`: it closes the connection after this many bytes of the response's body.
+    - `cut_request`: it closes the connection after this many bytes of the request's body, without a response.
+    - `hang_up`: it closes the connection without a response.
+
+    And which requests match:
+
+    - `skip`: the first so many matching requests succeed.
+    - `min_body`: only requests with a body of at least this many bytes match.
+    - `needs_credentials`: only requests with an Authorization header match.
     """
 
     method: str = "GET"
@@ -42,30 +49,37 @@ class Fault:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    cut_after: int | None = None
+    cut_response: int | None = None
     delay: float = 0.0
     hang_up: bool = False
-    take: int | None = None
-    spared: int = 0
-    least: int = 0
-    known: bool = False
+    cut_request: int | None = None
+    skip: int = 0
+    min_body: int = 0
+    needs_credentials: bool = False
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One request as it arrived."""
+class Request:
+    """A request that arrived. The names of headers are in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
 
 
-class FakeRegistry(Distribution):
-    """Use as a context manager; `host` is what to put before the repository's name.
+class FakeRegistry(Repositories):
+    """A registry that serves while its `with` block runs. `host` begins the names of its images.
 
-    `users` (name to password) makes it ask for a bearer token, or, with `basic`, for the password itself; a
-    None user may pull. A token is good for `token_life` requests. `redirect_blobs` sends downloads elsewhere,
-    as registries do that keep blobs in an object store. With `tls` it speaks nothing else.
+    - `users`: passwords by name. With users the registry asks for a bearer token, or with `basic` for the
+      password itself. Without users everybody may do everything. The user None, with an empty password, may
+      pull.
+    - `redirect_blobs`: as in `Repositories`.
+    - `tls`: a server's context. The registry then speaks only HTTPS.
+    - `address`: the loopback address to listen at; `::1` for IPv6.
+
+    `requests` has all requests in the order of their arrival, and `sent` counts the bytes of their bodies.
+    `connections` counts connections. Add a `Fault` to `faults` to make requests fail. A token is valid for
+    `token_life` requests; None means always. `token_scopes` has the scopes of all tokens.
     """
 
     def __init__(
@@ -78,7 +92,7 @@ class FakeRegistry(Distribution):
         address: str = "127.0.0.1",
     ) -> None:
         super().__init__()
-        self.requests: list[Seen] = []
+        self.requests: list[Request] = []
         self.connections = 0
         self.sent = 0
         self.faults: list[Fault] = []
@@ -91,7 +105,7 @@ class FakeRegistry(Distribution):
         self._lock = threading.Lock()
         self._tls = tls is not None
         self._address = f"[{address}]" if ":" in address else address
-        server = _SixServer if ":" in address else _Server
+        server = _IPv6Server if ":" in address else _Server
         self._server = server((address, 0), _handler(self))
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
@@ -108,51 +122,56 @@ class FakeRegistry(Distribution):
 
     @property
     def host(self) -> str:
+        """The address and port, as in the name of an image."""
         return f"{self._address}:{self.port}"
 
     @property
     def port(self) -> int:
+        """The port, which the kernel chose."""
         return int(self._server.server_address[1])
 
     @property
     def url(self) -> str:
+        """The beginning of every address of the registry."""
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
-    def seen(self, method: str, part: str = "") -> list[Seen]:
+    def find_requests(self, method: str, part: str = "") -> list[Request]:
+        """The requests so far with this method, and with `part` in the path."""
         return [request for request in self.requests if request.method == method and part in request.path]
 
-    def fault_for(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
-        length, known = int(headers.get("content-length", "0")), "authorization" in headers
+    def take_fault(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
+        """The fault that a request meets, which counts it; None if it meets none."""
+        length, authorized = int(headers.get("content-length", "0")), "authorization" in headers
         with self._lock:
             for fault in self.faults:
-                matches = fault.method == method and fault.path in path and length >= fault.least
-                matches &= known or not fault.known
+                matches = fault.method == method and fault.path in path and length >= fault.min_body
+                matches &= authorized or not fault.needs_credentials
                 if fault.times > 0 and matches:
-                    if fault.spared:
-                        fault.spared -= 1
+                    if fault.skip:
+                        fault.skip -= 1
                         continue
                     fault.times -= 1
                     return fault
         return None
 
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
-        """The answer to any request, after the question who makes it."""
+    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
+        """Authorizes and answers a request."""
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         if path == "/token":
             return self._token(query, headers)
-        refused = self._refused(method, path, headers)
-        return refused or self.serve(method, path, query, headers, body)
+        refusal = self._authorize(method, path, headers)
+        return refusal or self.serve(method, path, query, headers, body)
 
-    def _token(self, query: dict[str, list[str]], headers: dict[str, str]) -> Answer:
+    def _token(self, query: dict[str, list[str]], headers: dict[str, str]) -> Response:
         user, password = _basic(headers.get("authorization", ""))
         if self.users is None or self.users.get(user) != password:
-            return error(401, "UNAUTHORIZED", "no such user or password")
+            return error_response(401, "UNAUTHORIZED", "no such user or password")
         scopes = [scope if user else scope.removesuffix(",push") for scope in query.get("scope", [])]
         token = f"token{next(self._ids)}"
         self.token_scopes[token] = scopes
-        return Answer(200, {"content-type": "application/json"}, json.dumps({"token": token}).encode())
+        return Response(200, {"content-type": "application/json"}, json.dumps({"token": token}).encode())
 
-    def _refused(self, method: str, path: str, headers: dict[str, str]) -> Answer | None:
+    def _authorize(self, method: str, path: str, headers: dict[str, str]) -> Response | None:
         if self.users is None:
             return None
         kind, _, value = headers.get("authorization", "").partition(" ")
@@ -174,9 +193,9 @@ class FakeRegistry(Distribution):
             challenge = f'Bearer realm="{self.url}/token",service="fake",scope="{scope}"'
         if allowed:
             return None
-        refused = error(401, "UNAUTHORIZED", "authentication required")
-        refused.headers["www-authenticate"] = challenge
-        return refused
+        refusal = error_response(401, "UNAUTHORIZED", "authentication required")
+        refusal.headers["www-authenticate"] = challenge
+        return refusal
 
 
 class _Server(ThreadingHTTPServer):
@@ -184,24 +203,24 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of clients that hang up; anything else is a defect of this file."""
+        """Ignores clients that hang up. Any other error is a defect of this file."""
         if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
-class _SixServer(_Server):
+class _IPv6Server(_Server):
     address_family = socket.AF_INET6
 
 
 def _covers(granted: str, wanted: str) -> bool:
-    """Whether a scope has all actions of another for the same thing."""
+    """Whether a scope allows all actions of another one on the same repository."""
     name, _, actions = granted.rpartition(":")
     thing, _, needed = wanted.rpartition(":")
     return name == thing and set(needed.split(",")) <= set(actions.split(","))
 
 
 def _basic(header: str) -> tuple[str | None, str]:
-    """Name and password of an Authorization header; nobody, with the empty password, when there is none."""
+    """Name and password of an Authorization header; None and an empty password without one."""
     kind, _, value = header.partition(" ")
     if kind != "Basic":
         return None, ""
@@ -234,32 +253,32 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            fault = registry.fault_for(self.command, self.path, headers) or Fault()
-            registry.requests.append(Seen(self.command, self.path, headers))
+            fault = registry.take_fault(self.command, self.path, headers) or Fault()
+            registry.requests.append(Request(self.command, self.path, headers))
             time.sleep(fault.delay)
-            body = self._body(fault.take)
+            body = self._body(fault.cut_request)
             registry.sent += len(body)
-            if fault.take is not None:
-                registry.cut(urlsplit(self.path).path, body)
-            if fault.hang_up or fault.take is not None:
+            if fault.cut_request is not None:
+                registry.accept_cut_upload(urlsplit(self.path).path, body)
+            if fault.hang_up or fault.cut_request is not None:
                 self.close_connection = True
                 return
-            answer = Answer(fault.status)
+            response = Response(fault.status)
             if not fault.status:
-                answer = registry.answer(self.command, self.path, headers, body)
+                response = registry.answer(self.command, self.path, headers, body)
             if fault.body is not None:
-                answer.body = fault.body
-            self._send(answer, fault)
+                response.body = fault.body
+            self._send(response, fault)
 
-        def _send(self, answer: Answer, fault: Fault) -> None:
-            self.send_response(answer.status)
-            lengths = {"content-length": str(len(answer.body))} if answer.status != 204 else {}
-            for name, value in {**lengths, **answer.headers, **fault.headers}.items():
+        def _send(self, response: Response, fault: Fault) -> None:
+            self.send_response(response.status)
+            lengths = {"content-length": str(len(response.body))} if response.status != 204 else {}
+            for name, value in {**lengths, **response.headers, **fault.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(answer.body[: fault.cut_after])
-            if fault.cut_after is not None:
+                self.wfile.write(response.body[: fault.cut_response])
+            if fault.cut_response is not None:
                 self.close_connection = True
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve

@@ -1,4 +1,4 @@
-"""The OCI distribution specification over memory, one endpoint a method; `fakes.registry` has the sockets."""
+"""Answers requests of the OCI distribution specification from memory; `testing.registry` has the sockets."""
 
 from __future__ import annotations
 
@@ -23,21 +23,29 @@ Query = dict[str, list[str]]
 
 
 @dataclass
-class Answer:
-    """What is about to be sent."""
+class Response:
+    """The response to one request."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
 
-class Distribution:
-    """Repositories with their blobs, manifests and uploads.
+class Repositories:
+    """Repositories with their blobs, manifests and uploads, and how the registry treats them.
 
-    `forgets_cut_uploads` behaves as the distribution project's registry does. `least_chunk` is the length
-    that it demands of chunks; `page` how many names a list has at most; `has_referrers`, `has_catalog` and
-    `deletes` say which endpoints there are. A list that is `endless` links each page to one more, with "new"
-    names or the "same".
+    Read and change the attributes at any time:
+
+    - `blobs`: the bytes by repository and digest.
+    - `manifests`: the media type and bytes by repository and reference (a tag or digest).
+    - `uploads`: the bytes of unfinished uploads, by the upload's id.
+    - `redirect_blobs`: the beginning of the address to which downloads are redirected; empty for none.
+    - `accepts_ranges`: whether a download can begin in the middle of a blob.
+    - `forgets_cut_uploads`: whether an upload is lost when its connection breaks, as in docker-registry 2.8.
+    - `least_chunk`: the least length of a chunk of an upload. A shorter chunk is an error.
+    - `page`: the most names that one page of a list has.
+    - `endless`: makes lists that never end: "new" links pages with new names, "same" the same page again.
+    - `has_referrers`, `has_catalog`, `deletes`: whether the registry has these endpoints.
     """
 
     def __init__(self) -> None:
@@ -56,19 +64,21 @@ class Distribution:
         self._ids = itertools.count(1)
 
     def put_blob(self, name: str, data: bytes) -> str:
-        digest = digest_of(data)
+        """Stores a blob in the repository `name`, and returns its digest."""
+        digest = _digest(data)
         self.blobs.setdefault(name, {})[digest] = data
         return digest
 
     def put_manifest(self, name: str, tag: str, data: bytes, media_type: str) -> str:
-        digest = digest_of(data)
+        """Stores a manifest under a tag and its digest, and returns the digest. Checks nothing."""
+        digest = _digest(data)
         for reference in (tag, digest):
             self.manifests[name, reference] = media_type, data
         return digest
 
-    def serve(self, method: str, path: str, query: Query, headers: dict[str, str], body: bytes) -> Answer:
-        """The answer to a request of somebody who may make it."""
-        routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
+    def serve(self, method: str, path: str, query: Query, headers: dict[str, str], body: bytes) -> Response:
+        """Answers a request whose sender is authorized."""
+        routes: list[tuple[str, re.Pattern[str], Callable[..., Response]]] = [
             ("GET HEAD", _BLOB, self._get_blob),
             ("GET HEAD", _MANIFEST, self._get_manifest),
             ("DELETE", _MANIFEST, self._delete_manifest),
@@ -80,72 +90,72 @@ class Distribution:
             ("PATCH PUT GET DELETE", _UPLOAD, self._continue_upload),
         ]
         if path == "/v2/":
-            return Answer(200, {"content-type": "application/json"}, b"{}")
+            return Response(200, {"content-type": "application/json"}, b"{}")
         for methods, pattern, endpoint in routes:
             match = pattern.fullmatch(path)
             if match and method in methods.split():
                 return endpoint(match, method=method, query=query, headers=headers, body=body)
-        return error(404, "NOT_FOUND", path)
+        return error_response(404, "NOT_FOUND", path)
 
-    def cut(self, path: str, body: bytes) -> None:
-        """What is done with the part of an upload's body that came before the connection was cut."""
+    def accept_cut_upload(self, path: str, body: bytes) -> None:
+        """Keeps or forgets the part of an upload's body that arrived before the connection broke."""
         match = _UPLOAD.fullmatch(path)
         if match and match["id"] in self.uploads:
             self.uploads[match["id"]] += body
             if self.forgets_cut_uploads:
                 del self.uploads[match["id"]]
 
-    def _get_blob(self, match: re.Match[str], *, headers: dict[str, str], **_: Any) -> Answer:
+    def _get_blob(self, match: re.Match[str], *, headers: dict[str, str], **_: Any) -> Response:
         if self.redirect_blobs:
-            return Answer(307, {"location": f"{self.redirect_blobs}{match.string}"})
+            return Response(307, {"location": f"{self.redirect_blobs}{match.string}"})
         data = self.blobs.get(match["name"], {}).get(match["digest"])
         if data is None:
-            return error(404, "BLOB_UNKNOWN", "blob unknown to registry")
+            return error_response(404, "BLOB_UNKNOWN", "blob unknown to registry")
         kind = {"content-type": "application/octet-stream", "docker-content-digest": match["digest"]}
         wanted = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
         if not wanted or not self.accepts_ranges:
-            return Answer(200, kind, data)
+            return Response(200, kind, data)
         start = int(wanted[1])
-        return Answer(
+        return Response(
             206, {**kind, "content-range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
         )
 
-    def _get_manifest(self, match: re.Match[str], **_: Any) -> Answer:
+    def _get_manifest(self, match: re.Match[str], **_: Any) -> Response:
         found = self.manifests.get((match["name"], match["reference"]))
         if found is None:
-            return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
+            return error_response(404, "MANIFEST_UNKNOWN", "manifest unknown")
         media_type, data = found
-        digest = digest_of(data)
-        return Answer(200, {"content-type": media_type, "docker-content-digest": digest}, data)
+        digest = _digest(data)
+        return Response(200, {"content-type": media_type, "docker-content-digest": digest}, data)
 
-    def _delete_manifest(self, match: re.Match[str], **_: Any) -> Answer:
+    def _delete_manifest(self, match: re.Match[str], **_: Any) -> Response:
         name, reference = match["name"], match["reference"]
         if not self.deletes:
-            return error(405, "UNSUPPORTED", "the operation is unsupported")
+            return error_response(405, "UNSUPPORTED", "the operation is unsupported")
         if (name, reference) not in self.manifests:
-            return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
-        _, data = self.manifests.pop((name, reference))
+            return error_response(404, "MANIFEST_UNKNOWN", "manifest unknown")
+        data = self.manifests.pop((name, reference))[1]
         if reference.startswith("sha256:"):
             same = [key for key, (_, other) in self.manifests.items() if key[0] == name and other == data]
             for key in same:
                 del self.manifests[key]
-        return Answer(202)
+        return Response(202)
 
-    def _get_tags(self, match: re.Match[str], *, query: Query, **_: Any) -> Answer:
+    def _get_tags(self, match: re.Match[str], *, query: Query, **_: Any) -> Response:
         tags = [
             tag for name, tag in self.manifests if name == match["name"] and not tag.startswith("sha256:")
         ]
         if not any(name == match["name"] for name, _ in self.manifests):
-            return error(404, "NAME_UNKNOWN", "repository name not known to registry")
+            return error_response(404, "NAME_UNKNOWN", "repository name not known to registry")
         return self._page(match.string, sorted(tags), "tags", query, {"name": match["name"]})
 
-    def _get_catalog(self, match: re.Match[str], *, query: Query, **_: Any) -> Answer:
+    def _get_catalog(self, match: re.Match[str], *, query: Query, **_: Any) -> Response:
         if not self.has_catalog:
-            return error(404, "UNSUPPORTED", "no catalogue")
+            return error_response(404, "UNSUPPORTED", "no catalogue")
         names = sorted({name for name, _ in self.manifests})
         return self._page(match.string, names, "repositories", query, {})
 
-    def _page(self, path: str, names: list[str], key: str, query: Query, more: dict[str, Any]) -> Answer:
+    def _page(self, path: str, names: list[str], key: str, query: Query, more: dict[str, Any]) -> Response:
         last = query.get("last", [""])[0]
         length = min(self.page, int(query.get("n", [str(self.page)])[0]))
         left = [name for name in names if name > last]
@@ -154,15 +164,15 @@ class Distribution:
             number = next(self._ids)
             headers["link"] = f'<{path}?number={number}>; rel="next"'
             found = [f"{number}-{each}" for each in range(1000)] if self.endless == "new" else names
-            return Answer(200, headers, json.dumps({**more, key: found}).encode())
+            return Response(200, headers, json.dumps({**more, key: found}).encode())
         if len(left) > length:
             following = urlencode({"last": left[length - 1], "n": length})
             headers["link"] = f'<{path}?{following}>; rel="next"'
-        return Answer(200, headers, json.dumps({**more, key: left[:length]}).encode())
+        return Response(200, headers, json.dumps({**more, key: left[:length]}).encode())
 
-    def _get_referrers(self, match: re.Match[str], *, query: Query, **_: Any) -> Answer:
+    def _get_referrers(self, match: re.Match[str], *, query: Query, **_: Any) -> Response:
         if not self.has_referrers:
-            return error(404, "NOT_FOUND", match.string)
+            return error_response(404, "NOT_FOUND", match.string)
         kind = query.get("artifactType", [""])[0]
         found = []
         for (name, reference), (media_type, data) in sorted(self.manifests.items()):
@@ -178,15 +188,15 @@ class Distribution:
         headers = {"content-type": _INDEX} | ({"oci-filters-applied": "artifactType"} if kind else {})
         if self.endless:
             headers["link"] = f'<{match.string}?number={next(self._ids)}>; rel="next"'
-        return Answer(200, headers, json.dumps(index).encode())
+        return Response(200, headers, json.dumps(index).encode())
 
     def _put_manifest(
         self, match: re.Match[str], *, headers: dict[str, str], body: bytes, **_: Any
-    ) -> Answer:
+    ) -> Response:
         name, reference = match["name"], match["reference"]
-        digest = digest_of(body)
+        digest = _digest(body)
         if reference.startswith("sha256:") and reference != digest:
-            return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+            return error_response(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         document = json.loads(body)
         held = self.blobs.get(name, {})
         wanted = [document["config"], *document["layers"]] if "config" in document else []
@@ -195,21 +205,21 @@ class Distribution:
             m["digest"] for m in document.get("manifests", []) if (name, m["digest"]) not in self.manifests
         ]
         if missing:
-            return error(400, "MANIFEST_BLOB_UNKNOWN", f"blob unknown to registry: {missing[0]}")
+            return error_response(400, "MANIFEST_BLOB_UNKNOWN", f"blob unknown to registry: {missing[0]}")
         self.put_manifest(name, reference, body, headers.get("content-type", ""))
-        answer = Answer(201, {"location": match.string, "docker-content-digest": digest})
+        answer = Response(201, {"location": match.string, "docker-content-digest": digest})
         if "subject" in document and self.has_referrers:
             answer.headers["oci-subject"] = document["subject"]["digest"]
         return answer
 
-    def _start_upload(self, match: re.Match[str], *, query: dict[str, list[str]], **_: Any) -> Answer:
+    def _start_upload(self, match: re.Match[str], *, query: dict[str, list[str]], **_: Any) -> Response:
         name = match["name"]
         if "mount" in query:
             digest = query["mount"][0]
             data = self.blobs.get(query.get("from", [""])[0], {}).get(digest)
             if data is not None:
                 self.put_blob(name, data)
-                return Answer(
+                return Response(
                     201, {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": digest}
                 )
         upload = str(next(self._ids))
@@ -217,7 +227,7 @@ class Distribution:
         headers = {"location": f"/v2/{name}/blobs/uploads/{upload}?state=1", "range": "0-0"}
         if self.least_chunk:
             headers["oci-chunk-min-length"] = str(self.least_chunk)
-        return Answer(202, headers)
+        return Response(202, headers)
 
     def _continue_upload(
         self,
@@ -227,39 +237,40 @@ class Distribution:
         query: Query,
         headers: dict[str, str],
         body: bytes,
-    ) -> Answer:
+    ) -> Response:
         name, upload = match["name"], match["id"]
         if upload not in self.uploads:
-            return error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+            return error_response(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
         if method == "DELETE":
             del self.uploads[upload]
-            return Answer(204)
+            return Response(204)
         there = len(self.uploads[upload])
         wanted = re.fullmatch(r"(\d+)-(\d+)", headers.get("content-range", ""))
         if wanted and (int(wanted[1]), int(wanted[2])) != (there, there + len(body) - 1):
-            return error(416, "BLOB_UPLOAD_INVALID", "out of order")
+            return error_response(416, "BLOB_UPLOAD_INVALID", "out of order")
         if method == "PATCH" and len(body) < self.least_chunk:
-            return error(416, "BLOB_UPLOAD_INVALID", "the chunk is too short")
+            return error_response(416, "BLOB_UPLOAD_INVALID", "the chunk is too short")
         self.uploads[upload] += body
         if method != "PUT":
             end = max(0, len(self.uploads[upload]) - 1)
             where = {"location": f"{match.string}?state=2", "range": f"0-{end}"}
-            return Answer(202 if method == "PATCH" else 204, where)
-        data, told = self.uploads.pop(upload), query.get("digest", [""])[0]
-        digest = digest_of(data)
-        if told != digest:
-            return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+            return Response(202 if method == "PATCH" else 204, where)
+        data, claimed = self.uploads.pop(upload), query.get("digest", [""])[0]
+        digest = _digest(data)
+        if claimed != digest:
+            return error_response(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         self.put_blob(name, data)
-        return Answer(201, {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": digest})
+        return Response(201, {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": digest})
 
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-def digest_of(data: bytes) -> str:
+def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def error(status: int, code: str, message: str) -> Answer:
+def error_response(status: int, code: str, message: str) -> Response:
+    """A response with one error in the specification's format."""
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-    return Answer(status, {"content-type": "application/json"}, body)
+    return Response(status, {"content-type": "application/json"}, body)
