@@ -350,7 +350,7 @@ def test_a_killed_command_has_the_layers_that_it_had_unpacked(store: Store, idma
     home = store.path / "trees" / idmap.key
     script = (
         "import sys; sys.path[:0] = sys.argv[1:2]\n"
-        "from pathlib import Path; from packhorse.linux.userns import MapMode, choose_map\\n"
+        "from pathlib import Path; from packhorse.linux.userns import MapMode, choose_map\n"
         "from packhorse.store.store import Store\n"
         "store = Store.open(Path(sys.argv[2]))\n"
         "image = store.place('image').read()\n"

@@ -18,7 +18,7 @@ def removers(store: Path) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = path.read_bytes().split(b"\0")
-            if any(b"store.remainder" in word for word in words) and bytes(store) in words:
+            if any(b"store.trash" in word for word in words) and bytes(store) in words:
                 found.append(int(path.parent.name))
     return found
 

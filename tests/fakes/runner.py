@@ -127,7 +127,7 @@ class _Sandbox:
     call: Call | None = None
 
     def run(self, output: Output | None, command: Command | None = None) -> Result:
-        command = command or self.step.command
+        command = command or self.spec.command
         if not command.argv:
             raise SandboxError("a sandbox that has no command cannot run any")
         name = command.executable or command.argv[0]

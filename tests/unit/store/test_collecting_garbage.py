@@ -209,7 +209,7 @@ def chunks():
     print("writing", flush=True)
     time.sleep(600)
 from packhorse.oci.place import Layer
-store.place("half").begin(Layer(chunks))
+store.place("half").write_layer(Layer(chunks))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"writing\n"

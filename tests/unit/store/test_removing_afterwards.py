@@ -19,9 +19,10 @@ import pytest
 from fakes import afterwards, linux
 from packhorse.fs.rooted import RootedTree
 from packhorse.fs.walk import Patience
-from packhorse.linux import processes as orphan
 from packhorse.linux.processes import read_proc
 from packhorse.linux.userns import MapMode, choose_map
+from packhorse.store import snapshots
+from packhorse.store import trash as trash_module
 from packhorse.store.leases import Lease
 from packhorse.store.store import Store
 from packhorse.store.trash import remove, trash
@@ -70,7 +71,7 @@ def fill(directory: Path) -> None:
 def held() -> Iterator[list[int]]:
     """Stops what goes on when a command is over before it does anything; the processes."""
     processes: list[int] = []
-    start = processes.start
+    start = trash_module.start
 
     def stopped(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
         process = start(*words, **options)
@@ -79,7 +80,8 @@ def held() -> Iterator[list[int]]:
         return process
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orphan, "start", stopped)
+        for module in (snapshots, trash_module):
+            patch.setattr(module, "start", stopped)
         yield processes
 
 
@@ -235,14 +237,14 @@ COMMAND = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from packhorse.linux import processes
+from packhorse.store import snapshots, trash
 from packhorse.store.store import Store
-start = processes.start
+start = trash.start
 def stopped(*words, **options):
     process = start(*words, **options)
     os.kill(process.pid, signal.SIGSTOP)
     return process
-processes.start = stopped
+snapshots.start = trash.start = stopped
 with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
     for number in range(int(sys.argv[3])):
         (scratch / f"{number}").touch()
