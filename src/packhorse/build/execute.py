@@ -19,7 +19,7 @@ from packhorse.base.sandbox import Bind, Network
 from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
 from packhorse.build.host import Host
-from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache
+from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache, LayersScope
 from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
 from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
 from packhorse.build.request import BuildOutcome
@@ -38,7 +38,6 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
 from packhorse.sandbox.runner import SandboxRunner, TeardownQueue
-from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
 
@@ -105,7 +104,7 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     for port in plan.loopback_ports:
         observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
     name = plan.request.cache_image
-    cache = open_cache_image(name, host, observer.say) if name else None
+    cache = open_cache_image(name, host, observer) if name else None
     return PreparedBuild(plan, plan.images, host, cache)
 
 
@@ -128,9 +127,7 @@ def _attempt(
                 runner=attempt.runner,
                 cache=attempt.layers,
                 observer=observer,
-                app_cache=HostAppLayerCache(
-                    attempt.source.scan, attempt.runner.app_overlay, lambda: attempt.layers.writer
-                ),
+                app_cache=HostAppLayerCache(attempt.source.scan, attempt.runner.app_overlay, attempt.layers),
             )
         except BuildpackFailed as error:
             if error.crossed_device and not attempt.layers.copied:
@@ -188,7 +185,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             layers=layers,
             overlays=plan.overlays,
             mounts=(*platform, *named, *host_files),
-            volumes=make_readable(plan.volumes, scratch, owner, observer.say),
+            volumes=make_readable(plan.volumes, scratch, owner, observer),
             network=plan.network,
             limits=plan.limits,
         )
@@ -215,30 +212,23 @@ def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer
 def _make_build_layers(
     prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, observer: Observer, *, copied: bool
 ) -> BuildLayers:
-    ids = {"uid": prepared.builder.uid, "gid": prepared.builder.gid}
-    return BuildLayers(
-        partial(_open_layers, prepared, namespace, scratch),
-        choose_copied=lambda writers: [name for name in writers if name in prepared.images.copied_buildpacks],
-        say=observer.say,
-        copied=copied,
-        cache_image=prepared.cache_image,
-        fetch_layer=lambda layer, path: prepared.store.import_layer(layer, path, namespace.idmap, **ids),
-    )
-
-
-def _open_layers(
-    prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, *, copied: bool
-) -> OverlayLayerCache | CopyLayerCache:
-    """The layers that were kept, as steps have them: below an overlay, or as copies."""
-    how = prepared.store.open_layer_copies if copied else prepared.store.open_layers
-    return how(
-        str(prepared.plan.request.name),
-        namespace.idmap,
+    name = prepared.plan.request.name
+    scope = LayersScope(
+        app=str(name),
+        family=name.name,
+        like=prepared.plan.previous.layers_name,
+        idmap=namespace.idmap,
         uid=prepared.builder.uid,
         gid=prepared.builder.gid,
         scratch=scratch,
-        family=prepared.plan.request.name.name,
-        like=prepared.plan.previous.layers_name,
+    )
+    return BuildLayers(
+        prepared.store,
+        scope,
+        observer,
+        copied=copied,
+        copied_buildpacks=prepared.images.copied_buildpacks,
+        cache_image=prepared.cache_image,
     )
 
 

@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Mount, Overlay
 from packhorse.base.target import Target
@@ -32,13 +32,16 @@ from packhorse.errors import FormatError, InputError, NetworkError, NotFoundErro
 from packhorse.fs import overlay
 from packhorse.fs.compare import upperdir_digest
 from packhorse.fs.views import OverlayView
+from packhorse.lifecycle.ports import Observer
 from packhorse.linux.syscalls import filesystem_type
+from packhorse.linux.userns import IdMap
 from packhorse.oci.mutate import add_layers, edit_config, empty_config
 from packhorse.oci.place import Image, Layer, Place, push_image
 from packhorse.oci.types import Config, History
 from packhorse.source.files import SourceScan
 from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.layer_cache import LayerCacheWriter, LayerCounters
+from packhorse.store.store import Store
 from packhorse.tar.slices import Pieces
 
 
@@ -50,20 +53,20 @@ class HostAppLayerCache:
 
     def __init__(
         self,
-        survey: Callable[[], SourceScan],
+        scan: Callable[[], SourceScan],
         overlay: Callable[[], Overlay | None],
-        harvest: Callable[[], LayerCacheWriter],
+        layers: BuildLayers | OverlayLayerCache,
     ) -> None:
-        self._survey = survey
+        self._scan = scan
         self._overlay = overlay
-        self._harvest = harvest
+        self._layers = layers
         self._changes: str | None = None
         self._pieces: Pieces | None = None
 
     def get(self, terms: str) -> tuple[Digest, ...]:
         """What it became; see `lifecycle.ports.AppLayerCache`."""
         key = self._key(terms)
-        return self._harvest().slices(key) if key else ()
+        return self._layers.writer.slices(key) if key else ()
 
     @contextmanager
     def open(self, tree: TreeView, terms: str | None) -> Iterator[tuple[TreeView, Pieces | None]]:
@@ -72,24 +75,23 @@ class HostAppLayerCache:
         if overlay is None or overlay.upper is None:
             yield tree, None
             return
-        harvest = self._harvest()
         with (
             OverlayView((*overlay.lowers, overlay.upper), overlay.target) as laid,
-            nullcontext(None) if terms is None else harvest.former_slice(terms) as former,
+            nullcontext(None) if terms is None else self._layers.writer.former_slice(terms) as former,
         ):
-            found = self._survey()
+            found = self._scan()
             stamps = found.directory_stamps if found.has_one_owner else {}  # else the lowest is a copy
             self._pieces = Pieces(stamps, laid.is_lowest, former)
             yield laid, self._pieces
 
     def put(self, terms: str, slices: Sequence[Digest]) -> None:
         """Has it, and the pieces of what `open` gave, known again at the next build that is committed."""
-        self._harvest().remember_slices(self._key(terms), slices)
+        self._layers.writer.remember_slices(self._key(terms), slices)
         if self._pieces is not None and self._pieces.made:
-            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
+            self._layers.writer.remember_pieces(slices[-1], terms, self._pieces.made)
 
     def _key(self, terms: str) -> str:
-        stamp = self._survey().stamp
+        stamp = self._scan().stamp
         if self._changes is None:  # by now all steps are over
             overlay = self._overlay() if stamp else None
             self._changes = upperdir_digest(overlay.upper) if overlay and overlay.upper else ""
@@ -105,10 +107,10 @@ _NOTHING = bytes(1024)
 class CacheImage:
     """A cache image, called `name`, at a place; what cannot be read of it is told to `say` and not there."""
 
-    def __init__(self, place: Place, name: str, say: Callable[[str], None]) -> None:
+    def __init__(self, place: Place, name: str, observer: Observer | None) -> None:
         self._place = place
         self._name = name
-        self._say = say
+        self._observer = observer
         self._image: Image | None = None
         self._read = False
         self._fetched: dict[Digest, bool] = {}
@@ -153,7 +155,7 @@ class CacheImage:
             if before is None or broken or before.config.raw != image.config.raw:
                 push_image(image, self._place)
         except PackhorseError as error:
-            self._say(f"the cache image {self._name} is not written: {error.what}{_reason(error)}")
+            self._report("is not written", error)
             return False
         return True
 
@@ -169,18 +171,19 @@ class CacheImage:
             except NotFoundError:
                 pass
             except (NetworkError, FormatError) as error:
-                self._say(f"the cache image {self._name} cannot be read: {error.what}{_reason(error)}")
+                self._report("cannot be read", error)
         return self._image
+
+    def _report(self, problem: str, error: PackhorseError) -> None:
+        if self._observer is not None:
+            why = f" ({error.why.splitlines()[0]})" if error.why else ""
+            self._observer.say(f"the cache image {self._name} {problem}: {error.what}{why}")
 
 
 def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
     added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
     config = add_layers(empty_config(target), added, created=CREATED, keep_history=True)
     return edit_config(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
-
-
-def _reason(error: PackhorseError) -> str:
-    return f" ({error.why.splitlines()[0]})" if error.why else ""
 
 
 _UNABLE = {
@@ -202,47 +205,71 @@ def overlay_obstacle(directory: Path) -> str:
         return _UNABLE.get(filesystem_type(descriptor), "")
 
 
-def supports_overlays(store: Path, say: Callable[[str], None]) -> bool:
-    """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
+def supports_overlays(store: Path, observer: Observer) -> bool:
+    """Whether the store's file system can hold the upper directory of an overlay; says so if it cannot."""
     kind = overlay_obstacle(store)
-    if not kind:
-        return True
-    say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
-    return False
+    if kind:
+        observer.say(
+            f"the file system of the store is {kind}, which takes no overlays: this build is one on plain "
+            "copies"
+        )
+    return not kind
 
 
-class LayersFactory(Protocol):
-    """Makes the layers of a build, as an overlay or as copies."""
+@dataclass(frozen=True, slots=True)
+class LayersScope:
+    """Whose kept layers a build uses: those of `app`, or at its first build those of `like`.
 
-    def __call__(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
-        """Either of them."""
-        ...
+    `family` is the repository that `app` is a tag of. `uid` and `gid` are the CNB user's ids inside, `idmap`
+    maps them. The build writes to `scratch`.
+    """
+
+    app: str
+    family: str
+    like: str
+    idmap: IdMap
+    uid: int
+    gid: int
+    scratch: Path
 
 
 class BuildLayers:
-    """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
+    """The LayerCache of a build: below an overlay, or as copies.
 
-    `open_layers` makes either; `choose_copied` names those of some buildpacks that are to have copies; `say`
-    tells the user. What `cache_image` has goes before what is kept here; `fetch_layer` keeps a layer of it
-    here too.
+    The layers are copies if `copied` is set, or if a buildpack of the build is one of `copied_buildpacks`
+    (`<id>@<version>`). `cache_image` has precedence over what this store keeps; its layers are fetched into
+    the store.
     """
 
     def __init__(
         self,
-        open_layers: LayersFactory,
+        store: Store,
+        scope: LayersScope,
+        observer: Observer,
         *,
-        choose_copied: Callable[[Sequence[str]], Sequence[str]],
-        say: Callable[[str], None],
         copied: bool,
+        copied_buildpacks: Sequence[str] = (),
         cache_image: CacheImage | None = None,
-        fetch_layer: Callable[[Layer, str], bool] = lambda layer, path: False,
     ) -> None:
+        self._store = store
+        self._scope = scope
+        self._observer = observer
+        self._copied_buildpacks = copied_buildpacks
         self._cache_image = cache_image
-        self._fetch_layer = fetch_layer
-        self._open_layers = open_layers
-        self._choose_copied = choose_copied
-        self._say = say
-        self._cache = open_layers(copied=copied)
+        self._cache = self._open(copied=copied)
+
+    def _open(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
+        scope = self._scope
+        open_cache = self._store.open_layer_copies if copied else self._store.open_layers
+        return open_cache(
+            scope.app,
+            scope.idmap,
+            uid=scope.uid,
+            gid=scope.gid,
+            scratch=scope.scratch,
+            family=scope.family,
+            like=scope.like,
+        )
 
     @property
     def copied(self) -> bool:
@@ -270,9 +297,12 @@ class BuildLayers:
 
     def read(self, writers: Sequence[str]) -> bytes:
         """The metadata of the last `commit`; `writers` decide how layers are shown."""
-        if not self.copied and (known := self._choose_copied(writers)):
-            self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
-            self._cache = self._open_layers(copied=True)
+        known = [writer for writer in writers if writer in self._copied_buildpacks]
+        if known and not self.copied:
+            self._observer.say(
+                f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies"
+            )
+            self._cache = self._open(copied=True)
         metadata = self._cache_image.metadata if self._cache_image else b""
         return metadata or self._cache.read(writers)
 
@@ -286,15 +316,16 @@ class BuildLayers:
         layer = self._cache_image.layer(diff_id) if self._cache_image else None
         if self._cache_image is None or layer is None:
             return False
+        scope = self._scope
         try:
-            sound = self._fetch_layer(layer, path)
+            is_intact = self._store.import_layer(layer, path, scope.idmap, uid=scope.uid, gid=scope.gid)
         except NetworkError as error:
-            self._say(f"{path} is not fetched: {error.what}")
+            self._observer.say(f"{path} is not fetched: {error.what}")
             return False
-        self._cache_image.note_fetched(diff_id, is_intact=sound)
-        if not sound:
-            self._say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
-        return sound
+        self._cache_image.note_fetched(diff_id, is_intact=is_intact)
+        if not is_intact:
+            self._observer.say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
+        return is_intact
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
         """The layer at `path` as it now is, and whether it is the restored one."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +23,7 @@ from packhorse.base.sandbox import Bind
 from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import InputError
 from packhorse.fs.rooted import RootedTree
+from packhorse.lifecycle.ports import Observer
 from packhorse.linux import userns
 from packhorse.source.files import (
     INLINE_LIMIT,
@@ -125,7 +126,7 @@ _SENSITIVE = ("/cnb", "/workspace")
 """Where pack warns, too."""
 
 
-def check_volumes(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path) -> tuple[Bind, ...]:
+def check_volumes(volumes: Sequence[Bind], observer: Observer, *, store: Path) -> tuple[Bind, ...]:
     """The volumes with plain targets, in the order in which they are mounted.
 
     Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice; a
@@ -143,12 +144,12 @@ def check_volumes(volumes: Sequence[Bind], say: Callable[[str], None], *, store:
         raise InputError("--volume: nothing can be mounted there", issues=dict.fromkeys(issues))
     for volume in plain:
         if any(_is_within(volume.target, each) for each in _SENSITIVE):
-            say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
+            observer.say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
     return tuple(sorted(plain, key=lambda volume: volume.target))
 
 
 def make_readable(
-    volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], say: Callable[[str], None]
+    volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], observer: Observer
 ) -> tuple[Bind, ...]:
     """The volumes as `owner` (ids of this machine) can read them; those of root may be copies in `scratch`.
 
@@ -158,7 +159,7 @@ def make_readable(
     if os.geteuid() != 0:
         return tuple(volumes)
     return tuple(
-        _make_root_volume_readable(volume, scratch / f"volume-{number}", owner, say)
+        _make_root_volume_readable(volume, scratch / f"volume-{number}", owner, observer)
         for number, volume in enumerate(volumes)
     )
 
@@ -222,11 +223,13 @@ def make_mount_points(directory: Path, target: str, volumes: Sequence[Bind]) -> 
 
 
 def _make_root_volume_readable(
-    volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[str], None]
+    volume: Bind, copied: Path, owner: tuple[int, int], observer: Observer
 ) -> Bind:
     if volume.writable:
         if not volume.source.stat().st_mode & 0o002:
-            say(f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can")
+            observer.say(
+                f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can"
+            )
         return volume
     if all(_is_open(path) for path in _entries(volume.source)):
         return volume
