@@ -1,19 +1,11 @@
-"""The cache of application layers of a build on a host: an application that did not change is neither read
-nor packed again, and of one that did only the directories in which something has, where they lie.
+"""Adapts what the store keeps to the lifecycle's ports, for one build: layers, cache image, application.
 
-It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
-file (`source.files`), the second, which every build makes anew, by its bytes (`fs.compare`). Called by
-export as a port; made in `build.execute`.
+`BuildLayers` is the `LayerCache`: layers below an overlay, or plain copies for buildpacks that fail on one
+(`lifecycle.build` detects those by their output). `HostAppLayerCache` is the `AppLayerCache`: it recognizes
+an application that did not change, so that it is neither read nor packed again. `CacheImage` keeps the same
+layers in a registry, in the form of the Go lifecycle, for machines whose store is empty (CI) and for pack.
 
-What builds keep, as an image in a registry: for machines whose store is empty (CI), and for pack.
-
-The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
-is not fetched, and one that the registry has is not sent. What the image says of its layers counts only once
-a layer was fetched and turned out to be that. Called by `build.plan` and `build.execute`.
-
-The layers of a build, as an overlay or, for buildpacks that cannot live on one, as plain copies.
-
-Which buildpacks those are, `lifecycle.build` tells by what they print. Called by `build.execute`.
+Made in `build.execute`; `build.plan` checks the cache image.
 """
 
 from __future__ import annotations
@@ -46,9 +38,14 @@ from packhorse.tar.slices import Pieces
 
 
 class HostAppLayerCache:
-    """`survey` tells what is known of the source, without a stamp where it cannot be told. `overlay` tells
-    what is shown as the application, the source lowest, with the directory that takes what is written over
-    it; None for a build that has it otherwise.
+    """Recognizes an application by two digests: of the source, and of what buildpacks wrote over it.
+
+    The source's digest is made of what lstat(2) says of every file (`source.files`). The changes are new in
+    each build, so their digest is made of their bytes (`fs.compare`).
+
+    `scan` returns what is known of the source; it has no stamp if that cannot be relied on. `overlay` returns
+    the mount of the application, with the source as its lowest directory, or None if the application is a
+    copy. Both are functions, and `layers` is read late, because the answers are known only during the build.
     """
 
     def __init__(
@@ -64,35 +61,36 @@ class HostAppLayerCache:
         self._pieces: Pieces | None = None
 
     def get(self, terms: str) -> tuple[Digest, ...]:
-        """What it became; see `lifecycle.ports.AppLayerCache`."""
+        """The slices of the same application; see `lifecycle.ports.AppLayerCache`."""
         key = self._key(terms)
         return self._layers.writer.slices(key) if key else ()
 
     @contextmanager
     def open(self, tree: TreeView, terms: str | None) -> Iterator[tuple[TreeView, Pieces | None]]:
-        """The directories of the overlay, without its mount; see `lifecycle.ports.AppLayerCache`."""
+        """Reads the overlay's directories directly; see `lifecycle.ports.AppLayerCache`."""
         overlay = self._overlay()
         if overlay is None or overlay.upper is None:
             yield tree, None
             return
         with (
-            OverlayView((*overlay.lowers, overlay.upper), overlay.target) as laid,
+            OverlayView((*overlay.lowers, overlay.upper), overlay.target) as view,
             nullcontext(None) if terms is None else self._layers.writer.former_slice(terms) as former,
         ):
             found = self._scan()
-            stamps = found.directory_stamps if found.has_one_owner else {}  # else the lowest is a copy
-            self._pieces = Pieces(stamps, laid.is_lowest, former)
-            yield laid, self._pieces
+            # With files of several owners, the lowest directory is a copy, which has stamps of its own.
+            stamps = found.directory_stamps if found.has_one_owner else {}
+            self._pieces = Pieces(stamps, view.is_lowest, former)
+            yield view, self._pieces
 
     def put(self, terms: str, slices: Sequence[Digest]) -> None:
-        """Has it, and the pieces of what `open` gave, known again at the next build that is committed."""
+        """Records the slices, and the pieces that `open` has made, for the next build."""
         self._layers.writer.remember_slices(self._key(terms), slices)
         if self._pieces is not None and self._pieces.made:
             self._layers.writer.remember_pieces(slices[-1], terms, self._pieces.made)
 
     def _key(self, terms: str) -> str:
         stamp = self._scan().stamp
-        if self._changes is None:  # by now all steps are over
+        if self._changes is None:  # no buildpack runs any more, so this does not change
             overlay = self._overlay() if stamp else None
             self._changes = upperdir_digest(overlay.upper) if overlay and overlay.upper else ""
         return Digest.of("\0".join((stamp, self._changes, terms)).encode()).hex if self._changes else ""
@@ -101,11 +99,16 @@ class HostAppLayerCache:
 LABEL = "io.buildpacks.lifecycle.cache.metadata"
 
 _NOTHING = bytes(1024)
-"""What the only layer of an empty cache image is, as the reference's: registries take none without any."""
+"""The only layer of an empty cache image, as in the reference: registries refuse an image without layers."""
 
 
 class CacheImage:
-    """A cache image, called `name`, at a place; what cannot be read of it is told to `say` and not there."""
+    """The cache image `name` at a place. An image that cannot be read is reported and counts as empty.
+
+    What the image claims about its layers is not trusted: a layer counts only after it was fetched and its
+    diff ID was verified. A layer that the store has is not fetched, and one that the registry has is not
+    sent.
+    """
 
     def __init__(self, place: Place, name: str, observer: Observer | None) -> None:
         self._place = place
@@ -117,12 +120,12 @@ class CacheImage:
 
     @property
     def metadata(self) -> bytes:
-        """The metadata of what is kept, b"" where there is none."""
+        """The metadata of the kept layers; b"" if there is none."""
         image = self._read_image()
         return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
 
     def require_cache(self) -> None:
-        """Raises InputError where what has the name is somebody's image, and no cache."""
+        """Raises InputError if the name belongs to an image that is no cache."""
         image = self._read_image()
         if image is not None and LABEL not in image.config.labels:
             raise InputError(
@@ -132,19 +135,20 @@ class CacheImage:
             )
 
     def layer(self, diff_id: Digest) -> Layer | None:
-        """A layer that it has."""
+        """The layer with a diff ID, if the image claims to have it."""
         image = self._read_image()
         layers = image.layers if image is not None else ()
         return next((layer for layer in layers if layer.diff_id == diff_id), None)
 
     def note_fetched(self, diff_id: Digest, *, is_intact: bool) -> None:
-        """Remembers of a layer that was fetched whether it was what the image says."""
+        """Records whether a fetched layer has the diff ID that the image claims."""
         self._fetched[diff_id] = is_intact
 
     def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
-        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so.
+        """Writes the layers of a build, unless the image has them already.
 
-        A layer that was fetched from it stays there as it is compressed; others are this store's own.
+        Returns False, and says so, if the image cannot be written. A layer that was fetched from the image
+        keeps its compressed form.
         """
         nothing = Layer(lambda: iter((_NOTHING,)), Digest.of(_NOTHING), len(_NOTHING))
         known = [self._same_layer(layer) or layer for layer in layers or (nothing,) if layer.diff_id]
@@ -160,7 +164,7 @@ class CacheImage:
         return True
 
     def _same_layer(self, layer: Layer) -> Layer | None:
-        """The layer as the image has it, if it was fetched and is that layer."""
+        """The image's own form of the layer, if it was fetched and verified."""
         return self.layer(layer.diff_id) if layer.diff_id and self._fetched.get(layer.diff_id) else None
 
     def _read_image(self) -> Image | None:
@@ -196,11 +200,11 @@ _UNABLE = {
     0x65735546: "FUSE",
     0xF15F: "eCryptfs",
 }
-"""File systems (statfs(2)) that the upper directory of an overlay cannot be on."""
+"""File systems, by their statfs(2) type, that cannot hold the upper directory of an overlay."""
 
 
 def overlay_obstacle(directory: Path) -> str:
-    """Which file system keeps what is written over an overlay from being in a directory; empty for none."""
+    """The directory's file system, if it cannot hold the upper directory of an overlay; else ""."""
     with overlay.open_directory(directory) as descriptor:
         return _UNABLE.get(filesystem_type(descriptor), "")
 
@@ -273,17 +277,17 @@ class BuildLayers:
 
     @property
     def copied(self) -> bool:
-        """Whether this build is one on copies; settled once `read` was called."""
+        """Whether buildpacks get copies. Final once `read` was called."""
         return self._cache.copied
 
     @property
     def writer(self) -> LayerCacheWriter:
-        """Where the layers go; settled once `read` was called."""
+        """The writer of this build's layers. Final once `read` was called."""
         return self._cache.writer
 
     @property
     def counters(self) -> LayerCounters:
-        """What was done so far, for people to read."""
+        """What the layers have cost so far, for the user."""
         return self._cache.counters
 
     @property
@@ -296,7 +300,7 @@ class BuildLayers:
         return self._cache.mounts()
 
     def read(self, writers: Sequence[str]) -> bytes:
-        """The metadata of the last `commit`; `writers` decide how layers are shown."""
+        """The metadata of the last `commit`. Switches to copies if one of `writers` needs them."""
         known = [writer for writer in writers if writer in self._copied_buildpacks]
         if known and not self.copied:
             self._observer.say(
@@ -307,7 +311,7 @@ class BuildLayers:
         return metadata or self._cache.read(writers)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path`."""
+        """Makes the kept layer appear at `path`, fetched from the cache image if the store lacks it."""
         return self._cache.restore(path, diff_id) or (
             self._fetch(path, diff_id) and self._cache.restore(path, diff_id)
         )
@@ -328,7 +332,7 @@ class BuildLayers:
         return is_intact
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path` as it now is, and whether it is the restored one."""
+        """The layer at `path` as it is now, and whether it is the restored one."""
         return self._cache.capture(view, path)
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
