@@ -86,7 +86,7 @@ class Workshop:
             found = look(self.source)
             if during is not None:
                 during()
-            memory = HostAppLayerCache(lambda: found, lambda: overlay, lambda: kept.writer)
+            memory = HostAppLayerCache(lambda: found, lambda: overlay, kept)
             with memory.open(anywhere, terms) as (view, pieces):
                 assert pieces is not None
                 made = packed(Watched(view, listed := set()), pieces)

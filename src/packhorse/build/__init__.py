@@ -1,4 +1,5 @@
-"""The use case behind `packhorse build`: a request becomes a plan, and the plan is executed.
+"""The use case behind `packhorse build`.
 
-`spec.resolve` decides everything that can be decided before anything runs; `execute` runs it.
+`plan.resolve` turns a request into a plan and decides everything that can be decided before anything runs.
+`execute.execute` runs the plan.
 """

@@ -1,18 +1,8 @@
-"""What `packhorse build --publish` does beside building: asks first, and uploads the image to its registries.
+"""Writes a finished image to its other destinations: tags, registries, outputs and report.toml.
 
-Called by `plan` and `deliver`. The config of an image that is published says so: its base is the run image as
-its registry has it, identified by digest (docs/decisions/0005).
-
-report.toml (P-107, P-131): what an image that was written is identified by. Called by build and rebase.
-
-Asks the places to which a build is to write whether they can be written, before it starts.
-
-A build takes minutes, and what nobody can write shows then. Nothing is written here. Called by `plan`; the
-registries of an image that is published are asked by `publish`.
-
-Writes a finished image everywhere else it was asked for: tags, registries, outputs, report.
-
-Called by `execute`, when the image is in the store under its name.
+`execute` calls `deliver` when the image is in the store under its name. `plan` calls the checks before the
+build starts: a build takes minutes, and a user should learn before it that a destination cannot be written.
+The checks write nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +32,7 @@ def location_of(name: Reference) -> Location:
 
 
 def check_registries(wiring: Wiring, names: Sequence[Reference]) -> None:
-    """Begins an upload to each repository and gives it up: who may not write learns it before the build
-    (P-028).
+    """Checks that the user may write to each repository, by an upload that is begun and abandoned (P-028).
 
     Raises NetworkError, NotFoundError.
     """
@@ -59,9 +48,9 @@ def check_registries(wiring: Wiring, names: Sequence[Reference]) -> None:
 def publish(
     wiring: Wiring, source: Place, names: Sequence[Reference], compression: str, observer: Observer
 ) -> tuple[tuple[Location, Receipt], ...]:
-    """Brings the image to each of its names; raises what the registries raise.
+    """Pushes the image to each of its names; raises what the registries raise.
 
-    A further tag in a repository is given to the image that is there already: no layer is asked for again.
+    The layers are pushed once for each repository; further tags there get the same image.
     """
     image, receipts = source.read(), []
     uploaded: dict[str, Image] = {}
@@ -85,7 +74,10 @@ def publish(
 
 
 def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str] = ()) -> None:
-    """Writes the report on one image, and its other names, into a directory, which is made; InputError."""
+    """Writes report.toml (P-107, P-131) into a directory, which is made if missing; raises InputError.
+
+    `name` and `others` are the names of the image, `receipt` identifies it.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "report.toml").write_bytes(report_toml((name, *others), receipt))
@@ -94,7 +86,10 @@ def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str]
 
 
 def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path | None) -> None:
-    """Raises what writing to the first of them that cannot be written would raise."""
+    """Checks that every output and the report can be written.
+
+    Raises the error that writing would raise, for the first destination that cannot be written.
+    """
     for location in outputs:
         path = Path(location.path)
         if location.kind is LocationKind.REGISTRY:
@@ -120,12 +115,12 @@ def _check_directory(directory: Path) -> None:
 
 
 def _nearest_existing(path: Path) -> Path:
-    """The path, or the nearest above it that exists."""
+    """The path itself if it exists, else its nearest parent that does."""
     return next((each for each in (path, *path.absolute().parents) if os.path.lexists(each)), Path("/"))
 
 
 def _problem(directory: Path) -> str:
-    """Why no file can be made in a directory; empty when one can. Root may write wherever the disk may."""
+    """Why no file can be made in a directory; "" if one can. Root is only stopped by a read-only disk."""
     if not directory.is_dir():
         return f"{directory} is not a directory"
     if os.access(directory, os.W_OK | os.X_OK):
@@ -140,7 +135,7 @@ def _problem(directory: Path) -> str:
 def deliver(
     request: BuildRequest, host: Host, exported: Exported, counters: LayerCounters, observer: Observer
 ) -> BuildOutcome:
-    """Writes the image to its other names and places, and keeps what builds store within its limit."""
+    """Writes the image to its other names and destinations, and trims the kept layers to their limit."""
     if counters.changed:
         trim(host.store, request.keep_storage, built=request.name, observer=observer)
     built = host.store.place(str(request.name))

@@ -1,6 +1,7 @@
-"""A build plan as data for programs. Called by cli, which prints it as JSON or for people.
+"""Describes a build plan in JSON's types, for `packhorse build --dry-run`.
 
-No value of a variable is in it: values may be secret.
+cli prints the description as JSON or as text. It has the names of variables but no values, because a value
+may be secret.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ UNKNOWN_HOME = "the home directory of the builder's user: the builder's files ar
 
 
 def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
-    """The plan in JSON's types; `host` says which images the build still has to fetch."""
+    """Describes the plan; `host` tells which images the build still has to fetch."""
     request, images = plan.request, plan.images
     return {
         "name": str(request.name),
@@ -72,7 +73,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
 
 
 def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
-    """What buildpacks see beside the builder's files; a new directory has no source."""
+    """The mounts over the builder's files. A new, empty directory has no source."""
     how = "overlay" if plan.overlays else "copy"
     yield _mount("/workspace", how, plan.path, writable=True)
     yield _mount("/layers", how, None, writable=True)
@@ -90,7 +91,7 @@ def _mount(target: str, kind: str, source: Path | None, *, writable: bool) -> di
 
 
 def _is_stored(image_id: object, host: Host) -> bool:
-    """Whether the store has an image, so that the build does not fetch it."""
+    """Whether the store has the image. If not, the build fetches it."""
     try:
         host.store.place(str(image_id)).read()
     except (NotFoundError, FormatError):
@@ -129,7 +130,7 @@ def _ref(ref: Ref) -> dict[str, Any]:
 
 
 def _limits(plan: BuildPlan) -> Mapping[str, int | None]:
-    """The limits by the names of --limit; None is no limit."""
+    """The limits by their names for --limit; None means no limit."""
     return {name: getattr(plan.limits, name.replace("-", "_")) or None for name in NAMES}
 
 

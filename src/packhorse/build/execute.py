@@ -1,8 +1,9 @@
-"""Executes a build plan: `create` in one sandbox scope, then writes the image where it was asked for.
+"""Executes a build plan: runs the lifecycle in one sandbox scope, then writes the image to its destinations.
 
-Nothing is chosen here. When a buildpack cannot live on an overlay, the plan is executed again with copies.
+`execute` makes no decisions: the plan has them. Only one thing shows while buildpacks run: that one of them
+fails on an overlay. Then `execute` runs the plan again with copies.
 
-Runs detection alone, for `packhorse detect`: which group of buildpacks would build, and why.
+`detect` runs detection alone, for `packhorse detect`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from packhorse.base.sandbox import Bind, Network
 from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
 from packhorse.build.host import Host
-from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache
+from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache, LayersScope
 from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
 from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
 from packhorse.build.request import BuildOutcome
@@ -38,7 +39,6 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
 from packhorse.sandbox.runner import SandboxRunner, TeardownQueue
-from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
 
@@ -47,13 +47,13 @@ class BuildObserver(Observer, Protocol):
     """Receives progress messages of a build. Must not affect the result."""
 
     def progress(self, text: str) -> None:
-        """What goes on now, while the default builder is made."""
+        """Shows the current step while the default builder is made."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedBuild:
-    """A plan whose images are known, the services that execute it, and the cache image that it uses."""
+    """A plan with its images, the services that execute it, and the cache image that it uses."""
 
     plan: BuildPlan
     images: ImagesPlan
@@ -72,9 +72,9 @@ class PreparedBuild:
 
 
 def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcome:
-    """Builds the image into the store under its name, then writes the copies that the plan asks for.
+    """Builds the image into the store under its name, then writes it to the plan's other destinations.
 
-    Raises the errors of its parts (`packhorse.errors`); the previous image keeps the name then.
+    Raises the errors of its parts (`packhorse.errors`). After an error the previous image keeps the name.
     """
     prepared = prepare(plan, host, observer)
     outcome = _attempt(prepared, observer, copied=not plan.overlays)
@@ -85,7 +85,7 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
             "be moved: building again, on plain copies"
         )
         outcome = _attempt(prepared, observer, copied=True)
-        assert not isinstance(outcome, BuildpackFailed)  # with copies it is raised
+        assert not isinstance(outcome, BuildpackFailed)  # with copies `_attempt` raises every failure
         host.store.remember_copied(crossing, str(plan.request.name))
     exported, counters = outcome
     if prepared.cache_image:
@@ -94,7 +94,7 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
 
 
 def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBuild:
-    """Makes the default builder when the plan needs one that is not there, and opens the cache image."""
+    """Makes the default builder if the plan needs it and it is missing, and opens the cache image."""
     if plan.images is None:
         with observer.activity("making the default builder"):
             observer.say("making the default builder of this machine's packages (once, a minute or two)")
@@ -105,17 +105,18 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     for port in plan.loopback_ports:
         observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
     name = plan.request.cache_image
-    cache = open_cache_image(name, host, observer.say) if name else None
+    cache = open_cache_image(name, host, observer) if name else None
     return PreparedBuild(plan, plan.images, host, cache)
 
 
 def _attempt(
     prepared: PreparedBuild, observer: Observer, *, copied: bool
 ) -> tuple[Exported, LayerCounters] | BuildpackFailed:
-    """Builds the image once, with `copied` layers and source or on overlays; what its layers cost.
+    """Builds the image once, with `copied` layers and source or with overlays.
 
-    Returns the failure of a buildpack that failed because of an overlay, and so is to build again. The files
-    of another one that fails stay when the step can be repeated, so that a person can look at them.
+    Returns the image and the cost of its layers, or the failure of a buildpack that failed because of an
+    overlay. Raises any other failure. If the failed step can be repeated, its files are kept for the user to
+    look at.
     """
     with open_attempt(prepared, observer, copied=copied) as attempt:
         try:
@@ -128,14 +129,12 @@ def _attempt(
                 runner=attempt.runner,
                 cache=attempt.layers,
                 observer=observer,
-                app_cache=HostAppLayerCache(
-                    attempt.source.scan, attempt.runner.app_overlay, lambda: attempt.layers.writer
-                ),
+                app_cache=HostAppLayerCache(attempt.source.scan, attempt.runner.app_overlay, attempt.layers),
             )
         except BuildpackFailed as error:
             if error.crossed_device and not attempt.layers.copied:
                 return error
-            # Before anything is left for a person to look at: it would keep the disk full.
+            # Comes first, because kept files would keep the disk full.
             _raise_if_disk_is_full(error, attempt.scratch)
             offline = prepared.plan.network is Network.NONE
             repeatable = with_repeat_command(error, attempt.scratch, offline=offline)
@@ -148,7 +147,7 @@ def _attempt(
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What phases need of the machine, for one attempt."""
+    """What the phases use on this machine, for one attempt."""
 
     inputs: Inputs
     runner: BuildRunner
@@ -159,7 +158,7 @@ class Attempt:
 
 @contextmanager
 def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -> Iterator[Attempt]:
-    """Makes what one attempt needs, and removes it at the end."""
+    """Makes what one attempt uses, and removes it at the end."""
     plan, store, builder = prepared.plan, prepared.store, prepared.builder
     idmap = userns.choose_map(builder.uid, builder.gid)
     owner = idmap.to_outside(builder.uid, builder.gid)
@@ -188,11 +187,11 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             layers=layers,
             overlays=plan.overlays,
             mounts=(*platform, *named, *host_files),
-            volumes=make_readable(plan.volumes, scratch, owner, observer.say),
+            volumes=make_readable(plan.volumes, scratch, owner, observer),
             network=plan.network,
             limits=plan.limits,
         )
-        # A volume has to be free again when the command ends.
+        # Teardown in the background could still hold a volume when the command ends.
         steps = _make_runner(prepared, namespace, scratch, None if plan.volumes else parting)
         runner = BuildRunner(steps.open, mounts, namespace.idmap, scratch)
         try:
@@ -203,7 +202,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
 
 
 def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer) -> None:
-    """Says that the disk is too small for a first image of the source, which is known."""
+    """Warns if the disk may be too small for the first image of this source."""
     size, room = source.scan().size, free(prepared.store.path)
     if room < size and str(prepared.plan.request.name) not in prepared.store.last_uses():
         observer.say(
@@ -215,30 +214,23 @@ def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer
 def _make_build_layers(
     prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, observer: Observer, *, copied: bool
 ) -> BuildLayers:
-    ids = {"uid": prepared.builder.uid, "gid": prepared.builder.gid}
-    return BuildLayers(
-        partial(_open_layers, prepared, namespace, scratch),
-        choose_copied=lambda writers: [name for name in writers if name in prepared.images.copied_buildpacks],
-        say=observer.say,
-        copied=copied,
-        cache_image=prepared.cache_image,
-        fetch_layer=lambda layer, path: prepared.store.import_layer(layer, path, namespace.idmap, **ids),
-    )
-
-
-def _open_layers(
-    prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, *, copied: bool
-) -> OverlayLayerCache | CopyLayerCache:
-    """The layers that were kept, as steps have them: below an overlay, or as copies."""
-    how = prepared.store.open_layer_copies if copied else prepared.store.open_layers
-    return how(
-        str(prepared.plan.request.name),
-        namespace.idmap,
+    name = prepared.plan.request.name
+    scope = LayersScope(
+        app=str(name),
+        family=name.name,
+        like=prepared.plan.previous.layers_name,
+        idmap=namespace.idmap,
         uid=prepared.builder.uid,
         gid=prepared.builder.gid,
         scratch=scratch,
-        family=prepared.plan.request.name.name,
-        like=prepared.plan.previous.layers_name,
+    )
+    return BuildLayers(
+        prepared.store,
+        scope,
+        observer,
+        copied=copied,
+        copied_buildpacks=prepared.images.copied_buildpacks,
+        cache_image=prepared.cache_image,
     )
 
 
@@ -257,7 +249,7 @@ def _make_runner(
 
 
 def _raise_if_disk_is_full(error: BuildpackFailed | DetectErrored, scratch: Path) -> None:
-    """Raises the error of a buildpack that failed with what to do about the disk, if that is full."""
+    """If the disk is full, raises the error again with the advice to make room."""
     if why := find_shortage(scratch):
         raise type(error)(
             error.what, why=f"{error.why}\nthe disk is full: {why}", fix=f"{MAKE_ROOM}\n{error.fix}".strip()
@@ -265,7 +257,7 @@ def _raise_if_disk_is_full(error: BuildpackFailed | DetectErrored, scratch: Path
 
 
 def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer: Observer) -> None:
-    """Tells a buildpack's author that its kept layers are not what the new code would make."""
+    """Warns the author of a buildpack that its kept layers come from the code before the last change."""
     request = prepared.plan.request
     if not since or request.clear_cache:
         return
@@ -277,7 +269,7 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
 
 
 def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
-    """What the lifecycle is asked; the builder's files at `root` say where its user's home is."""
+    """The lifecycle's inputs. The home directory comes from /etc/passwd in the builder's `root`."""
     request, images, builder = prepared.plan.request, prepared.images, prepared.builder
     home = find_account(root, f"{builder.uid}:{builder.gid}").home
     return Inputs(
@@ -298,14 +290,14 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
 
 
 def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:
-    """The platform directory: user variables as files (P-163), and where volumes in it are mounted."""
+    """Makes the platform directory: the user's variables as files (P-163), and mount points for volumes."""
     directory = _make_directory(scratch / "platform")
-    variables = _make_directory(directory / "env")  # also without any variable
+    variables = _make_directory(directory / "env")  # must exist, even if there are no variables
     make_mount_points(directory, "/platform", prepared.plan.volumes)
     for name, value in prepared.plan.env.items():
         file = variables / name
         file.write_bytes(value.encode(errors="surrogateescape"))
-        file.chmod(0o644)  # buildpacks read it as somebody else, whatever the umask
+        file.chmod(0o644)  # buildpacks are another user, whatever the umask
     return (Bind(directory, "/platform"),)
 
 
@@ -316,9 +308,9 @@ def _make_directory(path: Path) -> Path:
 
 
 def detect(plan: BuildPlan, host: Host, observer: BuildObserver) -> Detection:
-    """Asks the buildpacks of a plan whether they take its source; the store gets no image.
+    """Runs detection for a plan, and writes no image.
 
-    Raises the errors of a build that cannot begin. That no group takes the source is an outcome.
+    Raises the errors of a build that cannot begin. It is no error if no group accepts the source.
     """
     prepared = prepare(plan, host, observer)
     run_image = prepared.images.run_image

@@ -1,4 +1,4 @@
-"""The services of this machine that a build uses, as one record. Made once by cli."""
+"""The services of this machine that a build uses, in one record. cli makes it once for each command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`store` holds content and snapshots, `images` finds images by location (store, registries, engine).
+    """`store` has content and snapshots. `images` finds images by location: store, registries, engine.
 
-    `environ` is the user's environment, for proxies and certificates.
+    `environ` is the user's environment; it names proxies and certificates.
     """
 
     store: Store

@@ -1,19 +1,11 @@
-"""The cache of application layers of a build on a host: an application that did not change is neither read
-nor packed again, and of one that did only the directories in which something has, where they lie.
+"""Adapts what the store keeps to the lifecycle's ports, for one build: layers, cache image, application.
 
-It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
-file (`source.files`), the second, which every build makes anew, by its bytes (`fs.compare`). Called by
-export as a port; made in `build.execute`.
+`BuildLayers` is the `LayerCache`: layers below an overlay, or plain copies for buildpacks that fail on one
+(`lifecycle.build` detects those by their output). `HostAppLayerCache` is the `AppLayerCache`: it recognizes
+an application that did not change, so that it is neither read nor packed again. `CacheImage` keeps the same
+layers in a registry, in the form of the Go lifecycle, for machines whose store is empty (CI) and for pack.
 
-What builds keep, as an image in a registry: for machines whose store is empty (CI), and for pack.
-
-The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
-is not fetched, and one that the registry has is not sent. What the image says of its layers counts only once
-a layer was fetched and turned out to be that. Called by `build.plan` and `build.execute`.
-
-The layers of a build, as an overlay or, for buildpacks that cannot live on one, as plain copies.
-
-Which buildpacks those are, `lifecycle.build` tells by what they print. Called by `build.execute`.
+Made in `build.execute`; `build.plan` checks the cache image.
 """
 
 from __future__ import annotations
@@ -21,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Mount, Overlay
 from packhorse.base.target import Target
@@ -32,65 +24,73 @@ from packhorse.errors import FormatError, InputError, NetworkError, NotFoundErro
 from packhorse.fs import overlay
 from packhorse.fs.compare import upperdir_digest
 from packhorse.fs.views import OverlayView
+from packhorse.lifecycle.ports import Observer
 from packhorse.linux.syscalls import filesystem_type
+from packhorse.linux.userns import IdMap
 from packhorse.oci.mutate import add_layers, edit_config, empty_config
 from packhorse.oci.place import Image, Layer, Place, push_image
 from packhorse.oci.types import Config, History
 from packhorse.source.files import SourceScan
 from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.layer_cache import LayerCacheWriter, LayerCounters
+from packhorse.store.store import Store
 from packhorse.tar.slices import Pieces
 
 
 class HostAppLayerCache:
-    """`survey` tells what is known of the source, without a stamp where it cannot be told. `overlay` tells
-    what is shown as the application, the source lowest, with the directory that takes what is written over
-    it; None for a build that has it otherwise.
+    """Recognizes an application by two digests: of the source, and of what buildpacks wrote over it.
+
+    The source's digest is made of what lstat(2) says of every file (`source.files`). The changes are new in
+    each build, so their digest is made of their bytes (`fs.compare`).
+
+    `scan` returns what is known of the source; it has no stamp if that cannot be relied on. `overlay` returns
+    the mount of the application, with the source as its lowest directory, or None if the application is a
+    copy. Both are functions, and `layers` is read late, because the answers are known only during the build.
     """
 
     def __init__(
         self,
-        survey: Callable[[], SourceScan],
+        scan: Callable[[], SourceScan],
         overlay: Callable[[], Overlay | None],
-        harvest: Callable[[], LayerCacheWriter],
+        layers: BuildLayers | OverlayLayerCache,
     ) -> None:
-        self._survey = survey
+        self._scan = scan
         self._overlay = overlay
-        self._harvest = harvest
+        self._layers = layers
         self._changes: str | None = None
         self._pieces: Pieces | None = None
 
     def get(self, terms: str) -> tuple[Digest, ...]:
-        """What it became; see `lifecycle.ports.AppLayerCache`."""
+        """The slices of the same application; see `lifecycle.ports.AppLayerCache`."""
         key = self._key(terms)
-        return self._harvest().slices(key) if key else ()
+        return self._layers.writer.slices(key) if key else ()
 
     @contextmanager
     def open(self, tree: TreeView, terms: str | None) -> Iterator[tuple[TreeView, Pieces | None]]:
-        """The directories of the overlay, without its mount; see `lifecycle.ports.AppLayerCache`."""
+        """Reads the overlay's directories directly; see `lifecycle.ports.AppLayerCache`."""
         overlay = self._overlay()
         if overlay is None or overlay.upper is None:
             yield tree, None
             return
-        harvest = self._harvest()
         with (
-            OverlayView((*overlay.lowers, overlay.upper), overlay.target) as laid,
-            nullcontext(None) if terms is None else harvest.former_slice(terms) as former,
+            OverlayView((*overlay.lowers, overlay.upper), overlay.target) as view,
+            nullcontext(None) if terms is None else self._layers.writer.former_slice(terms) as former,
         ):
-            found = self._survey()
-            stamps = found.directory_stamps if found.has_one_owner else {}  # else the lowest is a copy
-            self._pieces = Pieces(stamps, laid.is_lowest, former)
-            yield laid, self._pieces
+            found = self._scan()
+            # With files of several owners, the lowest directory is a copy, which has stamps of its own.
+            stamps = found.directory_stamps if found.has_one_owner else {}
+            self._pieces = Pieces(stamps, view.is_lowest, former)
+            yield view, self._pieces
 
     def put(self, terms: str, slices: Sequence[Digest]) -> None:
-        """Has it, and the pieces of what `open` gave, known again at the next build that is committed."""
-        self._harvest().remember_slices(self._key(terms), slices)
+        """Records the slices, and the pieces that `open` has made, for the next build."""
+        self._layers.writer.remember_slices(self._key(terms), slices)
         if self._pieces is not None and self._pieces.made:
-            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
+            self._layers.writer.remember_pieces(slices[-1], terms, self._pieces.made)
 
     def _key(self, terms: str) -> str:
-        stamp = self._survey().stamp
-        if self._changes is None:  # by now all steps are over
+        stamp = self._scan().stamp
+        if self._changes is None:  # no buildpack runs any more, so this does not change
             overlay = self._overlay() if stamp else None
             self._changes = upperdir_digest(overlay.upper) if overlay and overlay.upper else ""
         return Digest.of("\0".join((stamp, self._changes, terms)).encode()).hex if self._changes else ""
@@ -99,28 +99,33 @@ class HostAppLayerCache:
 LABEL = "io.buildpacks.lifecycle.cache.metadata"
 
 _NOTHING = bytes(1024)
-"""What the only layer of an empty cache image is, as the reference's: registries take none without any."""
+"""The only layer of an empty cache image, as in the reference: registries refuse an image without layers."""
 
 
 class CacheImage:
-    """A cache image, called `name`, at a place; what cannot be read of it is told to `say` and not there."""
+    """The cache image `name` at a place. An image that cannot be read is reported and counts as empty.
 
-    def __init__(self, place: Place, name: str, say: Callable[[str], None]) -> None:
+    What the image claims about its layers is not trusted: a layer counts only after it was fetched and its
+    diff ID was verified. A layer that the store has is not fetched, and one that the registry has is not
+    sent.
+    """
+
+    def __init__(self, place: Place, name: str, observer: Observer | None) -> None:
         self._place = place
         self._name = name
-        self._say = say
+        self._observer = observer
         self._image: Image | None = None
         self._read = False
         self._fetched: dict[Digest, bool] = {}
 
     @property
     def metadata(self) -> bytes:
-        """The metadata of what is kept, b"" where there is none."""
+        """The metadata of the kept layers; b"" if there is none."""
         image = self._read_image()
         return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
 
     def require_cache(self) -> None:
-        """Raises InputError where what has the name is somebody's image, and no cache."""
+        """Raises InputError if the name belongs to an image that is no cache."""
         image = self._read_image()
         if image is not None and LABEL not in image.config.labels:
             raise InputError(
@@ -130,19 +135,20 @@ class CacheImage:
             )
 
     def layer(self, diff_id: Digest) -> Layer | None:
-        """A layer that it has."""
+        """The layer with a diff ID, if the image claims to have it."""
         image = self._read_image()
         layers = image.layers if image is not None else ()
         return next((layer for layer in layers if layer.diff_id == diff_id), None)
 
     def note_fetched(self, diff_id: Digest, *, is_intact: bool) -> None:
-        """Remembers of a layer that was fetched whether it was what the image says."""
+        """Records whether a fetched layer has the diff ID that the image claims."""
         self._fetched[diff_id] = is_intact
 
     def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
-        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so.
+        """Writes the layers of a build, unless the image has them already.
 
-        A layer that was fetched from it stays there as it is compressed; others are this store's own.
+        Returns False, and says so, if the image cannot be written. A layer that was fetched from the image
+        keeps its compressed form.
         """
         nothing = Layer(lambda: iter((_NOTHING,)), Digest.of(_NOTHING), len(_NOTHING))
         known = [self._same_layer(layer) or layer for layer in layers or (nothing,) if layer.diff_id]
@@ -153,12 +159,12 @@ class CacheImage:
             if before is None or broken or before.config.raw != image.config.raw:
                 push_image(image, self._place)
         except PackhorseError as error:
-            self._say(f"the cache image {self._name} is not written: {error.what}{_reason(error)}")
+            self._report("is not written", error)
             return False
         return True
 
     def _same_layer(self, layer: Layer) -> Layer | None:
-        """The layer as the image has it, if it was fetched and is that layer."""
+        """The image's own form of the layer, if it was fetched and verified."""
         return self.layer(layer.diff_id) if layer.diff_id and self._fetched.get(layer.diff_id) else None
 
     def _read_image(self) -> Image | None:
@@ -169,18 +175,19 @@ class CacheImage:
             except NotFoundError:
                 pass
             except (NetworkError, FormatError) as error:
-                self._say(f"the cache image {self._name} cannot be read: {error.what}{_reason(error)}")
+                self._report("cannot be read", error)
         return self._image
+
+    def _report(self, problem: str, error: PackhorseError) -> None:
+        if self._observer is not None:
+            why = f" ({error.why.splitlines()[0]})" if error.why else ""
+            self._observer.say(f"the cache image {self._name} {problem}: {error.what}{why}")
 
 
 def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
     added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
     config = add_layers(empty_config(target), added, created=CREATED, keep_history=True)
     return edit_config(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
-
-
-def _reason(error: PackhorseError) -> str:
-    return f" ({error.why.splitlines()[0]})" if error.why else ""
 
 
 _UNABLE = {
@@ -193,70 +200,94 @@ _UNABLE = {
     0x65735546: "FUSE",
     0xF15F: "eCryptfs",
 }
-"""File systems (statfs(2)) that the upper directory of an overlay cannot be on."""
+"""File systems, by their statfs(2) type, that cannot hold the upper directory of an overlay."""
 
 
 def overlay_obstacle(directory: Path) -> str:
-    """Which file system keeps what is written over an overlay from being in a directory; empty for none."""
+    """The directory's file system, if it cannot hold the upper directory of an overlay; else ""."""
     with overlay.open_directory(directory) as descriptor:
         return _UNABLE.get(filesystem_type(descriptor), "")
 
 
-def supports_overlays(store: Path, say: Callable[[str], None]) -> bool:
-    """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
+def supports_overlays(store: Path, observer: Observer) -> bool:
+    """Whether the store's file system can hold the upper directory of an overlay; says so if it cannot."""
     kind = overlay_obstacle(store)
-    if not kind:
-        return True
-    say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
-    return False
+    if kind:
+        observer.say(
+            f"the file system of the store is {kind}, which takes no overlays: this build is one on plain "
+            "copies"
+        )
+    return not kind
 
 
-class LayersFactory(Protocol):
-    """Makes the layers of a build, as an overlay or as copies."""
+@dataclass(frozen=True, slots=True)
+class LayersScope:
+    """Whose kept layers a build uses: those of `app`, or at its first build those of `like`.
 
-    def __call__(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
-        """Either of them."""
-        ...
+    `family` is the repository that `app` is a tag of. `uid` and `gid` are the CNB user's ids inside, `idmap`
+    maps them. The build writes to `scratch`.
+    """
+
+    app: str
+    family: str
+    like: str
+    idmap: IdMap
+    uid: int
+    gid: int
+    scratch: Path
 
 
 class BuildLayers:
-    """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
+    """The LayerCache of a build: below an overlay, or as copies.
 
-    `open_layers` makes either; `choose_copied` names those of some buildpacks that are to have copies; `say`
-    tells the user. What `cache_image` has goes before what is kept here; `fetch_layer` keeps a layer of it
-    here too.
+    The layers are copies if `copied` is set, or if a buildpack of the build is one of `copied_buildpacks`
+    (`<id>@<version>`). `cache_image` has precedence over what this store keeps; its layers are fetched into
+    the store.
     """
 
     def __init__(
         self,
-        open_layers: LayersFactory,
+        store: Store,
+        scope: LayersScope,
+        observer: Observer,
         *,
-        choose_copied: Callable[[Sequence[str]], Sequence[str]],
-        say: Callable[[str], None],
         copied: bool,
+        copied_buildpacks: Sequence[str] = (),
         cache_image: CacheImage | None = None,
-        fetch_layer: Callable[[Layer, str], bool] = lambda layer, path: False,
     ) -> None:
+        self._store = store
+        self._scope = scope
+        self._observer = observer
+        self._copied_buildpacks = copied_buildpacks
         self._cache_image = cache_image
-        self._fetch_layer = fetch_layer
-        self._open_layers = open_layers
-        self._choose_copied = choose_copied
-        self._say = say
-        self._cache = open_layers(copied=copied)
+        self._cache = self._open(copied=copied)
+
+    def _open(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
+        scope = self._scope
+        open_cache = self._store.open_layer_copies if copied else self._store.open_layers
+        return open_cache(
+            scope.app,
+            scope.idmap,
+            uid=scope.uid,
+            gid=scope.gid,
+            scratch=scope.scratch,
+            family=scope.family,
+            like=scope.like,
+        )
 
     @property
     def copied(self) -> bool:
-        """Whether this build is one on copies; settled once `read` was called."""
+        """Whether buildpacks get copies. Final once `read` was called."""
         return self._cache.copied
 
     @property
     def writer(self) -> LayerCacheWriter:
-        """Where the layers go; settled once `read` was called."""
+        """The writer of this build's layers. Final once `read` was called."""
         return self._cache.writer
 
     @property
     def counters(self) -> LayerCounters:
-        """What was done so far, for people to read."""
+        """What the layers have cost so far, for the user."""
         return self._cache.counters
 
     @property
@@ -269,15 +300,18 @@ class BuildLayers:
         return self._cache.mounts()
 
     def read(self, writers: Sequence[str]) -> bytes:
-        """The metadata of the last `commit`; `writers` decide how layers are shown."""
-        if not self.copied and (known := self._choose_copied(writers)):
-            self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
-            self._cache = self._open_layers(copied=True)
+        """The metadata of the last `commit`. Switches to copies if one of `writers` needs them."""
+        known = [writer for writer in writers if writer in self._copied_buildpacks]
+        if known and not self.copied:
+            self._observer.say(
+                f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies"
+            )
+            self._cache = self._open(copied=True)
         metadata = self._cache_image.metadata if self._cache_image else b""
         return metadata or self._cache.read(writers)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path`."""
+        """Makes the kept layer appear at `path`, fetched from the cache image if the store lacks it."""
         return self._cache.restore(path, diff_id) or (
             self._fetch(path, diff_id) and self._cache.restore(path, diff_id)
         )
@@ -286,18 +320,19 @@ class BuildLayers:
         layer = self._cache_image.layer(diff_id) if self._cache_image else None
         if self._cache_image is None or layer is None:
             return False
+        scope = self._scope
         try:
-            sound = self._fetch_layer(layer, path)
+            is_intact = self._store.import_layer(layer, path, scope.idmap, uid=scope.uid, gid=scope.gid)
         except NetworkError as error:
-            self._say(f"{path} is not fetched: {error.what}")
+            self._observer.say(f"{path} is not fetched: {error.what}")
             return False
-        self._cache_image.note_fetched(diff_id, is_intact=sound)
-        if not sound:
-            self._say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
-        return sound
+        self._cache_image.note_fetched(diff_id, is_intact=is_intact)
+        if not is_intact:
+            self._observer.say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
+        return is_intact
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path` as it now is, and whether it is the restored one."""
+        """The layer at `path` as it is now, and whether it is the restored one."""
         return self._cache.capture(view, path)
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:

@@ -1,12 +1,13 @@
-"""The source as the buildpacks of a build are shown it: as it lies, or a copy, and what hides the excluded.
+"""Mounts the user's files for buildpacks: the source, and the directories and files of `--volume`.
 
-Whether it can be shown as it lies is told by a look at each of its files. Where there are many, detection
-begins before that is over, and for once in vain where it cannot. Called by `build.execute`.
+Called by `build.execute`; `build.plan` checks the volumes first.
 
-What `--volume` shows to buildpacks: checked first, then made readable for them.
+The source is mounted as it lies if all its files have one owner, else as a copy. To know that, each file has
+to be looked at. With many files detection starts before that look is over, and runs again if it turns out
+that a copy was needed.
 
-Called by `build.plan` and `build.execute`. Only bin/detect and bin/build see volumes, and nothing that makes
-the image, so that nothing of them is in it. A binding of a service is a volume below `/platform/bindings`.
+Only bin/detect and bin/build see volumes. The programs that make the image do not, so no volume gets into it.
+A service binding is a volume below `/platform/bindings`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,7 @@ from packhorse.base.sandbox import Bind
 from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import InputError
 from packhorse.fs.rooted import RootedTree
+from packhorse.lifecycle.ports import Observer
 from packhorse.linux import userns
 from packhorse.source.files import (
     INLINE_LIMIT,
@@ -37,10 +39,10 @@ from packhorse.store.leases import make_directory
 
 
 class SourceMount:
-    """The source at `path`, without the paths `excluded`; its user is to be `owner`, as ids of this machine.
+    """Mounts the source at `path` without the paths `excluded`, for the user `owner` (ids of this machine).
 
-    It is shown as it lies as long as no file of another user is known, and from then on as a copy; the copy,
-    or what hides the excluded, is in `scratch`. Made by `open_source`.
+    The source is mounted as it lies until a file of another user is found, and as a copy from then on. The
+    copy, or the whiteouts that hide the excluded paths, are in `scratch`. Made by `open_source`.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class SourceMount:
         self._copied: tuple[Path, ...] = ()
 
     def lowers(self) -> tuple[Path, ...]:
-        """The source, and above it what hides the excluded; or a copy of it."""
+        """The overlay's lower directories: the source and the whiteouts of excluded paths, or a copy."""
         known = self._scanner.known if self._scanner is not None else None
         is_mixed = known is not None and not known.has_one_owner
         if is_mixed or (os.geteuid() == 0 and not userns.supports_idmapping(self._path, self._namespace)):
@@ -84,18 +86,18 @@ class SourceMount:
         return (self._path, hidden)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copies a directory as the source's user's; of the source itself not what is left out."""
+        """Copies a directory for the owner; excluded paths of the source are left out."""
         copy(source, target, self._owner, self._excluded if source == self._path else ())
 
     def confirm(self) -> bool:
-        """Waits until all was looked at; False where it was shown as it lies and should have been a copy."""
+        """Waits until every file was looked at. False if the source was mounted and needs to be a copy."""
         if self._scanner is None or self._scanner.wait().has_one_owner:
             return True
         was_shown, self._is_direct = self._is_direct, False
         return not was_shown
 
     def scan(self) -> SourceScan:
-        """What was found; nothing where it is not looked at."""
+        """What the look at the files found; without a scanner, nothing."""
         return self._scanner.wait() if self._scanner is not None else SourceScan(has_one_owner=True)
 
 
@@ -110,7 +112,7 @@ def open_source(
     scan: bool = True,
     inline_limit: int = INLINE_LIMIT,
 ) -> Iterator[SourceMount]:
-    """The source for one build; without `scan` nobody looks at its files."""
+    """The source for one build. Without `scan` its files are not looked at."""
     if not scan:
         yield SourceMount(path, owner, excluded, scratch, namespace, None)
         return
@@ -122,14 +124,14 @@ def open_source(
 _RESERVED = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
 _KERNEL = ("/proc", "/sys", "/dev")
 _SENSITIVE = ("/cnb", "/workspace")
-"""Where pack warns, too."""
+"""Directories below which a volume gets a warning, as in pack."""
 
 
-def check_volumes(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path) -> tuple[Bind, ...]:
-    """The volumes with plain targets, in the order in which they are mounted.
+def check_volumes(volumes: Sequence[Bind], observer: Observer, *, store: Path) -> tuple[Bind, ...]:
+    """Normalizes the targets of volumes and sorts the volumes by them, which is the order of the mounts.
 
-    Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice; a
-    source that would show buildpacks the `store`.
+    Raises InputError with everything that is wrong: a target that packhorse or the kernel uses, a target that
+    is in another one, a source that would show the `store` to buildpacks.
     """
     plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
     issues = []
@@ -143,31 +145,32 @@ def check_volumes(volumes: Sequence[Bind], say: Callable[[str], None], *, store:
         raise InputError("--volume: nothing can be mounted there", issues=dict.fromkeys(issues))
     for volume in plain:
         if any(_is_within(volume.target, each) for each in _SENSITIVE):
-            say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
+            observer.say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
     return tuple(sorted(plain, key=lambda volume: volume.target))
 
 
 def make_readable(
-    volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], say: Callable[[str], None]
+    volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], observer: Observer
 ) -> tuple[Bind, ...]:
-    """The volumes as `owner` (ids of this machine) can read them; those of root may be copies in `scratch`.
+    """Makes volumes readable for `owner` (ids of this machine), if necessary by copies in `scratch`.
 
-    An ordinary user's own files are the buildpacks' own. Root's are shown as if they were, where the kernel
-    can do that: a file of mode 0600 is as readable then as the same file for an ordinary user.
+    For an ordinary user nothing is necessary, because buildpacks run as that user. Root's files are mounted
+    with another owner, so that buildpacks can read a file of mode 0600. Without idmapped mounts, or with
+    files of several owners, they are copied.
     """
     if os.geteuid() != 0:
         return tuple(volumes)
     return tuple(
-        _make_root_volume_readable(volume, scratch / f"volume-{number}", owner, say)
+        _make_root_volume_readable(volume, scratch / f"volume-{number}", owner, observer)
         for number, volume in enumerate(volumes)
     )
 
 
 def check_targets(volumes: Sequence[Bind], root: Path, source: Path, areas: Sequence[str]) -> None:
-    """Compares targets with the builder's `root` and the application's `source`; InputError.
+    """Checks the targets against the builder's `root` and the application's `source`; raises InputError.
 
-    `areas` are the directories that buildpacks write to. Directly in one of them a mounted target stays where
-    it is; the directories above a deeper one could be replaced by links before the next buildpack's turn.
+    `areas` are the directories that buildpacks write to. A target may be directly in one of them, but not
+    deeper: a buildpack could replace the directories above it by links before the next buildpack runs.
     """
     issues: list[str] = []
     with RootedTree.open_local(root) as image:
@@ -204,7 +207,7 @@ def _target_issues(volume: Bind, image: TreeView, source: Path, areas: Sequence[
 
 
 def make_mount_points(directory: Path, target: str, volumes: Sequence[Bind]) -> None:
-    """Makes in `directory`, which is mounted read-only at `target`, an entry for each volume below it."""
+    """Makes mount points in `directory`, which is mounted read-only at `target`, for the volumes below it."""
     for volume in volumes:
         if not _is_within(volume.target, target):
             continue
@@ -222,11 +225,13 @@ def make_mount_points(directory: Path, target: str, volumes: Sequence[Bind]) -> 
 
 
 def _make_root_volume_readable(
-    volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[str], None]
+    volume: Bind, copied: Path, owner: tuple[int, int], observer: Observer
 ) -> Bind:
     if volume.writable:
         if not volume.source.stat().st_mode & 0o002:
-            say(f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can")
+            observer.say(
+                f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can"
+            )
         return volume
     if all(_is_open(path) for path in _entries(volume.source)):
         return volume
@@ -240,12 +245,12 @@ def _entries(top: Path) -> Iterator[os.stat_result]:
     yield top.stat()
     for here, directories, files in os.walk(top):
         for name in (*directories, *files):
-            with suppress(FileNotFoundError, NotADirectoryError):  # it has gone meanwhile
+            with suppress(FileNotFoundError, NotADirectoryError):  # removed since it was listed
                 yield Path(here, name).lstat()
 
 
 def _is_open(status: os.stat_result) -> bool:
-    """Whether everybody can read a file, or go through a directory."""
+    """Whether every user can read the file, or list and enter the directory."""
     needed = 0o005 if stat.S_ISDIR(status.st_mode) else 0o004
     return status.st_mode & needed == needed or stat.S_ISLNK(status.st_mode)
 

@@ -12,7 +12,7 @@ build --dry-run`) brings the images that the build needs into the store. `execut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
@@ -115,12 +115,12 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
             fix=f"name another for --cache-image, for instance {name.name}-cache",
         )
     check_registries(host.images, [name])
-    open_cache_image(name, host, lambda text: None).require_cache()
+    open_cache_image(name, host, None).require_cache()  # the build says what cannot be read
 
 
-def open_cache_image(name: Reference, host: Host, say: Callable[[str], None]) -> CacheImage:
+def open_cache_image(name: Reference, host: Host, observer: Observer | None) -> CacheImage:
     """The cache image, read when it is needed and written to its own registry, not to a mirror."""
-    return CacheImage(host.images.place(location_of(name), mirrors=False), name.familiar, say)
+    return CacheImage(host.images.place(location_of(name), mirrors=False), name.familiar, observer)
 
 
 _INHERITED = (
@@ -237,7 +237,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     buildpacks.require_supported(request.buildpacks)
     project = _read_project(request, path, observer)
     check_runtime(request.sandbox)
-    shown = check_volumes(request.volumes, observer.say, store=host.store.path.resolve())
+    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve())
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
@@ -247,7 +247,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         project=project,
         excluded=project.excluded_paths(path),
         volumes=shown,
-        overlays=request.overlay and supports_overlays(host.store.path, observer.say),
+        overlays=request.overlay and supports_overlays(host.store.path, observer),
         network=_choose_network(request, observer),
         host_network=network(host.environ),
         limits=build_limits(host.store.path, request.limits),

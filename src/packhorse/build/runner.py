@@ -1,12 +1,11 @@
-"""What a build leaves behind when one of its steps fails: the step as a script. Called by `building`.
+"""Opens the two sandboxes of a build: says what each mounts, and where its commands write.
 
-The step is a line of thousands of characters, so it goes into a file, and a line that can be pasted starts
-that.
+One sandbox is for detection, and its files are removed afterwards. The other lasts from restore to export,
+because all buildpacks of a reference build share one container. `build.execute` makes the `BuildRunner`; the
+phases call it as the port `lifecycle.ports.Runner`.
 
-The Runner of a build on a host: says what its two sandboxes see and where commands may write there.
-
-All buildpacks of a build share one sandbox, as those of a reference build share one container. Detection has
-another one, of which nothing is seen afterwards. Called by the phases as a port; made in `build.execute`.
+After a failure `with_repeat_command` writes the failed step to a script, because as a line it has thousands
+of characters.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from packhorse.linux.userns import IdMap
 
 _SCRIPT = """\
 #!/bin/sh
-# Repeats the step that failed, in what it left; with words behind it, runs those in its place.
+# Repeats the failed step, in the files that it left. With arguments, runs these instead.
 [ $# -gt 0 ] || set -- {own}
 exec {sandbox} -- "$@"
 """
@@ -43,9 +42,10 @@ _OFFLINE = "the build had no network (--network none)"
 def with_repeat_command(
     error: BuildpackFailed, scratch: Path, *, offline: bool = False
 ) -> BuildpackFailed | None:
-    """The same failure, which says how to look around; the script is in `scratch`, which has to stay.
+    """Adds to a failure how to look around in the sandbox.
 
-    None when the step cannot be repeated, or the script not be written.
+    Writes the script to `scratch`, which must be kept. Returns None if the step cannot be repeated, or the
+    script cannot be written.
     """
     sandbox, _, own = error.command.rpartition(" -- ")
     if not sandbox:
@@ -55,7 +55,7 @@ def with_repeat_command(
         script.touch(mode=0o700)
         script.write_text(_SCRIPT.format(own=own, sandbox=sandbox))
     except OSError:
-        return None  # a disk that is full, of which the buildpack has said enough
+        return None  # the disk is full, and the buildpack's own error says so
     return BuildpackFailed(
         error.what,
         why="\n".join(part for part in (error.why, _OFFLINE if offline else "") if part),
@@ -93,14 +93,14 @@ class LayerMounts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildMounts:
-    """What both sandboxes of a build have in common.
+    """What both sandboxes of a build mount.
 
-    `mounts` are read-only (platform directory, buildpacks, name service). `volumes` are the user's, for
-    buildpacks: what makes the image does not see them.
+    `mounts` are read-only: platform directory, buildpacks, name service. `volumes` are the user's; only
+    buildpacks see them. `path` is the application.
 
-    Where the `layers` are copies, buildpacks have one of the directory `path`, the application, too. Without
-    `overlays` both sandboxes have, and one of the home as well. `on_source_confirmed` is called when the
-    source is known.
+    If `layers` are copies, the build's sandbox gets a copy of the application. Without `overlays` both
+    sandboxes do, and a copy of the home directory too. `on_source_confirmed` is called once every file of
+    the source was looked at.
     """
 
     root: Path
@@ -119,8 +119,10 @@ class BuildMounts:
 
 
 class BuildRunner:
-    """Opens a build's sandboxes with `open_step`. `scratch` is a directory on the store's file system that
-    lasts as long as the build; in it `build-…` and `detection-…` are the runner's.
+    """Opens the sandboxes of a build with `open_step`.
+
+    `scratch` is a directory on the store's file system that lasts as long as the build. The runner uses
+    `build-…` and `detection-…` in it.
     """
 
     def __init__(self, open_step: SandboxOpener, mounts: BuildMounts, idmap: IdMap, scratch: Path) -> None:
@@ -130,7 +132,7 @@ class BuildRunner:
         self._owner = idmap.to_outside(mounts.uid, mounts.gid)
         self._scratch = scratch
         self._numbers = count(1)
-        # On a file system that executes nothing an overlay does, and a bind of its directory does not.
+        # On a noexec file system, programs can be executed through an overlay, but not through a bind.
         noexec = bool(os.statvfs(scratch).f_flag & os.ST_NOEXEC)
         self._home_in_image = _is_plain_directory(mounts.root, mounts.home) and (
             noexec or _may_have_entries(mounts.root, mounts.home)
@@ -144,13 +146,13 @@ class BuildRunner:
         return self._open_detection() if purpose is SandboxPurpose.DETECTION else self._open_build()
 
     def builder_files(self) -> AbstractContextManager[TreeView]:
-        """What the builder and the user bring. Nothing runs there, so no sandbox is made for it."""
+        """The builder's files and the user's. No command runs there, so no sandbox is opened."""
         mounts = self._build
         binds = [mount for mount in (*mounts.mounts, *mounts.volumes) if isinstance(mount, Bind)]
         return BindView(mounts.root, binds, idmap=self._idmap)
 
     def confirm_source(self) -> bool:
-        """Waits until the source is known; see `lifecycle.ports.Runner`."""
+        """Waits until every file of the source was looked at; see `lifecycle.ports.Runner`."""
         is_right = self._build.source.confirm()
         self._build.on_source_confirmed()
         return is_right
@@ -158,7 +160,7 @@ class BuildRunner:
     def result_tree(self) -> TreeEdit:
         """The build's tree, without the user's volumes; see `lifecycle.ports.Runner`."""
         if self._build.volumes and self._tree is None:
-            # The same directories are not to be mounted twice.
+            # The build's directories must not be mounted twice, so its sandbox is closed first.
             self._sandboxes.close()
             spec = replace(self._step((*self._shared, *self._build.mounts)), network=Network.NONE)
             self._tree = self._sandboxes.enter_context(self._open_step(spec)).tree
@@ -198,7 +200,7 @@ class BuildRunner:
         )
 
     def app_overlay(self) -> Overlay | None:
-        """What buildpacks have as the application, if that is an overlay in which nothing else is mounted."""
+        """The mount of the application, if it is an overlay and nothing is mounted in it."""
         mounts = (*self._shared, *self._build.mounts)
         if any(mount.target.startswith(f"{APP}/") for mount in mounts):
             return None
@@ -206,8 +208,9 @@ class BuildRunner:
         return next(found, None)
 
     def _writable(self, name: str, *, copied: bool = False) -> tuple[Mount, ...]:
-        """The app, the home and the temporary directories, with uppers of their own whose names begin with
-        `name`; or the app `copied` to such a place.
+        """The mounts that commands write to: home, application and temporary directories.
+
+        Their directories in `scratch` begin with `name`. With `copied` the application is a copy.
         """
         if copied:
             app: Mount = self._copy(self._build.path, f"{name}-app", APP, mode=0o777)
@@ -226,10 +229,11 @@ class BuildRunner:
         return Bind(directory, target, writable=True)
 
     def _home(self, name: str) -> tuple[Mount, ...]:
-        """The home as the image has it, an empty one where that has nothing; none where it would hide another
-        mount.
+        """Mounts $HOME: the image's directory if it has one, else an empty one.
+
+        Skipped if it would hide another mount.
         """
-        home = posixpath.normpath(f"/{self._build.home.lstrip('/')}")  # "/.." would hide everything
+        home = posixpath.normpath(f"/{self._build.home.lstrip('/')}")  # a home of "/.." would hide everything
         others = (APP, LAYERS, *TEMPORARY, "/proc", "/dev", *(mount.target for mount in self._build.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
@@ -244,7 +248,7 @@ class BuildRunner:
         return Overlay(lowers, target, upper, self._directory(f"{name}-work"))
 
     def _directory(self, name: str, *, mode: int = 0o755) -> Path:
-        """A new directory of the CNB user's, whatever the umask."""
+        """Makes a directory that belongs to the CNB user, whatever the umask."""
         path = self._scratch / name
         path.mkdir()
         os.chown(path, *self._owner)
@@ -253,7 +257,7 @@ class BuildRunner:
 
 
 def _is_plain_directory(root: Path, path: str) -> bool:
-    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside."""
+    """Whether `path` is a directory of the image without links in it, so that it is safe to open by name."""
     with RootedTree.open_local(root) as tree:
         parts = path.strip("/").split("/")
         nodes = (tree.stat("/" + "/".join(parts[: number + 1])) for number in range(len(parts)))
@@ -263,7 +267,7 @@ def _is_plain_directory(root: Path, path: str) -> bool:
 
 
 def _may_have_entries(root: Path, path: str) -> bool:
-    """Whether a directory of the image has entries, or is not this user's to list."""
+    """Whether a directory of the image has entries. True if this user may not list it."""
     with RootedTree.open_local(root) as tree:
         try:
             return bool(tree.list(f"/{path.strip('/')}"))

@@ -1,7 +1,8 @@
-"""The use case behind `packhorse verify`: an image is built once more from its source, and the two compared.
+"""The use case behind `packhorse verify`: builds an image again from its source and compares the two.
 
-The build has a name of its own, which nothing was ever kept for, the very builder and run image that the
-first one had, and what its manifest says of options. Values of variables it has from the user.
+The second build uses the builder, the run image and the options that the image's manifest records. The user
+gives the values of variables, because the manifest has only their names. The build has a temporary name, so
+that no kept layer is reused.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ _BASE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.(?:runImage|
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How the image and the one that was built now differ. Their configs may tell of the base in other words:
-    by its ID or its place in a registry, or by the history that a rebase has left.
+    """How the image differs from the one that was just built.
+
+    Two equal images may still describe their base differently: by its ID, by its digest in a registry, or by
+    the history that a rebase leaves.
     """
 
     difference: Difference
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether all is the same that a build makes."""
+        """Whether everything that a build determines is the same."""
         values = self.difference.values
-        told = all(value.is_derived or _BASE.fullmatch(value.path) for value in values)
-        return self.difference.is_same or (told and not self.difference.changed_groups)
+        is_base_only = all(value.is_derived or _BASE.fullmatch(value.path) for value in values)
+        return self.difference.is_same or (is_base_only and not self.difference.changed_groups)
 
     @property
     def headline(self) -> str:
@@ -54,10 +57,10 @@ class Verification:
 
 
 def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
-    """What is to be built: what the image's manifest says, and what the user `asked` for on top of it.
+    """The request for the second build: `asked`, completed by what the image's manifest records.
 
-    Raises InputError for what was there in the first build and is not now, NotFoundError for an image that
-    does not say how it was built, where no builder is asked for.
+    Raises InputError if `asked` lacks a variable, volume or buildpack directory of the first build.
+    Raises NotFoundError if the image does not say how it was built and `asked` names no builder.
     """
     known = BuildProvenance.parse(image)
     if known is None and not asked.builder:
@@ -90,9 +93,9 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
 def verify(
     image: Image, request: BuildRequest, host: Host, observer: BuildObserver, *, title: str
 ) -> Verification:
-    """Builds `request`, compares the result with `image`, called `title`, and forgets the result.
+    """Builds `request`, compares the result with `image`, and removes the result from the store.
 
-    Raises what a build raises.
+    `title` is the name of `image` in the comparison. Raises what a build raises.
     """
     with _temporary_name(image, host.store) as name:
         again = replace(request, name=name, clear_cache=True)
@@ -103,7 +106,7 @@ def verify(
 
 @contextmanager
 def _temporary_name(image: Image, store: Store) -> Iterator[Reference]:
-    """A name for the build, which stands for nothing before and after; what a killed command left is gone."""
+    """A name for the second build. What it stands for is removed before and after, even if a command died."""
     name = Reference.parse(f"{LOCAL_REGISTRY}/verify:{image.id.short}")
     _forget(name, store)
     try:

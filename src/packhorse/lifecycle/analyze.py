@@ -1,4 +1,6 @@
-"""① What was built last time, and on which base this time builds (platform.md "analyzer", P-022 to P-032)."""
+"""① Finds out what the last build made, and on which base this one builds (platform.md "analyzer", P-022 to
+P-032).
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from packhorse.oci.place import Image, Place
 def analyze(run_image: Image, run_reference: str, previous: Place | None) -> Analyzed:
     """Reads the run image's target and the previous image's metadata.
 
-    `run_reference` identifies the run image for a later rebase (P-193). A previous image that does not
-    exist, or was not made by a lifecycle, or cannot be read, is as if there were none (B-041, P-027). Raises
-    AnalyzeError for a run image that names no operating system.
+    `run_reference` identifies the run image for a later rebase (P-193). A previous image is ignored if it
+    does not exist, cannot be read, or was not made by a lifecycle (B-041, P-027). Raises AnalyzeError if the
+    run image names no operating system.
     """
     config = run_image.config
     if not config.os:

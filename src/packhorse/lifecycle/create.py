@@ -1,7 +1,7 @@
-"""The spine: source in, image out, one line a phase.
+"""The spine of packhorse: makes an image from source, with one statement for each phase.
 
-Phases are functions of values and ports; none calls another. `build.execute` calls this on a host, where
-the runner is a sandbox and the cache keeps trees.
+Phases are functions of values and ports, and none calls another. `build.execute` calls `create` on a host,
+where the runner is a sandbox and the cache keeps directory trees.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def create(
 ) -> Exported:
     """Builds one image and writes it to `target` (platform.md "creator", P-114).
 
-    `run_image` is the base, `run_reference` what will identify it at a rebase; `previous` is where the last
-    image of this app is. Raises whatever the phases raise; nothing appears in `target` then.
+    `run_image` is the base, and `run_reference` identifies it at a later rebase. `previous` has the last
+    image of this app. Raises what the phases raise; after an error `target` has no new image.
     """
     with observer.phase("analyze"):
         analyzed = analyze(run_image, run_reference, previous)

@@ -1,7 +1,4 @@
-"""What a build is asked to do, as one value (platform.md "Lifecycle Interface").
-
-Made by platform, and by the mains of a builder image.
-"""
+"""The inputs of one build, as one value (platform.md "Lifecycle Interface"). Made by `build.execute`."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ P-106).
 
 @dataclass(frozen=True, slots=True)
 class RunImageName:
-    """A run image and where else it can be had: one `[[images]]` entry of run.toml."""
+    """The name of a run image and its mirrors: one `[[images]]` entry of run.toml."""
 
     image: str
     mirrors: tuple[str, ...] = ()
@@ -28,7 +25,7 @@ class RunImageName:
 
 @dataclass(frozen=True, slots=True)
 class LauncherInfo:
-    """Whose launcher goes into the image, for the label io.buildpacks.build.metadata (P-191)."""
+    """The source of the image's launcher, for the label io.buildpacks.build.metadata (P-191)."""
 
     version: str
     repository: str = ""
@@ -37,14 +34,13 @@ class LauncherInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One build. Paths are those inside; `env` is the whole base environment of buildpacks, already filtered
-    (P-161).
+    """The inputs of one build. Paths are those in the sandbox.
 
-    `extensions` is the order of image extensions where the caller knows it; else `order_file` has it.
-    `default_process` is the `-process-type` of the specification; `project` the content of
-    project-metadata.toml; `created` seconds since the epoch; `skip_restore` leaves every layer behind
-    (`--clear-cache`); `parallel` is how many bin/detect run at once. `annotations` go into the image's
-    manifest, and into nothing that has a part in its ID.
+    `env` is the whole base environment of buildpacks, already filtered (P-161). `extensions` is the order of
+    image extensions if the caller knows it; else `order_file` has it. `default_process` is the
+    specification's `-process-type`, `project` the content of project-metadata.toml. `created` is in seconds
+    since the epoch. With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of
+    bin/detect that run at once. `annotations` go into the image's manifest and do not affect its ID.
     """
 
     platform_api: PlatformApi

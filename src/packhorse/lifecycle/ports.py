@@ -1,7 +1,8 @@
-"""What a phase needs from outside, as ports; phases themselves open no file and start no process by name.
+"""The ports of the phases: what they use from outside.
 
-The adapters are `sandbox` behind `build.runner`, and `store.build_layers`. All ports are in terms of base and
-noun types, so that no adapter imports this folder.
+A phase itself opens no file and starts no process by name. The adapters are `build.runner` (over `sandbox`)
+and `build.layers` (over `store.build_layers`). The ports use types of base and the noun folders only, so that
+an adapter below need not import this folder.
 """
 
 from __future__ import annotations
@@ -18,41 +19,41 @@ from packhorse.oci.place import Layer
 from packhorse.tar.slices import Pieces
 
 ALLOW = "docs/reference/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
-"""What to do about a limit of a Runner's that a step has met."""
+"""What the user can do if a buildpack met a limit."""
 
 
 class SandboxPurpose(Enum):
-    """What a sandbox is for: asking buildpacks, whose writes nobody sees afterwards; restore to export."""
+    """What a sandbox is for: DETECTION, whose files are discarded, or BUILD, from restore to export."""
 
     DETECTION = "detection"
     BUILD = "build"
 
 
 class Runner(Protocol):
-    """Runs buildpack executables where buildpacks run, and shows the file tree there."""
+    """Opens the sandboxes in which buildpacks run, and shows their file trees."""
 
     def open(self, purpose: SandboxPurpose) -> AbstractContextManager[Sandbox]:
-        """Makes a sandbox; leaving the context ends whatever still runs there.
+        """Opens a sandbox. Leaving the context ends every process in it.
 
-        That of the build has the layers that the cache was asked to restore before. It is opened once.
+        The sandbox of the build is opened once. It has the layers that the cache restored before that.
         """
         ...
 
     def builder_files(self) -> AbstractContextManager[TreeView]:
-        """What every command finds that no buildpack has made: builder files, platform directory."""
+        """The files that exist before any buildpack runs: the builder's, and the platform directory."""
         ...
 
     def result_tree(self) -> TreeEdit:
-        """The tree of the build, without what is no part of its result (the user's volumes).
+        """The tree of the build without the user's volumes, which are not part of the result.
 
-        No command runs after this; the tree lasts as long as the sandbox of the build.
+        No command runs after this call. The tree is valid as long as the sandbox of the build.
         """
         ...
 
     def confirm_source(self) -> bool:
-        """Waits until it is known how buildpacks have to be shown the source.
+        """Waits until it is known how the source has to be mounted.
 
-        False if it has turned out that they have to be asked again, since they were shown it another way.
+        Returns False if detection has mounted it in another way, and so has to run again.
         """
         ...
 
@@ -60,67 +61,69 @@ class Runner(Protocol):
 class LayerCache(Protocol):
     """Keeps layer directories between builds. `path` is a layer's directory inside: `/layers/<id>/<name>`.
 
-    A layer is known by its diff ID, which covers the path too.
+    A layer is identified by its diff ID, which depends on the path too.
     """
 
     def read(self, writers: Sequence[str]) -> bytes:
-        """The metadata of the last `commit`, or b"" when there was none; asked for before anything else.
+        """The metadata of the last `commit`, or b"" if there was none. Called before all other methods.
 
-        `writers` are who will write to layers (`<id>@<version>`): how they are shown layers may depend on it.
+        `writers` are the buildpacks of this build, as `<id>@<version>`. Some need copies of their layers.
         """
         ...
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path` in the sandbox of the build, which is opened after that.
+        """Makes the kept layer appear at `path` in the sandbox of the build, which is opened later.
 
-        False when it is not kept here.
+        Returns False if the layer is not kept.
         """
         ...
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path` as it now is, with its diff ID, and whether it is the restored one, unchanged.
+        """The layer at `path` as it is now, with its diff ID, and whether it is the restored one, unchanged.
 
-        An untouched layer is neither read nor hashed. Any other is read once: hashed, and kept for later.
+        A layer that nobody wrote to is neither read nor hashed. Any other is read once, hashed and kept.
         """
         ...
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
-        """Records that these layers (by path) and this metadata are what the next build may restore."""
+        """Records the metadata and the layers (by their paths) that the next build may restore."""
         ...
 
 
 class AppLayerCache(Protocol):
-    """Knows an application directory again that has not changed since it was last divided into slices."""
+    """Recognizes an application directory that has not changed since its layers were last made."""
 
     def get(self, terms: str) -> tuple[Digest, ...]:
-        """The diff IDs of the slices that it became then; none if it, or `terms`, were others.
+        """The diff IDs of the slices that were made of it; empty if the application or `terms` differ.
 
-        `terms` is all else that they depend on.
+        `terms` describes everything else that the slices depend on.
         """
         ...
 
     def put(self, terms: str, slices: Sequence[Digest]) -> None:
-        """Says what it has become."""
+        """Records the diff IDs of the slices that were made of it."""
         ...
 
     def open(
         self, tree: TreeView, terms: str | None
     ) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
-        """What is read of it quicker than `tree`, which shows the same, or that itself; and what is told the
-        pieces that it is packed to, and has those of last time, unless `terms` are others now, or None.
+        """A view of the application that is faster to read than `tree` and shows the same, or `tree` itself.
+
+        Also the `Pieces` to pack it with, or None. They record how it is packed now, and have those of the
+        last tar if that was packed with the same `terms`.
         """
         ...
 
 
 class Observer(Protocol):
-    """Is told what happens, for people; nothing it does changes a result."""
+    """Receives progress messages for the user. Must not affect the result."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """A phase begins; it ends with the context."""
+        """A phase, for as long as the context is open."""
         ...
 
     def activity(self, name: str) -> AbstractContextManager[None]:
-        """Work begins that may take long and print nothing; it ends with the context."""
+        """Work that may take long and print nothing, for as long as the context is open."""
         ...
 
     def say(self, text: str) -> None:
@@ -128,9 +131,9 @@ class Observer(Protocol):
         ...
 
     def detail(self, text: str) -> None:
-        """One line for those who asked for more."""
+        """One line that only verbose output shows."""
         ...
 
     def output(self, source: str, data: bytes) -> None:
-        """What the buildpack `source` wrote, as it comes; hostile bytes."""
+        """Output of the buildpack `source`, as it arrives. The bytes may be hostile."""
         ...

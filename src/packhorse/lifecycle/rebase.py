@@ -1,7 +1,6 @@
-"""④ → ④ An app image on another run image (platform.md "rebaser"), by the specification's rules alone.
+"""④ → ④ Puts an app image on another run image, by the specification's rules (platform.md "rebaser").
 
-Called by `fleet.rebase`, which finds the two images and writes the new one. No place is read or written
-here.
+`fleet.rebase` finds the two images and writes the new one. This module reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +22,15 @@ _PLATFORM_API = "CNB_PLATFORM_API"
 _FORCE = "--force puts it there all the same"
 
 OF_THE_BASE = ("io.buildpacks.stack.", "io.buildpacks.base.")
-"""What the labels begin with that an image has from its base."""
+"""The prefixes of the labels that an image inherits from its base."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunImage:
-    """The base to be: its image, the name it was asked for by, and what identifies it for a later rebase
-    (`reference`: a digest reference, or the config's digest in hex where no registry has it).
+    """The new base: its image, and the `name` by which the user or the app image names it.
+
+    `reference` identifies it for a later rebase: a digest reference, or the config's digest in hex if no
+    registry has the image.
     """
 
     image: Image
@@ -38,11 +39,11 @@ class RunImage:
 
 
 def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str], None]) -> Image:
-    """`app` over the layers of `new`.
+    """Puts `app` on the layers of `new`.
 
-    Raises RebaseError where that is not allowed, UnknownRunImage if for no other reason than the new one's
-    name, and FormatError for an image whose labels cannot be read or contradict its layers. With `force` it
-    is done all the same, and what stood in the way is said; stacks and mixins must fit even so.
+    Raises RebaseError if that is not allowed, and UnknownRunImage if only the name of the new base is wrong.
+    Raises FormatError if the image's labels cannot be read or contradict its layers. With `force` the rebase
+    is done anyway, and `say` gets the problems; stacks and mixins still have to match.
     """
     label = read_base_label(app.config)
     if _has_stack(app.config):
@@ -51,7 +52,7 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
         _require_target(app.config, new.image.config, force=force, say=say)
     if not new.image.layers:
         raise FormatError(f"{new.name} cannot be a run image", why="it has no layers")
-    # Where the image has no such base, that comes before the run image's name.
+    # If the image's base is unknown, that error is more important than the run image's name.
     above = count_labelled_base_layers(app, label)
     label = label.with_base(str(new.image.config.diff_ids[-1]), new.reference)
     if not label.knows(new.name):
@@ -68,24 +69,24 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
 
 
 def read_base_label(config: Config) -> BaseLabel:
-    """What an app image says of its base; FormatError for an image that no buildpacks built."""
+    """Reads what an app image says of its base; FormatError if buildpacks did not build the image."""
     if not is_app(config):
         raise FormatError("the image was not built by buildpacks", why=f"it has no label {labels.LIFECYCLE}")
     return BaseLabel.parse(config.labels[labels.LIFECYCLE])
 
 
 def count_labelled_base_layers(app: Image, label: BaseLabel) -> int:
-    """How many layers of an image are its base's, by its label; raises FormatError if nobody knows."""
+    """The number of layers that belong to an image's base, by its label; FormatError if that is unknown."""
     return count_base_layers(app, _top(label), label.own_layers)
 
 
 def is_app(config: Config) -> bool:
-    """Whether buildpacks built an image."""
+    """Whether buildpacks built the image."""
     return bool(config.labels.get(labels.LIFECYCLE))
 
 
 def is_rebasable(config: Config) -> bool:
-    """Whether an image may be rebased without being forced to."""
+    """Whether the image may be rebased without `force`."""
     return config.labels.get(labels.REBASABLE, "") != "false"
 
 
@@ -104,7 +105,7 @@ def _labels(app: Mapping[str, str], base: Mapping[str, str], label: BaseLabel) -
 
 
 def _has_stack(app: Config) -> bool:
-    """Whether an image is of the time of stacks: the API is the one that it was built with."""
+    """Whether the image was built with a Platform API that has stacks instead of targets."""
     for entry in app.env:
         name, _, value = entry.partition("=")
         if name == _PLATFORM_API and "=" not in value:
@@ -138,7 +139,7 @@ def _require_stack(app: Config, base: Config) -> None:
 
 
 def _mixins(config: Config, what: str) -> set[str]:
-    """What is in an image of a stack, whether it is marked for one stage or not."""
+    """The mixins of a stack image, without the prefix of those that are for one stage."""
     try:
         found = loads(config.labels.get(labels.MIXINS) or "null") or []
     except (ValueError, RecursionError) as error:
@@ -162,7 +163,7 @@ def _require_target(app: Config, base: Config, *, force: bool, say: Callable[[st
 
 
 def _differences(app: Config, base: Config) -> list[str]:
-    """Where the two are made for different machines or distributions; what the new base leaves open fits."""
+    """How the two differ in machine and distribution. A value that the new base does not state matches."""
     pairs = [
         ("os", base.os, app.os),
         ("architecture", base.architecture, app.architecture),

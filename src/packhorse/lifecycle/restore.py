@@ -1,4 +1,8 @@
-"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2: Analysis")."""
+"""① → ③ Restores the layers of the last build that this build can use (buildpack.md "Phase #2: Analysis").
+
+`choose_layers` decides, and has the cache prepare the directories. Then the caller opens the build's sandbox,
+which shows them, and `restore` writes the TOML and SBOM files there.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,10 @@ _SBOM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What comes back: layer `directories` by path, and what is written into `/layers` beside them.
+    """What is restored: layer `directories` by their paths, and `files` to write beside them.
 
-    `records` are those of all layers that come back; `has_sboms` says that the cache's own SBOM layer does.
+    `records` has a record for each restored layer, with or without a directory. `has_sboms` tells that the
+    cache's SBOM layer is restored too.
     """
 
     directories: Mapping[str, Digest]
@@ -43,10 +48,10 @@ class Restoration:
 def choose_layers(
     inputs: Inputs, analyzed: Analyzed, detected: Detected, *, cache: LayerCache, observer: Observer
 ) -> Restoration:
-    """Decides what comes back, and has `cache` bring the directories.
+    """Decides what is restored, and has `cache` restore the directories.
 
-    With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a
-    word.
+    With `skip_restore` only store.toml is restored (P-115). A layer whose bytes are missing is not restored,
+    and `observer` says so.
     """
     metadata = cache.read([str(member.ref) for member in detected.group])
     cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(metadata)
@@ -81,14 +86,14 @@ def choose_layers(
 def restore(
     inputs: Inputs, analyzed: Analyzed, chosen: Restoration, *, tree: TreeEdit, observer: Observer
 ) -> Restored:
-    """Writes the `<layer>.toml`, SBOM files and each store.toml of the layers that have come back."""
+    """Writes `<layer>.toml` and SBOM files of the restored layers, and each buildpack's store.toml."""
     for path, data in chosen.files.items():
         tree.write(path, data)
     if not inputs.skip_restore:
-        for path, data in _launch_sboms(inputs, analyzed, chosen.records):
+        for path, data in _read_launch_sboms(inputs, analyzed, chosen.records):
             tree.write(path, data)
     if chosen.has_sboms:
-        _cached_sboms(inputs, chosen.records, tree)
+        _copy_cached_sboms(inputs, chosen.records, tree)
     tree.remove(f"{inputs.layers}/sbom")
     for path in chosen.directories:
         observer.detail(f"restored {path}")
@@ -98,7 +103,7 @@ def restore(
 def _choose_records(
     inputs: Inputs, before: BuildpackRecord | None, kept: BuildpackRecord | None
 ) -> Iterator[tuple[str, LayerRecord]]:
-    """Which layers come back with which metadata, by their types then (B-046 to B-051)."""
+    """The layers to restore and their metadata, by the types that they had (B-046 to B-051)."""
     before_layers, kept_layers = (record.layers if record else {} for record in (before, kept))
     for name, record in sorted(before_layers.items()):
         cached = kept_layers.get(name)
@@ -114,13 +119,13 @@ def _choose_records(
 
 
 def _cached_diff_id(record: LayerRecord, kept: BuildpackRecord | None, name: str) -> Digest | None:
-    """The layer's diff ID, if the cache has the very layer the metadata speaks of (B-051)."""
+    """The layer's diff ID, if the cache has the same layer as the metadata (B-051)."""
     cached = kept.layers.get(name) if kept else None
     return _digest(record.sha) if cached is not None and cached.sha == record.sha else None
 
 
 def _digest(text: str) -> Digest | None:
-    """The digest that a label holds, None for anything else."""
+    """The digest in a label; None if the text is not one."""
     try:
         return Digest.parse(text)
     except FormatError:
@@ -128,14 +133,14 @@ def _digest(text: str) -> Digest | None:
 
 
 class _RestoredFiles:
-    """The TOML files that come back; an image may come from anybody, and what it says be no TOML."""
+    """Collects the TOML files to restore. Anybody may have made the image, so its data may not fit TOML."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self.all: dict[str, bytes] = {}
 
     def add(self, path: str, name: str, make: Callable[[], bytes]) -> bool:
-        """Adds a file; where it cannot be made, says that what `name` stands for is left behind."""
+        """Adds a file. If it cannot be made, says that `name` is left behind and returns False."""
         try:
             self.all[path] = make()
         except FormatError as error:
@@ -144,15 +149,15 @@ class _RestoredFiles:
         return True
 
     def remove(self, path: str) -> None:
-        """Takes a file back."""
+        """Removes a file that was added."""
         del self.all[path]
 
 
-def _launch_sboms(
+def _read_launch_sboms(
     inputs: Inputs, analyzed: Analyzed, records: Mapping[str, tuple[Member, LayerRecord]]
 ) -> Iterator[tuple[str, bytes]]:
-    """SBOM files of restored launch layers, out of the previous image's SBOM layer (B-048)."""
-    layer = _layer(analyzed.previous, analyzed.metadata.sbom)
+    """Reads the SBOM files of restored launch layers from the previous image's SBOM layer (B-048)."""
+    layer = _find_layer(analyzed.previous, analyzed.metadata.sbom)
     if layer is None or not records:
         return
     archive = TarReader(layer.tar())
@@ -169,14 +174,16 @@ def _launch_sboms(
         raise FormatError("the previous image's SBOM layer is not a tar", why=error.why) from error
 
 
-def _layer(image: Image | None, sha: str) -> Layer | None:
+def _find_layer(image: Image | None, sha: str) -> Layer | None:
     if image is None or not sha:
         return None
     return next((layer for layer in image.layers if str(layer.diff_id) == sha), None)
 
 
-def _cached_sboms(inputs: Inputs, records: Mapping[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
-    """SBOM files of cached layers, out of the cache's own SBOM layer; the previous image's win (B-042)."""
+def _copy_cached_sboms(
+    inputs: Inputs, records: Mapping[str, tuple[Member, LayerRecord]], tree: TreeEdit
+) -> None:
+    """Copies SBOM files from the cache's SBOM layer; those of the previous image take precedence (B-042)."""
     for path in records:
         source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"
         if not is_directory(tree, source):

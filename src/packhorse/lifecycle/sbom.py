@@ -1,4 +1,6 @@
-"""③ Bills of materials: checked after each buildpack, gathered at the end (B-075 to B-078, P-089, P-108)."""
+"""③ Checks the SBOM files of each buildpack, and collects all of them after the last (B-075 to B-078, P-089,
+P-108).
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,17 @@ MEDIA_TYPES = {
     "spdx.json": "application/spdx+json",
     "syft.json": "application/vnd.syft+json",
 }
-"""File name ending to the media type a buildpack declares in `sbom-formats` (B-075, B-078)."""
+"""Media types, which buildpacks declare in `sbom-formats`, by the ending of the file (B-075, B-078)."""
 
 LIMIT = 64 << 20
 """The largest SBOM file taken, in bytes."""
 
 Bom = Sequence[tuple[Ref, Require]]
-"""Bills of materials in the form of before Buildpack API 0.7: whose, and one entry each."""
+"""Entries of bills of materials from before Buildpack API 0.7, each with its buildpack."""
 
 
 def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
-    """Raises BuildError for an SBOM file of a format the buildpack has not declared (B-078)."""
+    """Raises BuildError for an SBOM file in a format that the buildpack does not declare (B-078)."""
     declared = {entry.partition(";")[0].strip() for entry in descriptor.sbom_formats}
     for name, ending in _files(tree, layers):
         media_type = MEDIA_TYPES.get(ending)
@@ -44,8 +46,9 @@ def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
 def collect(
     inputs: Inputs, group: Sequence[Member], tree: TreeEdit, *, launch: Bom = (), build: Bom = ()
 ) -> None:
-    """Copies every SBOM file to its place below `<layers>/sbom`, whose launch part becomes a layer (P-089,
-    P-108), and writes the old bills of materials `launch` and `build` beside them (P-090).
+    """Copies every SBOM file to its place below `<layers>/sbom` (P-089, P-108).
+
+    The launch part becomes a layer. Also writes the old bills of materials `launch` and `build` (P-090).
     """
     root = f"{inputs.layers}/sbom"
     tree.remove(root)
@@ -59,14 +62,14 @@ def collect(
                 place = f"{root}/{target.format(buildpack=member.ref.directory_name)}/sbom.{ending}"
                 if is_there:
                     tree.copy(source, place, limit=LIMIT)
-                else:  # a link that leads nowhere
+                else:  # a broken link
                     tree.write(place, b"")
     for kind, bom in (("launch", launch), ("build", build)):
         tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy_bom(bom))
 
 
 def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
-    """Copies the SBOM files beside the builder's launcher to where the image has them (P-091)."""
+    """Copies the SBOM files of the builder's launcher to where the image has them (P-091)."""
     directory = posixpath.dirname(inputs.launcher_path)
     for ending in MEDIA_TYPES:
         data = read(tree, f"{directory}/launcher.sbom.{ending}", limit=LIMIT)
@@ -87,7 +90,7 @@ def _legacy_bom(bom: Bom) -> bytes:
 
 
 def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:
-    """The directories below `<layers>/sbom` that one file belongs in, `{buildpack}` left open."""
+    """The directories below `<layers>/sbom` for one file, with the placeholder `{buildpack}`."""
     if name in ("launch", "build"):
         yield f"{name}/{{buildpack}}"
         return
@@ -100,8 +103,9 @@ def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:
 
 
 def _files(tree: TreeView, layers: str) -> Iterator[tuple[str, str]]:
-    """(layer name, or `launch`, or `build`; ending) of each SBOM file. Layer names may have dots, which the
-    reference does not foresee.
+    """The name (of a layer, or `launch`, or `build`) and the ending of each SBOM file.
+
+    A layer's name may have dots, which the reference does not support.
     """
     if tree.stat(layers) is None:
         return

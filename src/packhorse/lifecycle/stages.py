@@ -1,4 +1,4 @@
-"""The arrows of the spine: what each phase hands to the next, one frozen value each.
+"""The values that phases hand to each other, and the files of the specification that they stand for.
 
 ============  ===========================================================
 Analyzed      analyzed.toml
@@ -8,11 +8,7 @@ Built         `<layers>/config/metadata.toml`
 Exported      report.toml
 ============  ===========================================================
 
-Their file forms are in `lifecycle.stages`.
-
-The specification's files for the values of `lifecycle.stages`, as the reference writes them.
-
-(platform.md "Data Format".)
+`metadata_toml` and `report_toml` write two of these files as the reference does (platform.md "Data Format").
 """
 
 from __future__ import annotations
@@ -34,10 +30,10 @@ from packhorse.spec.resolve import PlanEntry
 
 @dataclass(frozen=True, slots=True)
 class Analyzed:
-    """What was built last time, and on what this time is built.
+    """The base of this build, and the image of the last one.
 
-    `run_image` is the base the app's layers go on, `run_reference` what identifies it for a later rebase: the
-    config digest in hex, or a digest reference when the image goes to a registry.
+    `run_image` is the base. `run_reference` identifies it for a later rebase: by its config digest in hex, or
+    by a digest reference if the image goes to a registry.
     """
 
     run_image: Image
@@ -58,7 +54,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """Which buildpacks build, in order, and the dependencies they agreed on."""
+    """The buildpacks that build, in order, and the dependencies that they agreed on."""
 
     group: tuple[Member, ...]
     plan: tuple[PlanEntry, ...]
@@ -66,8 +62,9 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one bin/detect answered: `pass`, `fail` or `error`, its exit status (-1 when it did not run or its
-    plan could not be read), and a line that says why.
+    """The answer of one bin/detect: `pass`, `fail` or `error`, and a line that says why.
+
+    `status` is its exit status; -1 if it did not run or its plan could not be read.
     """
 
     ref: Ref
@@ -78,7 +75,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class TriedGroup:
-    """A group that detection tried, and why it does not build; no reason when it does."""
+    """A group that detection tried, and the reasons why it does not build; none if it does."""
 
     group: Group
     reasons: tuple[str, ...] = ()
@@ -86,7 +83,7 @@ class TriedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The outcome of detection, and how it came about: answers and groups in the order they were tried."""
+    """The outcome of detection, and the answers and groups in the order in which they were tried."""
 
     outcome: Detected | DetectFailed
     answers: tuple[Answer, ...]
@@ -95,14 +92,14 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The layers (paths) whose directories were brought back, with their diff IDs."""
+    """The diff IDs of the layers whose directories were restored, by their paths."""
 
     layers: Mapping[str, Digest]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the buildpacks made, beside their layers: metadata.toml. Processes are sorted by type."""
+    """What the buildpacks made besides their layers (metadata.toml). Processes are sorted by type."""
 
     group: tuple[Member, ...]
     processes: tuple[Process, ...]
@@ -113,8 +110,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """One layer of the image above its base: for the closing table. `size` is in bytes of uncompressed tar,
-    None for a layer of the previous image that was taken over in its compressed form.
+    """One layer of the image above its base, for the table at the end of a build.
+
+    `size` is in bytes of uncompressed tar. It is None for a layer that was taken from the previous image in
+    its compressed form.
     """
 
     name: str
@@ -127,7 +126,7 @@ class ExportedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The finished image; `processes` are the types it can start."""
+    """The finished image and the processes that it can start."""
 
     image: Image
     layers: tuple[ExportedLayer, ...]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.churn import churning
+from fakes.observer import Quiet
 from packhorse.base.sandbox import Bind
 from packhorse.build.mounts import _entries, check_targets, check_volumes, make_mount_points, make_readable
 from packhorse.errors import InputError
@@ -17,7 +18,7 @@ _STORE = Path("/home/me/packhorse/store")
 
 def _refused(*targets: str) -> tuple[str, ...]:
     with pytest.raises(InputError) as refused:
-        check_volumes([Bind(Path("/srv"), target) for target in targets], print, store=_STORE)
+        check_volumes([Bind(Path("/srv"), target) for target in targets], Quiet(), store=_STORE)
     return refused.value.issues
 
 
@@ -52,13 +53,13 @@ def test_all_issues_are_named_at_once() -> None:
 @pytest.mark.parametrize("source", ["/", "/home/me", str(_STORE), f"{_STORE}/blobs"])
 def test_a_source_that_shows_the_store_is_refused(source: str) -> None:
     with pytest.raises(InputError) as refused:
-        check_volumes([Bind(Path(source), "/x")], print, store=_STORE)
+        check_volumes([Bind(Path(source), "/x")], Quiet(), store=_STORE)
     assert "own store" in refused.value.issues[0]
 
 
 def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
     wanted = [Bind(Path("/srv"), target) for target in ("/layers2", "/x", "/xy", "/process")]
-    assert {volume.target for volume in check_volumes(wanted, print, store=_STORE)} == {
+    assert {volume.target for volume in check_volumes(wanted, Quiet(), store=_STORE)} == {
         "/layers2",
         "/x",
         "/xy",
@@ -67,10 +68,10 @@ def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
 
 
 def test_sensitive_directories_are_said_as_pack_says_them() -> None:
-    said: list[str] = []
+    observer = Quiet()
     given = [Bind(Path("/srv"), "/cnb/x"), Bind(Path("/srv"), "/platform/bindings/x")]
-    check_volumes(given, said.append, store=_STORE)
-    assert [line.split()[1] for line in said] == ["/cnb/x"]
+    check_volumes(given, observer, store=_STORE)
+    assert [line.split()[1] for line in observer.lines] == ["/cnb/x"]
 
 
 @pytest.fixture
@@ -120,16 +121,16 @@ def test_what_only_root_may_read_is_shown_as_the_buildpacks_own(tmp_path: Path) 
     (binding / "type").write_text("npmrc")
     (binding / ".npmrc").touch(mode=0o600)
     owner = (54321, 54321)
-    (shown,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
+    (shown,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, Quiet())
     assert shown.is_users_own or (shown.source / ".npmrc").stat().st_uid == owner[0]
     os.chown(binding / "type", 1, 1)  # of two owners, which no mount can show as one
-    (copied,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
+    (copied,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, Quiet())
     assert {path.stat().st_uid for path in copied.source.iterdir()} == {owner[0]}
     (binding / ".git").mkdir()  # part of a volume, though not of a source
-    (copied,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path / "again", owner, print)
+    (copied,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path / "again", owner, Quiet())
     assert (copied.source / ".git").is_dir()
     (binding / ".npmrc").chmod(0o644)
-    (open_to_all,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
+    (open_to_all,) = make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, Quiet())
     assert open_to_all.source == binding and not open_to_all.is_users_own
 
 
