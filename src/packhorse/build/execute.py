@@ -28,7 +28,7 @@ from packhorse.build.runner import APP, TEMPORARY, BuildMounts, BuildRunner, wit
 from packhorse.builder.default import ensure
 from packhorse.builder.image import Builder
 from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored
-from packhorse.host.folders import format_bytes, free
+from packhorse.host.folders import count_free_bytes, format_bytes
 from packhorse.host.machine import find_account
 from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_directory
 from packhorse.lifecycle.analyze import analyze
@@ -203,7 +203,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
 
 def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer) -> None:
     """Warns if the disk may be too small for the first image of this source."""
-    size, room = source.scan().size, free(prepared.store.path)
+    size, room = source.scan().size, count_free_bytes(prepared.store.path)
     if room < size and str(prepared.plan.request.name) not in prepared.store.last_uses():
         observer.say(
             f"the source has {format_bytes(size)}, and only {format_bytes(room)} are free at "

@@ -43,7 +43,7 @@ from packhorse.builder.image import (
 from packhorse.errors import FormatError, HostError, NotFoundError, PackhorseError
 from packhorse.host import wiring
 from packhorse.host.distribution import Suite, host_sources, host_suite
-from packhorse.host.folders import SCRATCH, private_directory, require
+from packhorse.host.folders import SCRATCH, private_directory, require_space
 from packhorse.linux import userns
 from packhorse.oci.mutate import edit_config, empty_config, set_variables
 from packhorse.oci.place import Image, Layer
@@ -254,8 +254,8 @@ def _make_bases(
     from packhorse.builder.distro.roots import make_root  # the builder is there nearly always
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
-    require(store.path, _ROOM, what="the default builder")
-    require(SCRATCH, _ROOM_BESIDE, what="the packages of the default builder")
+    require_space(store.path, _ROOM, what="the default builder")
+    require_space(SCRATCH, _ROOM_BESIDE, what="the packages of the default builder")
     with store.scratch() as scratch:
         unheard: list[PackhorseError | SystemExit] = []
 

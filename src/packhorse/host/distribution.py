@@ -1,8 +1,8 @@
-"""The distribution this machine runs, and the mirrors it is configured to take packages from.
+"""Identifies this machine's distribution and the mirrors that apt is configured to use.
 
-Under `builder/image`, before any arrow: `distro.roots` hands these to mmdebstrap. Both spellings of
-apt's configuration are read (sources.list(5): one line each, and deb822). Other people's repositories are
-left out: their packages have no place in a base image. Fetching and the check of signatures are apt's.
+`builder.distro` gives them to mmdebstrap for the default builder. Both formats of apt's configuration are
+read: one line each, and deb822 (sources.list(5)). Repositories of other vendors are left out, because their
+packages do not belong in a base image. apt itself fetches packages and checks signatures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OTHER_BUILDER = "name a builder with --builder; any Cloud Native Buildpacks bui
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One release of a distribution, as /etc/os-release names it."""
+    """One release of a distribution, by the names in /etc/os-release."""
 
     id: str
     version: str
@@ -31,12 +31,12 @@ class Suite:
 
     @property
     def keyring(self) -> str:
-        """The distribution's own keys, where its keyring package puts them."""
+        """The file of the distribution's own keys, which its keyring package installs."""
         return f"/usr/share/keyrings/{self.id}-archive-keyring.gpg"
 
     @property
     def keyring_package(self) -> str:
-        """The package that has `keyring`."""
+        """The package that installs `keyring`."""
         return "ubuntu-keyring" if self.id == "ubuntu" else f"{self.id}-archive-keyring"
 
     @property
@@ -47,30 +47,30 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class AptSource:
-    """One repository to take packages from."""
+    """One package repository."""
 
     uri: str
     suite: str
     components: tuple[str, ...]
 
     def line(self, keyring: str) -> str:
-        """The one-line form of sources.list(5), bound to `keyring` whatever the host trusts besides."""
+        """The one-line form of sources.list(5). Only the keys in `keyring` are trusted for it."""
         return f"deb [signed-by={keyring}] {self.uri} {self.suite} {' '.join(self.components)}"
 
 
 def os_release_fields(text: str) -> dict[str, str]:
-    """The assignments of an os-release file (os-release(5)); lines that are none are passed over."""
+    """The variables of an os-release file (os-release(5)). Other lines are ignored."""
     fields = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith("#"):
-            with suppress(ValueError):  # a quote without an end
+            with suppress(ValueError):  # an unclosed quote
                 fields[name] = "".join(shlex.split(value))
     return fields
 
 
 def host_suite(os_release: str) -> Suite:
-    """Tells the release from /etc/os-release's text; raises HostError unless Debian 12+ or Ubuntu 24.04+."""
+    """Reads the release from /etc/os-release's text; HostError unless it is Debian 12+ or Ubuntu 24.04+."""
     fields = os_release_fields(os_release)
     suite = Suite(fields.get("ID", ""), fields.get("VERSION_ID", ""), fields.get("VERSION_CODENAME", ""))
     oldest = _OLDEST.get(suite.id)
@@ -87,10 +87,10 @@ def host_suite(os_release: str) -> Suite:
 
 
 def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[AptSource, ...]:
-    """The distribution's own repositories in the apt configuration below `apt`, sorted, without repeats.
+    """The distribution's own repositories in the apt configuration below `apt`, sorted, without duplicates.
 
-    An entry is the distribution's own if it serves `suite` or its fixes, has the component `main`, and is
-    signed by no key of somebody else. Raises HostError if there is none for the release itself.
+    A repository is the distribution's own if it has `suite` or its updates, has the component `main`, and no
+    key of another vendor signs it. Raises HostError if there is none for the release itself.
     """
     files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
     found = {source for file in files for source in _file_sources(file, suite)}
@@ -110,7 +110,7 @@ def _file_sources(file: Path, suite: Suite) -> Iterator[AptSource]:
     try:
         text = file.read_text(errors="replace")
     except OSError:
-        return  # not for this user's eyes, as apt passes it over too
+        return  # this user may not read it; apt ignores such a file, too
     for stanza in _list_stanzas(text) if file.suffix == ".list" else _deb822_stanzas(text):
         yield from _own_sources(stanza, suite)
 

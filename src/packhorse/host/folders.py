@@ -1,16 +1,11 @@
-"""Where packhorse keeps its things on this machine.
+"""Where packhorse keeps its files on this machine, how much space is left there, and scratch in /var/tmp.
 
-Called by the mains, once; one of the edges that read the environment.
+`Folders` reads the environment; cli calls it once. `require_space` fails early: without it a full disk would
+show after minutes of downloading or compiling.
 
-Says early that a disk is too small for what is about to fill it.
-
-Else that shows after minutes of downloading or compiling. Called by `building` and `default_builder`.
-
-Where the default builder's roots are made: a directory in /var/tmp for each, removed whatever happens.
-
-Not TMPDIR and not below the user's home: mmdebstrap's subordinate ids must reach it, and it holds 1 GB. Its
-name says whose it is, so that what a killed packhorse leaves is found by the next one. Called by
-`default_builder` and `wiring`.
+`private_directory` makes the directories in which `builder.default` makes the default builder's roots. They
+are in /var/tmp, not in TMPDIR or the user's home: mmdebstrap's subordinate ids must reach them, and they hold
+1 GB. Their names contain user and process, so that `sweep_scratch` finds what a killed packhorse left.
 """
 
 from __future__ import annotations
@@ -30,7 +25,7 @@ from packhorse.linux.processes import process_start_id
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """`store` holds images and trees, `cache` what can be fetched again, `config` what the user wrote."""
+    """`store` has images and trees, `cache` what can be fetched again, `config` the user's settings."""
 
     store: Path
     cache: Path
@@ -38,9 +33,9 @@ class Folders:
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> Self:
-        """`PACKHORSE_HOME` moves all three below one directory; otherwise the XDG base directories rule.
+        """The folders below `PACKHORSE_HOME`, or without it in the XDG base directories.
 
-        Raises UsageError for a PACKHORSE_HOME that is not absolute.
+        Raises UsageError if PACKHORSE_HOME is not absolute, or the user has no home directory.
         """
         home = environ.get("PACKHORSE_HOME", "")
         if home:
@@ -65,26 +60,26 @@ class Folders:
             ) from error
 
 
-def free(place: Path) -> int:
-    """The bytes that this user may still write to the file system of a directory."""
-    room = os.statvfs(place)
-    return room.f_bavail * room.f_frsize
+def count_free_bytes(place: Path) -> int:
+    """The bytes that this user can still write to the file system of a directory."""
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize
 
 
-def require(place: Path, needed: int, *, what: str) -> None:
-    """Raises StoreError where there is less room than `what` certainly needs."""
-    there = free(place)
-    if there < needed:
+def require_space(place: Path, needed: int, *, what: str) -> None:
+    """Raises StoreError if fewer than `needed` bytes are free at `place`; `what` is what they are for."""
+    available = count_free_bytes(place)
+    if available < needed:
         raise StoreError(
             f"there is too little room for {what}",
-            why=f"{format_bytes(there)} are free at {place}, and it needs {format_bytes(needed)}",
+            why=f"{format_bytes(available)} are free at {place}, and it needs {format_bytes(needed)}",
             fix="free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)",
             check="disk",
         )
 
 
 def format_bytes(count: int) -> str:
-    """Bytes as people read them."""
+    """A number of bytes in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
@@ -92,12 +87,12 @@ SCRATCH = Path("/var/tmp")
 _NAME = re.compile(r"packhorse-(?P<user>[0-9]+)-(?P<maker>(?P<pid>[0-9]+)-[0-9]+)-[0-9a-f]+")
 
 Discard = Callable[[Path], object]
-"""Removes a tree, whoever its files belong to."""
+"""Removes a directory tree, including files of other users."""
 
 
 @contextmanager
 def private_directory(discard: Discard) -> Iterator[Path]:
-    """A new directory that others may pass through and not read; removed afterwards. HostError."""
+    """A new directory that other users can enter but not list; removed afterwards. Raises HostError."""
     path = SCRATCH / f"packhorse-{os.geteuid()}-{process_start_id()}-{secrets.token_hex(4)}"
     try:
         path.mkdir()
@@ -111,22 +106,22 @@ def private_directory(discard: Discard) -> Iterator[Path]:
 
 
 def sweep_scratch(discard: Discard) -> None:
-    """Removes the directories whose packhorse is gone; what cannot be removed stays for the next time."""
+    """Removes the directories of packhorse processes that ended. What cannot be removed now is left."""
     entries: list[os.DirEntry[str]] = []
     with suppress(OSError):
         entries = list(os.scandir(SCRATCH))
     for entry in entries:
-        with suppress(OSError, PackhorseError):  # others may sweep at the same time
+        with suppress(OSError, PackhorseError):  # another packhorse may remove it at the same time
             if _is_abandoned(entry):
                 discard(Path(entry.path))
 
 
 def _is_abandoned(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a directory of this user's whose packhorse is gone."""
+    """Whether the entry is this user's directory and its packhorse process has ended."""
     found = _NAME.fullmatch(entry.name)
     if found is None or int(found["user"]) != os.geteuid():
         return False
-    # Everybody can make a directory there, with any name.
+    # Any user can make a directory with any name there.
     if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
         return False
     return process_start_id(found["pid"]) != found["maker"]

@@ -1,11 +1,9 @@
-"""How much of this machine a build may use unless its user says otherwise; called by `build.plan`.
+"""How much of this machine builds may use: limits for the steps of a build, and for the kept layers.
 
-The numbers are such that no honest build meets them and that the machine stays usable when a runaway does;
-docs/reference/limits.md has them with their reasons. What holds a step to them is `sandbox.limits`.
+`build.plan` calls `build_limits`. No honest build meets these limits, and the machine stays usable if a build
+runs out of control; docs/reference/limits.md explains the numbers. `sandbox.limits` enforces them.
 
-How much of the disk builds may keep for the next ones, and what goes when that is not enough.
-
-Called by `build.deliver` after a build that kept something new, and by cli's `cache`.
+`build.deliver` calls `trim` after a build that kept something new. cli's `cache` calls `remove` and `prune`.
 """
 
 from __future__ import annotations
@@ -27,22 +25,23 @@ from packhorse.store.gc import FreedSpace
 from packhorse.store.store import Store
 
 NAMES = ("memory", "processes", "file-size", "disk", "inodes", "shared-memory")
-"""What a user can set, by the names of `Limits`' fields with hyphens."""
+"""The limits that a user can set: the names of `Limits`' fields, with hyphens."""
 
 SIZES = frozenset({"memory", "file-size", "disk", "shared-memory"})
-"""Those that are numbers of bytes."""
+"""The limits that are numbers of bytes."""
 
 _PROCESSES, _PROCESSES_OF_A_CPU = 4096, 256
 _DISK, _INODES = 1 << 30, 10_000
 
 _SMALL_FILE = 1 << 30
-"""Files of this size are allowed however full the disk is: programs say more clearly that a disk is full than
-that a file is too large, and others may make room in the meantime."""
+"""Files up to this size are allowed even if the disk has less space, because programs report a full disk more
+clearly than a file that is too large, and because space may become free meanwhile."""
 
 
 def build_limits(place: Path, asked: Mapping[str, int]) -> Limits:
-    """The limits of a build's steps, which write to the file system of `place`; `asked` has other numbers by
-    name, 0 for no limit.
+    """The limits of a build's steps, which write to the file system of `place`.
+
+    `asked` has the user's numbers by name; 0 means no limit.
     """
     disk = os.statvfs(place)
     free, whole = (blocks * disk.f_frsize for blocks in (disk.f_bavail, disk.f_blocks))
@@ -59,14 +58,14 @@ def build_limits(place: Path, asked: Mapping[str, int]) -> Limits:
 
 
 def _memory() -> int:
-    """What there is for this process: the machine's, or less in a container that has a limit."""
+    """The memory for this process in bytes: the machine's, or less in a container with a limit."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     allowed = cgroup.memory_allowed()
     return min(pages, allowed) if allowed else pages
 
 
 def _processes() -> int:
-    """Enough for every tool that starts some on each CPU, and at most half of what the kernel has."""
+    """Enough processes for tools that start several on each CPU, and at most half of the kernel's limit."""
     most = (_read_number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max"))
     wanted = max(_PROCESSES, _PROCESSES_OF_A_CPU * (os.cpu_count() or 1))
     return min(wanted, *(number // 2 for number in most if number))
@@ -84,20 +83,20 @@ _LEAST = 10 << 30
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What went: the names, and what that freed."""
+    """The names of which layers were removed, and the space that became free."""
 
     apps: tuple[str, ...]
     freed: FreedSpace
 
 
 def default_limit(store: Store) -> int:
-    """How many bytes of layers are kept where nobody says how many: a tenth of the disk, at least 10 GiB."""
+    """The default limit of kept layers, in bytes: a tenth of the disk, at least 10 GiB."""
     disk = os.statvfs(store.path)
     return max(disk.f_blocks * disk.f_frsize // 10, _LEAST)
 
 
 def trim(store: Store, limit: int | None, *, built: Reference, observer: Observer) -> None:
-    """Forgets what was not used for longest where more than `limit` bytes are kept; 0 is no limit."""
+    """Removes the least recently used layers if more than `limit` bytes are kept; 0 means no limit."""
     if limit == 0:
         return
     for app in store.trim(limit or default_limit(store), stays=str(built)):
@@ -107,7 +106,10 @@ def trim(store: Store, limit: int | None, *, built: Reference, observer: Observe
 
 
 def remove(store: Store, names: Iterable[str]) -> PruneResult:
-    """Removes what is kept for these images; raises NotFoundError, then for all, InputError."""
+    """Removes the layers that are kept for these images.
+
+    Raises NotFoundError, which names all the images without kept layers, and InputError.
+    """
     apps = {str(Reference.parse(name)): name for name in names}
     known = store.last_uses()
     missing = [name for app, name in apps.items() if app not in known]
@@ -122,9 +124,10 @@ def remove(store: Store, names: Iterable[str]) -> PruneResult:
 
 
 def prune(store: Store, *, limit: int | None, older: float | None, every: bool) -> PruneResult:
-    """Removes all, or what is beyond a limit (0 is none), or was not used for so many seconds; or both.
+    """Removes kept layers: all (`every`), or those beyond `limit` bytes, or not used for `older` seconds.
 
-    Without anything it is the usual limit.
+    With both numbers, only layers that meet both conditions are removed. Without any, the default limit
+    applies. A limit of 0 keeps nothing.
     """
     if every:
         apps = set(store.last_uses())

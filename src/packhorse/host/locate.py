@@ -1,6 +1,6 @@
-"""When images come from their registries. Called by `host.locate`, and by cli, which spells it.
+"""Finds images by name in the store, in a container engine and in registries, as the pull policy says.
 
-Images by name: from the store, brought up to date from where they come from. Called by build and run.
+`build.plan` and `run` fetch images into the store; commands that only look at an image call `read`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packhorse.oci.reference import Location, LocationKind, Reference, is_image_
 
 
 class PullPolicy(StrEnum):
-    """The pull policies, as pack has them."""
+    """The pull policies of pack."""
 
     ALWAYS = "always"
     IF_NOT_PRESENT = "if-not-present"
@@ -25,7 +25,7 @@ class PullPolicy(StrEnum):
 
 
 LOCAL_REGISTRY = "packhorse.local"
-"""The registry part of names that only ever live in a store, as the default builder's do."""
+"""The registry part of names that exist in stores only, such as the default builder's."""
 
 
 def fetch_first(
@@ -38,9 +38,9 @@ def fetch_first(
     pull: PullPolicy = PullPolicy.ALWAYS,
     save: bool = True,
 ) -> Image:
-    """An image that has several names, by the first that can be had; those in `registry` come first.
+    """Fetches an image by the first of its names that works; names in `registry` are tried first.
 
-    `save` is as for `fetch_image`. Raises what `fetch_image` says of the first, if there is none.
+    `save` is as for `fetch_image`. If none works, raises the error of the first.
     """
     failures: list[NetworkError | NotFoundError | FormatError] = []
     for name in sorted(names, key=lambda name: Reference.parse(name).registry != registry):
@@ -63,14 +63,14 @@ def fetch_image(
     pull: PullPolicy = PullPolicy.ALWAYS,
     save: bool = True,
 ) -> Image:
-    """The image `name` from the store, brought up to date from its registry, or fetched from there.
+    """Fetches the image `name` into the store, or updates it there, and returns it.
 
-    Without `save` the store stays as it is: what it lacks is the image as its registry or an engine has it.
+    Without `save` the store does not change, and a missing image is read from its registry or an engine.
 
-    Unless `pull` is ALWAYS, what the store has, or else a container engine, is good enough (and `name` may be
-    an image ID). With ALWAYS, when the registry does not answer or does not have the image, the store's is
-    used, or the engine's, and said: an image may have come from an archive. Raises NotFoundError,
-    NetworkError, FormatError.
+    With the policy ALWAYS the registry is asked. If it does not answer or does not have the image, the image
+    in the store or an engine is used, and `say` reports it: it may have come from an archive. With another
+    policy an image in the store or an engine is used as it is, and `name` may be an image ID. Raises
+    NotFoundError, NetworkError, FormatError.
     """
     local = wiring.store.place(name, check=True)
     present: Image | None = None
@@ -112,8 +112,9 @@ def _replace_damaged(
     pull: PullPolicy,
     save: bool,
 ) -> Image:
-    """An image that is not whole in the store, as an engine or its registry has it; raises `damage` if none
-    does.
+    """Fetches an image again that is damaged in the store, from an engine or its registry.
+
+    Raises `damage`, or a FormatError with the registry's answer, if neither has it.
     """
     if pull is not PullPolicy.ALWAYS:
         found = _fetch_from_engine(wiring, name, say, save=save)
@@ -145,7 +146,7 @@ def _pull(
     say: Callable[[str], None],
     save: bool,
 ) -> Image:
-    """The image as its registry has it; what is `present`, or in the engine, when that cannot be had."""
+    """Pulls the image; falls back to the `present` one, or the engine's, if the registry does not give it."""
     remote = wiring.registry(reference, target)
     try:
         image = remote.read()
@@ -176,7 +177,7 @@ def _pull(
 
 
 def _is_for(image: Image, target: Target) -> bool:
-    """Whether an image may be meant for a target: old ones do not say."""
+    """Whether an image fits a target. Old images do not state theirs, and fit any."""
     return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
 
 
@@ -190,10 +191,10 @@ def fetch_exact(
     option: str,
     save: bool = True,
 ) -> Image:
-    """The image with an ID, from the store, whatever its name is there now, or from the registry of `name`.
+    """Fetches the image with an ID: from the store, under any name, or from the registry of `name`.
 
-    `save` is as for `fetch_image`. Raises NotFoundError where that has another image by now, which `option`
-    would take, and what `fetch_image` raises.
+    `save` is as for `fetch_image`. Raises NotFoundError if the registry has another image under that name by
+    now; the error names the `option` that would take it. Also raises what `fetch_image` raises.
     """
     try:
         return wiring.store.place(image_id).read()
@@ -222,7 +223,7 @@ def fetch_exact(
 
 
 def title(text: str) -> str:
-    """What a person calls the image at a place: its name without tag or digest, or else its file's."""
+    """A short title for the image at a location: its name without tag or digest, or the file's name."""
     location = Location.parse(text)
     if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE) or not location.name:
         return PurePath(location.path).name or str(location.kind)
@@ -230,7 +231,7 @@ def title(text: str) -> str:
 
 
 def _fetch_from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, save: bool) -> Image | None:
-    """The image as a container engine has it, brought into the store; None where there is none."""
+    """Copies the image from a container engine into the store; None if no engine has it."""
     if is_image_id(name):
         return None
     try:
@@ -249,7 +250,7 @@ def _fetch_from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *,
 
 
 def _read_from_engine(wiring: Wiring, name: str) -> Image | None:
-    """The image as a container engine has it, if one answers and has it."""
+    """Reads the image from a container engine; None if no engine answers or has it."""
     try:
         return wiring.daemon(name).read()
     except (NotFoundError, HostError):
@@ -259,11 +260,11 @@ def _read_from_engine(wiring: Wiring, name: str) -> Image | None:
 def read(
     wiring: Wiring, text: str, *, local: bool = False, remote: bool = False, target: Target | None = None
 ) -> tuple[Image, bool]:
-    """The image at a place, without bringing it here, and whether a registry had it.
+    """Reads the image at a location without copying it, and tells whether it came from a registry.
 
-    A bare name is looked for in the store, in a container engine, and in its registry when it is not there;
-    `local` and `remote` leave out the last, or the others. Raises NotFoundError, NetworkError, FormatError,
-    InputError.
+    A bare name is looked up in the store, then in a container engine, then in its registry. `local` leaves
+    out the registry, and `remote` leaves out the store and the engine. Raises NotFoundError, NetworkError,
+    FormatError, InputError.
     """
     location = Location.parse(text)
     bare = location.kind is LocationKind.STORE and not text.startswith(f"{LocationKind.STORE}:")

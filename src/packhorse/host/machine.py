@@ -1,10 +1,9 @@
-"""Users and groups as an image knows them, and as its config names them.
+"""Facts about this machine and about the users of an image, for builds and `run`.
 
-From `/etc/passwd` and `/etc/group`. Called by build and run.
+Callers pass the environment; this module does not read it.
 
-What a build takes over from the machine it runs on: proxies, CA certificates, name resolution.
-
-They reach buildpacks, and never an image. Called by `build.runner`; reads no environment itself.
+The network settings of the machine (proxies, CA certificates, name resolution) reach buildpacks, but never an
+image. `build.plan` reads them. `find_account` finds the user of an image in its /etc/passwd and /etc/group.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from packhorse.sandbox import network as sandbox_network
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Ids inside, and the home directory (`/` for an id that the image does not know, as docker has it)."""
+    """The ids in the sandbox and the home directory, which is `/` for an unknown id, as in docker."""
 
     uid: int
     gid: int
@@ -33,10 +32,9 @@ class Account:
 
 
 def find_account(root: Path, user: str) -> Account:
-    """The account that a config's User names: `""`, `name`, `uid`, each with `:group` or `:gid` (image-spec,
-    config.md).
+    """Finds the account for a config's User: `""`, `name` or `uid`, each with or without `:group` or `:gid`.
 
-    Raises RunError for a name that the image does not have.
+    See image-spec, config.md. Raises RunError for a name that the image does not have.
     """
     name, _, group = user.partition(":")
     with RootedTree.open_local(root) as tree:
@@ -72,7 +70,7 @@ def _fields(tree: TreeView, path: str, count: int) -> Iterator[list[str]]:
 
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian and its relatives, and so their images, have the bundle of CA certificates."""
+"""The bundle of CA certificates in Debian, its derivatives, and their images."""
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -93,7 +91,7 @@ _LOOPBACK = re.compile(r"https?://(?:[^/@]*@)?(?:localhost|127(?:\.[0-9]+){3}|\[
 
 @dataclass(frozen=True, slots=True)
 class HostNetwork:
-    """What a step needs to reach the network as this machine does: files to bind and variables to set."""
+    """The files to bind and variables to set so that a step uses the network as this machine does."""
 
     mounts: tuple[Bind, ...]
     variables: Mapping[str, str]
@@ -115,9 +113,10 @@ def network(environ: Mapping[str, str]) -> HostNetwork:
 
 
 def choose_network(asked: Network | None) -> tuple[Network, str]:
-    """The network for a step: what the user asked for, else the best there is; and why it is not an own one.
+    """Chooses the network for steps: what the user asked for, else the best that this machine supports.
 
-    A machine that has no way out (a laptop on a train) has none to give: what is local still works then.
+    Also returns the reason why it is not a network of its own, else "". Without a default route (a laptop on
+    a train) the choice is the host's network, so that local addresses still work.
     """
     if asked is not None:
         return asked, ""
@@ -142,13 +141,13 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def loopback_ports(variables: Mapping[str, str]) -> tuple[int, ...]:
-    """The ports of this machine's loopback that settings name (a proxy, a package registry), as URLs do."""
+    """The ports on this machine's loopback that the URLs in variables name (a proxy, a package registry)."""
     found = (_LOOPBACK.match(value) for value in variables.values())
     return tuple(sorted({int(match[1]) for match in found if match and 0 < int(match[1]) < 65536}))
 
 
 def system() -> str:
-    """What this machine's operating system calls itself (os-release(5))."""
+    """The name of this machine's operating system (os-release(5))."""
     try:
         fields = platform.freedesktop_os_release()
     except OSError:
@@ -157,7 +156,7 @@ def system() -> str:
 
 
 def certificates(environ: Mapping[str, str]) -> Path | None:
-    """The bundle of CA certificates this machine trusts: the one its user names, else the distribution's."""
+    """The CA certificates that this machine trusts: the file that its user names, else the distribution's."""
     named = (environ.get(name, "") for name in BUNDLE_VARIABLES)
     for path in (*(name for name in named if name), *_BUNDLES):
         if files.is_file(path):

@@ -1,13 +1,12 @@
-"""How registries are reached: with which certificates, by which mirrors, encrypted or not.
+"""How registries are reached, and what the store remembers of them. Used by `host.wiring` and `cli`.
 
-What a user asks for on the command line goes before containers' own configuration, and that before what
-holds for all. Called by `host.wiring` and `cli`.
+`RegistryConnections` applies certificates, mirrors and the choice of encryption. The command line has
+precedence over containers' registries.conf, and that over the defaults.
 
-A registry as a place that remembers what it was pushed: each layer's compressed form, and who has it.
-
-So a layer that was pushed before, by whatever build, is neither read nor compressed again: the registry is
-asked whether it has it, and takes it from another of its repositories where it can. A layer that another
-program pushed under the same name is not sent again either. Made in `host.wiring`.
+`DedupingRegistryTarget` remembers the compressed form of each pushed layer, and which repositories have it.
+A layer that was pushed before, by any build, is neither read nor compressed again: the registry is asked
+whether it has the layer, and if possible mounts it from another of its repositories. A layer that another
+program pushed under the same name is not sent again either.
 """
 
 from __future__ import annotations
@@ -39,8 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RegistryOptions:
-    """What a user asks for: registries on whose encryption is not insisted, and a directory of certificates
-    to use for every registry. `warn` is handed what registries warn of.
+    """The user's options for registries.
+
+    `insecure` lists registries that need no encryption or trusted certificate. `certificates` is a directory
+    of certificates for all registries. `warn` receives the warnings of registries.
     """
 
     insecure: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class RegistryOptions:
 
 
 class RegistryConnections:
-    """The connections of one command, made when they are needed; usable from several threads."""
+    """The connections of one command, made on first use. Safe for several threads."""
 
     def __init__(self, options: RegistryOptions | None = None) -> None:
         self._options = options or RegistryOptions()
@@ -59,18 +60,18 @@ class RegistryConnections:
 
     @cached_property
     def client(self) -> Client:
-        """What exchanges requests."""
+        """The HTTP client."""
         from packhorse.http.transport import make_client
 
         return make_client(self.peer)
 
     @cached_property
     def registries_conf(self) -> Registries:
-        """What containers' registries.conf says; raises InputError."""
+        """The rules of containers' registries.conf; raises InputError."""
         return user_registries()
 
     def registry(self, host: str, credentials: Callable[[str], Lookup]) -> Registry:
-        """A registry, the same for every call; `credentials` says who we are to a host."""
+        """The registry at `host`, the same object for every call; `credentials` looks up the user's login."""
         from packhorse.oci.registry.client import Registry, ignore_warning
 
         with self._lock:
@@ -84,7 +85,7 @@ class RegistryConnections:
             return self._registries[host]
 
     def rule(self, reference: Reference) -> Rule | None:
-        """What is configured for a name; raises RegistryError for one that is blocked."""
+        """The rule of registries.conf for a name; raises RegistryError if it blocks the name."""
         rule = self.registries_conf.find(reference)
         if rule is not None and rule.blocked:
             raise RegistryError(
@@ -95,7 +96,7 @@ class RegistryConnections:
         return rule
 
     def peer(self, host: str) -> HostConfig:
-        """What is special about a server."""
+        """The settings for the connection to a server."""
         with self._lock:
             if host not in self._peers:
                 self._peers[host] = self._read_peer(host)
@@ -108,9 +109,9 @@ class RegistryConnections:
 
 
 class DedupingRegistryTarget:
-    """The image with one name in a registry, with the memory of a store.
+    """The Target for one name in a registry, which uses what the store remembers of pushed layers.
 
-    Layers that have no stored form are compressed to `media_type` there.
+    Layers without a compressed form are compressed to `media_type`.
     """
 
     def __init__(
@@ -123,35 +124,36 @@ class DedupingRegistryTarget:
         self._media_type = media_type
 
     def read(self) -> Image:
-        """The image under this name, as the registry has it."""
+        """Reads the image from the registry."""
         return self._place.read()
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer; one that was pushed before costs one question."""
+        """Pushes a layer; for one that was pushed before, that is one request."""
         made_here = layer.blob is None and layer.descriptor is None
         if layer.diff_id:
             layer = self._with_known_blob(layer, layer.diff_id)
         if reused := self._reuse_claimed(layer):
             return reused
-        brought = self._place.write_layer(layer)
-        diff_id, stored = brought.diff_id, brought.descriptor
-        # What others have compressed may be another layer than their image says, and is nothing that could
-        # be made again of a tar.
+        pushed = self._place.write_layer(layer)
+        diff_id, stored = pushed.diff_id, pushed.descriptor
+        # A blob that another program compressed is not remembered: it may not be the layer that its image
+        # says, and cannot be made again from the tar.
         if diff_id and stored and (made_here or self._store.compressed_form(diff_id) == stored):
-            # A store that can only be read forgets; nothing but time is lost.
+            # A read-only store does not remember, which only costs time at the next push.
             with suppress(StoreError):
                 self._store.remember_compressed(diff_id, stored, repository=self._reference.name)
-        return brought
+        return pushed
 
     def write_image(self, image: Image) -> Receipt:
-        """Makes the image appear under this name."""
+        """Writes the image under this name."""
         return self._place.write_image(image)
 
     def _reuse_claimed(self, layer: Layer) -> Layer | None:
-        """A layer in the form that the image under this name has it in, such as one that pack pushed.
+        """Reuses the layer's blob from the image that has this name now, for instance one that pack pushed.
 
-        That image only claims that it is this layer. So the blob is fetched and unpacked once, in place of an
-        upload; then the store remembers it. Where it is another layer, the image is published without it.
+        That image only claims that the blob is this layer. So the blob is fetched and verified once, instead
+        of an upload, and then the store remembers it. Returns None if there is no such blob, or if it is
+        another layer.
         """
         if layer.diff_id is None or layer.descriptor is not None:
             return None
@@ -166,7 +168,7 @@ class DedupingRegistryTarget:
         return self._place.write_layer(replace(layer, descriptor=stored))
 
     def _with_known_blob(self, layer: Layer, diff_id: Digest) -> Layer:
-        """The layer with the descriptor that it had before; the registry is told who there has it."""
+        """Adds the descriptor of an earlier push, and tells the registry which repository has the blob."""
         known = self._store.compressed_form(diff_id)
         if known is None or layer.descriptor not in (None, known):
             return layer

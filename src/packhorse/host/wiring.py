@@ -1,7 +1,7 @@
-"""The only code that picks adapters: places by how a user spells them, and the sandbox.
+"""Chooses the adapters: places by the locations that a user writes, and the sandbox by its runtime.
 
-One `Wiring` serves one command, so that all it does with a registry shares connections, tokens and what is
-known of the blobs there. Called by the other modules of `platform` and by `cli`.
+This is the only module that does so. One `Wiring` serves one command, so that all its work with a registry
+shares connections, tokens and the knowledge of existing blobs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from packhorse.store.store import Store
 
 BUBBLEWRAP = "bubblewrap"
-"""The runtime that packhorse brings."""
+"""The runtime that packhorse includes."""
 
 
 class Wiring:
-    """The adapters of one command over an open store; each is loaded when a thread first needs it."""
+    """The adapters of one command over a store. Each is imported on first use. Safe for several threads."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Wiring:
         docker_host: str = "",
         registry_options: RegistryOptions | None = None,
     ) -> None:
-        """`environ` (the user's) and `docker_host` name the container engine (`oci.engine_client`)."""
+        """`environ` (the user's) and `docker_host` name the container engine; see `oci.engine_client`."""
         self._store = store
         self._environ = environ
         self._docker_host = docker_host
@@ -57,7 +57,7 @@ class Wiring:
 
     @property
     def store(self) -> Store:
-        """The store, opened when it is first needed where a function opens it."""
+        """The store. If a function was given that opens it, this happens on first use."""
         with self._lock:
             if callable(self._store):
                 self._store = self._store()
@@ -65,7 +65,7 @@ class Wiring:
 
     @property
     def meter(self) -> Meter:
-        """What counts the long work of the command; nobody watches it where no store is open."""
+        """The meter for long work. Without an open store nothing shows it."""
         with self._lock:
             return UNWATCHED if callable(self._store) else self._store.meter
 
@@ -79,12 +79,12 @@ class Wiring:
         without: frozenset[Digest] = frozenset(),
         check: bool = False,
     ) -> Place:
-        """The place a location names; raises EngineError where there is no engine.
+        """The place at a location; raises EngineError if there is no engine.
 
-        `compression` is how layers that have no stored form get one there; a layout is written `without` the
-        blobs of some. With `check` the store reads what it has of the image that is brought, and replaces
-        what is damaged. Without `mirrors` a registry is
-        asked itself: what is to be replaced there is not what a mirror had of it some time ago.
+        `compression` is for layers that have no compressed form yet. A layout is written `without` the blobs
+        of these layers. With `check` the store verifies what it has of an image that is copied to it, and
+        replaces damaged parts. Without `mirrors` the registry itself is asked, because the copy in a mirror
+        may be older than the image that is replaced.
         """
         if location.kind is LocationKind.STORE:
             return self.store.place(location.name, check=check)
@@ -109,7 +109,7 @@ class Wiring:
         return DockerArchive(path, location.reference if location.name else None)
 
     def names(self, location: Location) -> tuple[str, ...]:
-        """The names of the images in a layout or an archive, "" for one that has none.
+        """The names of the images in a layout or an archive; "" for an image without a name.
 
         Raises NotFoundError, FormatError.
         """
@@ -117,13 +117,13 @@ class Wiring:
         from packhorse.oci.layout import NamedLayout
 
         place = self.place(location)
-        assert isinstance(place, NamedLayout | DockerArchive)  # others are one name each
+        assert isinstance(place, NamedLayout | DockerArchive)  # other kinds of places have one name
         return place.names()
 
     def index_place(
         self, location: Location, *, writes: bool = False, mirrors: bool = True
     ) -> RegistryName | LayoutName:
-        """A place for all the images under one name; raises InputError for a kind that has one a name.
+        """A place for all images under one name; raises InputError if its kind has only one image a name.
 
         `mirrors` is as for `place`.
         """
@@ -147,7 +147,7 @@ class Wiring:
         )
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
-        """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
+        """The place of a name in a registry, with its mirrors. An open store remembers what is pushed."""
         place = self._registry_target(self.push_reference(reference), target, compression)
         mirrors = [self._registry_target(each, target, compression) for each in self._mirrors(reference)]
         if not mirrors:
@@ -171,7 +171,7 @@ class Wiring:
         return MirroredName(there, self.host(there.registry), others)
 
     def _mirrors(self, reference: Reference) -> list[Reference]:
-        """The names under which mirrors are asked for an image, in their order."""
+        """The names of an image at its mirrors, in the order of registries.conf."""
         rule = self._network.rule(reference)
         if rule is None:
             return []
@@ -197,18 +197,18 @@ class Wiring:
         return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
 
     def push_reference(self, reference: Reference) -> Reference:
-        """The name under which an image is written: another, where registries.conf says so."""
+        """The name under which an image is written: registries.conf may replace it."""
         rule = self._network.rule(reference)
         return reference if rule is None else rule.rewrite(rule.source, reference)
 
     def digest_of(self, reference: Reference) -> Digest | None:
-        """What a name in a registry stands for now, mirrors left aside; None if it is not there."""
-        where = self.push_reference(reference)
-        found = self.host(where.registry).resolve(where.repository, where.identifier)
+        """The digest that a name has now in its registry, without mirrors; None if it does not exist."""
+        there = self.push_reference(reference)
+        found = self.host(there.registry).resolve(there.repository, there.identifier)
         return found.digest if found else None
 
     def remove(self, reference: Reference) -> str:
-        """Removes a tag, or by its digest an image, from its registry; the answer is its name there.
+        """Removes a tag, or an image by its digest, from its registry; returns its name there.
 
         Raises NotFoundError, RegistryError, NetworkError.
         """
@@ -227,7 +227,7 @@ class Wiring:
         return partial(self._find_credentials, host)
 
     def _find_credentials(self, host: str, repository: str) -> Credentials:
-        """Who this user is to a registry, which has asked: most never do."""
+        """The user's credentials. Called only if a registry asks for them, which most never do."""
         with self._lock:
             if self._keychain is None:
                 from packhorse.oci.auth import user_keychain
@@ -236,14 +236,14 @@ class Wiring:
         return self._keychain.find(host, repository)
 
     def daemon(self, name: str) -> Place:
-        """A name in the container engine; raises HostError when there is no engine."""
+        """The place of a name in the container engine; raises EngineError if there is no engine."""
         from packhorse.oci.engine import Daemon
 
         engine = self._require_engine()
         return Daemon(name, engine, spool=self.store.path, known=self.store)
 
     def check_engine(self) -> None:
-        """Raises EngineError where there is no engine, or none that answers."""
+        """Raises EngineError if there is no engine, or it does not answer."""
         self._require_engine().check()
 
     def _require_engine(self) -> Engine:
@@ -257,7 +257,7 @@ class Wiring:
         return engine
 
     def engine(self) -> Engine | None:
-        """The container engine that the user means, if there is one; raises InputError."""
+        """The user's container engine; None if there is none. Raises InputError."""
         if self._engine is None:
             from packhorse.oci.engine_client import Engine, find
 
@@ -267,17 +267,17 @@ class Wiring:
 
 
 def cgroups_directory(store: Store) -> Path:
-    """Where the control groups of this user's steps are noted."""
+    """The directory with records of the control groups of this user's steps."""
     return store.path.parent / "groups"
 
 
 def mount_points_directory(store: Store) -> Path:
-    """Where the mount points of this user's steps are kept."""
+    """The directory with the mount points of this user's steps."""
     return store.path.parent / "mount-points"
 
 
 def remove_leftovers(store: Store) -> None:
-    """What a build begins with: removes what killed commands have left, and what was not used for long."""
+    """Removes what killed commands left and what was not used for long. Each build begins with this."""
     from packhorse.host.folders import sweep_scratch
     from packhorse.sandbox import cgroup
     from packhorse.sandbox.mounts import remove_unused
@@ -300,9 +300,9 @@ def make_runner(
     points: Path | None = None,
     parting: TeardownQueue | None = None,
 ) -> SandboxRunner:
-    """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
+    """Makes the runner of steps, with bubblewrap or with the OCI runtime `runtime`.
 
-    See `sandbox.runner` for what is handed to it.
+    `sandbox.runner.SandboxRunner` explains the parameters.
     """
     from packhorse.sandbox.runner import SandboxRunner
 
@@ -319,7 +319,7 @@ def make_runner(
 
 
 def check_runtime(name: str) -> None:
-    """Raises SandboxError for a runtime that cannot serve, before anything is made for it."""
+    """Raises SandboxError for a runtime that cannot be used, before anything is made for it."""
     if name not in ("", BUBBLEWRAP):
         from packhorse.sandbox.oci import find_runtime
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import StoreError
-from packhorse.host.folders import format_bytes, require
+from packhorse.host.folders import format_bytes, require_space
 
 
 def test_less_room_than_is_needed_is_an_error_with_both_numbers(tmp_path: Path) -> None:
-    require(tmp_path, 1, what="a byte")
+    require_space(tmp_path, 1, what="a byte")
     with pytest.raises(StoreError, match="too little room for the builder") as raised:
-        require(tmp_path, 10**18, what="the builder")
+        require_space(tmp_path, 10**18, what="the builder")
     assert raised.value.why.endswith(f"GB are free at {tmp_path}, and it needs 1000000000.0 GB")
 
 
