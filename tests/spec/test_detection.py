@@ -37,7 +37,7 @@ def detected(workshop: Workshop) -> list[str]:
 
 
 def test_B_004_a_buildpack_of_an_unsupported_api_is_an_error(workshop: Workshop) -> None:
-    old = workshop.buildpack("old", api="0.9")
+    old = workshop.buildpack("old", api="0.6")
     workshop.order((old,))
     with pytest.raises(BuildpackApiError) as raised:
         workshop.detect()
@@ -93,6 +93,19 @@ def test_B_013_detect_has_platform_and_plan_in_variables(workshop: Workshop) -> 
     workshop.detect()
     assert workshop.runner.commands[0].env["CNB_PLATFORM_DIR"] == "/platform"
     assert seen == [""], "the plan is an empty file to begin with"
+
+
+@pytest.mark.parametrize("api", ["0.7", "0.8"])
+def test_B_012_B_013_before_api_0_8_detect_has_the_paths_as_arguments_only(
+    workshop: Workshop, api: str
+) -> None:
+    workshop.order((workshop.buildpack("a", detect=lambda call: call.plan(both("x")), api=api),))
+    assert [entry.name for entry in workshop.detect().plan] == ["x"]
+    (step,) = workshop.runner.commands
+    there = {"CNB_PLATFORM_DIR", "CNB_BUILD_PLAN_PATH"} & step.env.keys()
+    assert bool(there) == (api != "0.7")
+    assert step.env["CNB_BUILDPACK_DIR"] == "/cnb/buildpacks/a/1"
+    assert not any(name.startswith("CNB_TARGET_") for name in step.env)
 
 
 def test_B_014_detect_has_the_buildpacks_directory_in_a_variable(workshop: Workshop) -> None:

@@ -16,7 +16,7 @@ from packhorse.base.toml import Warn
 from packhorse.base.tree import NodeKind, TreeView, is_directory, read
 from packhorse.errors import BuildError, NotFoundError
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.spec.api import EXEC_ENV, TARGETS
+from packhorse.spec.api import EXEC_ENV, PATH_VARIABLES, TARGETS
 from packhorse.spec.buildpack_files import RESERVED, LayerToml, StoreToml
 from packhorse.spec.buildpack_toml import Descriptor, Ref, escape_id
 from packhorse.spec.env import BUILD_ROOTS, EnvFile, with_files, with_roots, with_user
@@ -91,20 +91,19 @@ def for_buildpack(
 ) -> dict[str, str]:
     """The whole environment of one bin/detect or bin/build.
 
-    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` the variables only
-    this phase has (plan and layers paths). The user's variables come from `<platform>/env` unless `clear-env`
-    (B-110, B-112), the operator's from `<build-config>/env` always (B-111).
+    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` has the variables of
+    this phase alone (paths of plan and layers), which an older buildpack has as arguments only. The user's
+    variables come from `<platform>/env` unless `clear-env` (B-110, B-112), the operator's from
+    `<build-config>/env` always (B-111).
     """
     result = dict(env)
     if not descriptor.clear_env:
         user = {file.name: file.content for file in env_files(tree, f"{inputs.platform}/env")}
         result = with_user(result, user)
     result = with_files(result, env_files(tree, f"{inputs.build_config}/env"), default_action="default")
-    result |= {
-        "CNB_BUILDPACK_DIR": inputs.buildpack_directory(descriptor.ref),
-        "CNB_PLATFORM_DIR": inputs.platform,
-    }
-    result |= phase
+    result["CNB_BUILDPACK_DIR"] = inputs.buildpack_directory(descriptor.ref)
+    if descriptor.api.has(PATH_VARIABLES):
+        result |= {"CNB_PLATFORM_DIR": inputs.platform, **phase}
     if descriptor.api.has(TARGETS):
         result |= _target_variables(target)
     if descriptor.api.has(EXEC_ENV):

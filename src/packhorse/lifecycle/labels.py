@@ -195,7 +195,7 @@ def _process(process: Process) -> dict[str, object]:
         "type": process.type,
         "command": list(process.command),
         "args": None if process.args is None else list(process.args),
-        "direct": True,
+        "direct": process.direct,
         "buildpackID": process.buildpack_id,
     }
     if process.working_dir:

@@ -168,7 +168,7 @@ def _process(process: Process) -> dict[str, object]:
     value: dict[str, object] = {"type": process.type, "command": _command(process.command)}
     if process.args is not None:
         value["args"] = list(process.args)
-    value |= {"direct": True, "buildpack-id": process.buildpack_id}
+    value |= {"direct": process.direct, "buildpack-id": process.buildpack_id}
     if process.working_dir:
         value["working-dir"] = process.working_dir
     if process.exec_env:
