@@ -17,10 +17,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from packhorse.base.dataclass import dataclass, field
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table, Warn
-from packhorse.spec.api import COMMAND_LIST, EXEC_ENV, WORKING_DIR, BuildpackApi
+from packhorse.spec.api import COMMAND_LIST, WORKING_DIR, BuildpackApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,12 @@ class Process:
     buildpack_id: str = ""
     direct: bool = True
 
+    def with_one_word(self) -> Self:
+        """The process as launchers of before Platform API 0.10 take it: only the first word is the command,
+        the others are arguments.
+        """
+        return replace(self, command=self.command[:1], args=(*self.command[1:], *(self.args or ())))
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchToml:
@@ -252,7 +258,8 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
         args=entry.texts("args") if entry.has("args") else None,
         default=entry.flag("default"),
         working_dir=working_dir,
-        exec_env=entry.texts("exec-env") if api.has(EXEC_ENV) else (),
+        # The reference takes this key from a buildpack of any API, and so does its launcher.
+        exec_env=entry.texts("exec-env"),
         buildpack_id=owner,
         direct=direct,
     )
