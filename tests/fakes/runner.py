@@ -43,17 +43,17 @@ class Call:
         self.print(text.encode() + b"\n")
 
     def write(self, path: str, text: str = "") -> None:
-        """Writes a file; a relative `path` is below `$CNB_LAYERS_DIR`."""
+        """Writes a file; a relative `path` is below the buildpack's layers directory."""
         self.tree.write(self._at(path), text.encode())
 
     def read(self, path: str) -> str | None:
-        """The text of a file, None when there is none; a relative `path` is below `$CNB_LAYERS_DIR`."""
+        """The text of a file, None when there is none; a relative `path` is as for `write`."""
         data = read(self.tree, self._at(path))
         return None if data is None else data.decode()
 
     def plan(self, text: str) -> None:
         """Writes the build plan of a bin/detect."""
-        self.write(self.env["CNB_BUILD_PLAN_PATH"], text)
+        self.write(self.command.argv[2], text)
 
     def layer(
         self, name: str, *types: str, files: Mapping[str, str] | None = None, metadata: str = ""
@@ -67,7 +67,7 @@ class Call:
             self.write(f"{name}/{path}", text)
 
     def _at(self, path: str) -> str:
-        return path if path.startswith("/") else f"{self.env['CNB_LAYERS_DIR']}/{path}"
+        return path if path.startswith("/") else f"{self.command.argv[1]}/{path}"
 
 
 Program = Callable[[Call], int | None]

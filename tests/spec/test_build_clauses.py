@@ -70,6 +70,20 @@ def test_B_057_B_058_B_059_build_has_layers_platform_and_plan_as_arguments_and_v
     assert workshop.names("/layers/x_a") == [], "the directory is there before bin/build"
 
 
+@pytest.mark.parametrize("api", ["0.7", "0.8", "0.9", "0.10"])
+def test_B_057_B_058_B_103_older_buildpacks_have_fewer_variables_and_the_same_arguments(
+    workshop: Workshop, api: str
+) -> None:
+    workshop.order((workshop.buildpack("x/a", api=api),))
+    workshop.build()
+    step = workshop.runner.commands[-1]
+    assert step.argv[1:] == ("/layers/x_a", "/platform", "/tmp/cnb-buildpack-plan.toml")
+    there = {"CNB_LAYERS_DIR", "CNB_PLATFORM_DIR", "CNB_BP_PLAN_PATH"} & step.env.keys()
+    assert len(there) == (0 if api == "0.7" else 3)
+    assert any(name.startswith("CNB_TARGET_") for name in step.env) == (api == "0.10")
+    assert step.env["CNB_BUILDPACK_DIR"] == "/cnb/buildpacks/x_a/1"
+
+
 @pytest.mark.parametrize(("api", "expected"), [("0.12", "production"), ("0.10", None)])
 def test_B_060_build_has_the_execution_environment_from_api_0_12_on(
     workshop: Workshop, api: str, expected: str | None
@@ -234,6 +248,89 @@ def test_B_134_B_135_B_136_B_137_B_138_processes_that_are_against_the_rules_fail
     workshop.order((workshop.buildpack("a", build=launches(text)),))
     with pytest.raises(PackhorseError, match=r"launch\.toml"):
         workshop.build()
+
+
+@pytest.mark.parametrize("api", ["0.7", "0.8"])
+def test_B_136_B_137_before_api_0_9_a_command_is_a_text_and_bash_runs_it_unless_it_is_direct(
+    workshop: Workshop, api: str
+) -> None:
+    text = """
+    [[processes]]
+    type = "web"
+    command = "echo $PORT && serve"
+    [[processes]]
+    type = "direct"
+    command = "serve"
+    args = ["$PORT"]
+    direct = true
+    [[processes]]
+    type = "shell"
+    command = "serve"
+    direct = false
+    """
+    workshop.order((workshop.buildpack("a", build=launches(text), api=api),))
+    exported = workshop.create()
+    written = tomllib.loads(workshop.text("/layers/config/metadata.toml") or "")
+    expected = [
+        {"type": "direct", "command": ["serve"], "args": ["$PORT"], "direct": True},
+        {"type": "shell", "command": ["serve"], "direct": False},
+        {"type": "web", "command": ["echo $PORT && serve"], "direct": False},
+    ]
+    assert written["processes"] == [{**process, "buildpack-id": "a"} for process in expected]
+    assert written["buildpacks"] == [{"id": "a", "version": "1", "api": api}]
+    label = json.loads(exported.image.config.labels["io.buildpacks.build.metadata"])
+    assert label["processes"] == [{"args": None, **process, "buildpackID": "a"} for process in expected]
+
+
+def test_B_136_B_137_buildpacks_of_different_apis_may_be_in_one_group(workshop: Workshop) -> None:
+    old, middle = '[[processes]]\ntype = "old"\ncommand = "x"\n', process("middle")
+    workshop.order(
+        (
+            workshop.buildpack("a", build=launches(old), api="0.7"),
+            workshop.buildpack("b", build=launches(middle), api="0.9"),
+            workshop.buildpack("c", build=launches(process("new")), api="0.12"),
+        )
+    )
+    built = workshop.build()
+    assert [(one.type, one.direct) for one in built.processes] == [
+        ("middle", True),
+        ("new", True),
+        ("old", False),
+    ]
+    assert [member.api for member in built.group] == ["0.7", "0.9", "0.12"]
+
+
+@pytest.mark.parametrize(
+    ("line", "issue"),
+    [
+        ('command = ["x"]', "launch.toml:3: processes.command must be a string"),
+        ("", "launch.toml:1: process 'web' has no command"),
+        ('command = ""\ndirect = true', "launch.toml:1: process 'web' has no command"),
+        ('command = "x"\ndirect = 1', "launch.toml:4: processes.direct must be true or false"),
+    ],
+    ids=["list", "none", "nothing to execute", "direct"],
+)
+def test_B_136_B_137_before_api_0_9_a_command_of_another_form_fails_the_build(
+    workshop: Workshop, line: str, issue: str
+) -> None:
+    text = f'[[processes]]\ntype = "web"\n{line}\n'
+    workshop.order((workshop.buildpack("a", build=launches(text), api="0.8"),))
+    with pytest.raises(BuildError) as raised:
+        workshop.build()
+    assert issue in raised.value.why
+
+
+@pytest.mark.parametrize(("api", "expected"), [("0.7", ""), ("0.8", "/layers/x")])
+def test_B_140_before_api_0_8_the_directory_of_a_process_is_ignored_and_that_is_said(
+    workshop: Workshop, api: str, expected: str
+) -> None:
+    text = '[[processes]]\ntype = "web"\ncommand = "x"\nworking-dir = "/layers/x"\n'
+    workshop.order((workshop.buildpack("a", build=launches(text), api=api),))
+    (web,) = workshop.build().processes
+    assert web.working_dir == expected
+    said = [line for line in workshop.notes.said if "working-dir" in line]
+    where = "/layers/a/launch.toml:4: working-dir of process 'web' is ignored"
+    assert [line.startswith(where) for line in said] == ([] if expected else [True])
 
 
 def test_B_139_the_last_default_counts_and_a_redefinition_without_one_takes_it_away(

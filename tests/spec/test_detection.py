@@ -6,7 +6,9 @@ import pytest
 
 from fakes.runner import Call, Program
 from fakes.workshop import TARGET, Workshop, optional
+from packhorse.base.dataclass import replace
 from packhorse.errors import BuildpackApiError, DetectErrored, DetectFailed, InputError
+from packhorse.oci.mutate import edit_config
 from packhorse.spec.api import PlatformApi
 from packhorse.spec.buildpack_toml import Ref
 
@@ -37,7 +39,7 @@ def detected(workshop: Workshop) -> list[str]:
 
 
 def test_B_004_a_buildpack_of_an_unsupported_api_is_an_error(workshop: Workshop) -> None:
-    old = workshop.buildpack("old", api="0.9")
+    old = workshop.buildpack("old", api="0.6")
     workshop.order((old,))
     with pytest.raises(BuildpackApiError) as raised:
         workshop.detect()
@@ -93,6 +95,19 @@ def test_B_013_detect_has_platform_and_plan_in_variables(workshop: Workshop) -> 
     workshop.detect()
     assert workshop.runner.commands[0].env["CNB_PLATFORM_DIR"] == "/platform"
     assert seen == [""], "the plan is an empty file to begin with"
+
+
+@pytest.mark.parametrize("api", ["0.7", "0.8"])
+def test_B_012_B_013_before_api_0_8_detect_has_the_paths_as_arguments_only(
+    workshop: Workshop, api: str
+) -> None:
+    workshop.order((workshop.buildpack("a", detect=lambda call: call.plan(both("x")), api=api),))
+    assert [entry.name for entry in workshop.detect().plan] == ["x"]
+    (step,) = workshop.runner.commands
+    there = {"CNB_PLATFORM_DIR", "CNB_BUILD_PLAN_PATH"} & step.env.keys()
+    assert bool(there) == (api != "0.7")
+    assert step.env["CNB_BUILDPACK_DIR"] == "/cnb/buildpacks/a/1"
+    assert not any(name.startswith("CNB_TARGET_") for name in step.env)
 
 
 def test_B_014_detect_has_the_buildpacks_directory_in_a_variable(workshop: Workshop) -> None:
@@ -231,6 +246,15 @@ def test_B_034_a_required_buildpack_for_another_target_ends_its_group(workshop: 
     assert workshop.steps("detect") == ["here"]
 
 
+def test_B_034_an_optional_buildpack_for_another_target_runs(workshop: Workshop) -> None:
+    other = workshop.buildpack("other", rest='[[targets]]\nos = "linux"\narch = "s390x"')
+    here = workshop.buildpack("here")
+    workshop.order((optional(other), here))
+    assert detected(workshop) == ["other", "here"]
+    workshop.order((here, optional(other), workshop.buildpack("no", detect=answers(100))), (other,), (here,))
+    assert detected(workshop) == ["here"]
+
+
 def test_B_035_an_order_of_composites_becomes_groups_of_components(workshop: Workshop) -> None:
     for name in "abc":
         workshop.buildpack(name)
@@ -341,6 +365,31 @@ def test_P_039_the_run_images_target_is_told_to_buildpacks(workshop: Workshop) -
     workshop.detect()
     env = workshop.runner.commands[0].env
     assert (env["CNB_TARGET_DISTRO_NAME"], env["CNB_TARGET_DISTRO_VERSION"]) == ("ubuntu", "24.04")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'PRETTY_NAME="x=y"\nID=debian\nVERSION_ID="12"\n', ("debian", "12")),
+        (b"ID=arch\n", ("arch", None)),
+        (b"NAME=x\n", (None, None)),
+        (None, (None, None)),
+    ],
+    ids=["both", "no version", "neither", "no file"],
+)
+def test_P_039_and_P_179_the_builders_os_release_tells_what_the_run_image_does_not(
+    workshop: Workshop, text: bytes | None, expected: tuple[str | None, str | None]
+) -> None:
+    config = edit_config(workshop.run_image.config, labels={})
+    workshop.run_image = replace(workshop.run_image, config=config)
+    if text is not None:
+        workshop.tree.write("/etc/os-release", text)
+    targets = '[[targets]]\n[[targets.distros]]\nname = "debian"\n'
+    workshop.order((workshop.buildpack("a", rest=targets),), (workshop.buildpack("b"),))
+    assert detected(workshop) == (["a"] if expected[0] == "debian" else ["b"])
+    env = workshop.runner.commands[-1].env
+    names = ("CNB_TARGET_DISTRO_NAME", "CNB_TARGET_DISTRO_VERSION")
+    assert tuple(env.get(name) for name in names) == expected
 
 
 def test_P_040_a_buildpack_for_other_execution_environments_is_passed_over(workshop: Workshop) -> None:

@@ -154,7 +154,7 @@ FAILURES: dict[str, tuple[dict[str, Any], int]] = {
     "P-032: no system": ({}, 32),
     "P-051: no group passes": ({"detect": _fails(100)}, 20),
     "P-051: a bin/detect goes wrong": ({"detect": _fails(3)}, 21),
-    "P-051: an unsupported Buildpack API": ({"api": "0.9"}, 12),
+    "P-051: an unsupported Buildpack API": ({"api": "0.6"}, 12),
     "P-080: a bin/build fails": ({"build": _fails(1)}, 51),
     "P-080: a file of a buildpack's is wrong": ({"build": lambda call: call.write("launch.toml", "x")}, 52),
     "P-112: a layer has no contents": ({"build": lambda call: call.layer("l", "launch")}, 62),

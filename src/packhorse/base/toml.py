@@ -112,6 +112,11 @@ class Table:
             return
         self.issues.append(self.locate(text, key, *below))
 
+    def add_warning(self, text: str, key: str) -> None:
+        """Warns of `key`, which is read and has no effect."""
+        if self.warn is not None:
+            self.warn(self.locate(text, key))
+
     def locate(self, text: str, key: str = "", *below: str | int) -> str:
         """`text` after the file and the line of `key`, or of what is `below` it, or of this table."""
         path = (*self.path, self._find_spelling(key) or key, *below) if key else self.path

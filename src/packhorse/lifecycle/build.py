@@ -17,12 +17,21 @@ from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.lifecycle import sbom
-from packhorse.lifecycle.buildpacks import Descriptors, find_layers, for_buildpack, read_store, with_layer
+from packhorse.lifecycle.buildpacks import (
+    Descriptors,
+    complete_target,
+    find_layers,
+    for_buildpack,
+    read_store,
+    with_layer,
+)
 from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.labels import Bom
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored, metadata_toml
+from packhorse.spec.api import LEGACY_BOM_FILE, PLATFORM_COMMAND_LIST
 from packhorse.spec.buildpack_files import BuildpackPlan, BuildToml, LaunchToml, Process, Require
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.buildpack_toml import Descriptor
 from packhorse.spec.resolve import PlanEntry
 from packhorse.tar.slices import check_globs
 
@@ -62,8 +71,8 @@ class _Progress:
     env: Mapping[str, str]
     plan: tuple[PlanEntry, ...]
     launches: tuple[LaunchToml, ...] = ()
-    launch_bom: tuple[tuple[Ref, Require], ...] = ()
-    build_bom: tuple[tuple[Ref, Require], ...] = ()
+    launch_bom: Bom = ()
+    build_bom: Bom = ()
 
 
 def build(
@@ -83,19 +92,24 @@ def build(
     """
     progress = _Progress(inputs.env, detected.plan)
     with runner.builder_files() as base:
+        target = complete_target(inputs, analyzed.target, base)
         for member in detected.group:
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            turn = _BuildpackRun(inputs, analyzed.target, member, restored, base, sandbox, observer)
+            turn = _BuildpackRun(inputs, target, member, restored, base, sandbox, observer)
             progress = turn.run(progress)
     processes, default = _merge_processes(progress.launches, observer)
+    api = inputs.platform_api
+    if not api.has(PLATFORM_COMMAND_LIST):
+        processes = tuple(process.with_one_word() for process in processes)
     built = Built(
         group=detected.group,
         processes=processes,
         default_process=default,
         labels=tuple(label for launch in progress.launches for label in launch.labels),
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
+        bom=() if api.has(LEGACY_BOM_FILE) else progress.launch_bom,
     )
     tree = runner.result_tree()
     try:
@@ -103,7 +117,7 @@ def build(
         sbom.collect(inputs, detected.group, tree, **boms)
         # No buildpack may be called config: what is there is in the way (B-143).
         tree.remove(f"{inputs.layers}/config")
-        tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
+        tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built, api))
     except FormatError as error:
         raise BuildError("what the buildpacks made cannot be collected", why=str(error)) from error
     return built

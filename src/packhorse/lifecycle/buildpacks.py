@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from packhorse.base.dataclass import dataclass
-from packhorse.base.target import Target
+from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.target import Distro, Target
 from packhorse.base.toml import Warn
 from packhorse.base.tree import NodeKind, TreeView, is_directory, read
 from packhorse.errors import BuildError, NotFoundError
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.spec.api import EXEC_ENV, TARGETS
+from packhorse.spec.api import EXEC_ENV, PATH_VARIABLES, PLATFORM_TARGETS, TARGETS
 from packhorse.spec.buildpack_files import RESERVED, LayerToml, StoreToml
 from packhorse.spec.buildpack_toml import Descriptor, Ref, escape_id
 from packhorse.spec.env import BUILD_ROOTS, EnvFile, with_files, with_roots, with_user
@@ -77,6 +77,25 @@ class Descriptors:
         return [node.name for node in self._tree.list(directory) if node.kind is NodeKind.DIRECTORY]
 
 
+_OS_RELEASE = "/etc/os-release"
+
+
+def complete_target(inputs: Inputs, target: Target, tree: TreeView) -> Target:
+    """The target that buildpacks are told (P-039). What the run image does not say of its distribution, the
+    builder's os-release in `tree` does (P-179). Before Platform API 0.12 it is the builder's target alone.
+    """
+    if not inputs.platform_api.has(PLATFORM_TARGETS):
+        target = Target(arch=target.arch)
+    node = tree.stat(_OS_RELEASE, follow=True) if target.distro is None else None
+    if node is None or node.kind is not NodeKind.FILE:
+        return target
+    lines = (read(tree, _OS_RELEASE) or b"").decode(errors="replace").split("\n")
+    # As the reference reads the file: a line with a second '=' is passed over.
+    fields = dict(line.split("=") for line in lines if line.count("=") == 1)
+    name, version = (fields.get(key, "").strip('" ') for key in ("ID", "VERSION_ID"))
+    return replace(target, distro=Distro(name, version)) if name or version else target
+
+
 BUILD_ENV_DIRECTORIES = ("env", "env.build")
 
 
@@ -91,20 +110,19 @@ def for_buildpack(
 ) -> dict[str, str]:
     """The whole environment of one bin/detect or bin/build.
 
-    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` the variables only
-    this phase has (plan and layers paths). The user's variables come from `<platform>/env` unless `clear-env`
-    (B-110, B-112), the operator's from `<build-config>/env` always (B-111).
+    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` has the variables of
+    this phase alone (paths of plan and layers), which an older buildpack has as arguments only. The user's
+    variables come from `<platform>/env` unless `clear-env` (B-110, B-112), the operator's from
+    `<build-config>/env` always (B-111).
     """
     result = dict(env)
     if not descriptor.clear_env:
         user = {file.name: file.content for file in env_files(tree, f"{inputs.platform}/env")}
         result = with_user(result, user)
     result = with_files(result, env_files(tree, f"{inputs.build_config}/env"), default_action="default")
-    result |= {
-        "CNB_BUILDPACK_DIR": inputs.buildpack_directory(descriptor.ref),
-        "CNB_PLATFORM_DIR": inputs.platform,
-    }
-    result |= phase
+    result["CNB_BUILDPACK_DIR"] = inputs.buildpack_directory(descriptor.ref)
+    if descriptor.api.has(PATH_VARIABLES):
+        result |= {"CNB_PLATFORM_DIR": inputs.platform, **phase}
     if descriptor.api.has(TARGETS):
         result |= _target_variables(target)
     if descriptor.api.has(EXEC_ENV):

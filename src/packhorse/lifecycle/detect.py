@@ -13,12 +13,12 @@ from packhorse.base.sandbox import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
-from packhorse.lifecycle.buildpacks import Descriptors, for_buildpack
+from packhorse.lifecycle.buildpacks import Descriptors, complete_target, for_buildpack
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner, SandboxPurpose
 from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
 from packhorse.spec.api import EXEC_ENV as BUILDPACK_EXEC_ENV
-from packhorse.spec.api import PLATFORM_EXEC_ENV, SYSTEM
+from packhorse.spec.api import PLATFORM_EXEC_ENV, PLATFORM_TARGETS, SYSTEM
 from packhorse.spec.buildpack_files import PlanToml
 from packhorse.spec.buildpack_toml import Descriptor, Group, Order, Ref, SystemBuildpacks, parse_extensions
 from packhorse.spec.resolve import PassedBuildpack, Resolution, explain, groups, matches, resolve
@@ -97,10 +97,11 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
 def try_detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
     """As `detect`; the failure is a value, and answers and groups are told either way."""
     with runner.builder_files() as tree:
-        detection = _Detector(inputs, analyzed.target, tree, runner, observer)
+        target = complete_target(inputs, analyzed.target, tree)
+        detection = _Detector(inputs, target, tree, runner, observer)
         outcome = detection.run()
         if not runner.confirm_source():
-            detection = _Detector(inputs, analyzed.target, tree, runner, observer)
+            detection = _Detector(inputs, target, tree, runner, observer)
             outcome = detection.run()
         return Detection(outcome, detection.answers(), tuple(detection.tried))
 
@@ -193,24 +194,26 @@ class _Detector:
         return resolution
 
     def _run_missing(self, group: Sequence[Ref]) -> None:
-        """Runs the bin/detect of those that were not asked before (the reference too asks each once per
-        run).
+        """Runs each bin/detect that did not run before, for any group, as the reference does.
+
+        A required buildpack without a matching target does not run (B-034). An optional one runs all the
+        same, because the reference runs it: it may make a part of the image.
         """
-        waiting = [ref for ref in map(_without_optional, group) if ref not in self._results]
-        verdicts: dict[Ref, DetectResult] = {}
+        has_targets = self._inputs.platform_api.has(PLATFORM_TARGETS)
         questions: dict[Ref, _DetectCall] = {}
-        for number, ref in enumerate(waiting, len(self._results)):
-            descriptor = self._descriptors.find(ref)
-            # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
-            # optional one all the same. Here neither runs where it was not made for.
-            if matches(descriptor, self._target):
-                questions[ref] = self._prepare_call(number, descriptor)
-            else:
-                verdicts[ref] = DetectResult(descriptor, -1, why=explain(descriptor, self._target))
+        verdicts: dict[Ref, DetectResult] = {}
+        for number, ref in enumerate(group, len(self._results)):
+            key = _without_optional(ref)
+            descriptor = self._descriptors.find(key)
+            if has_targets and not ref.optional and not matches(descriptor, self._target):
+                verdicts[key] = DetectResult(descriptor, -1, why=explain(descriptor, self._target))
+            elif key not in self._results:
+                questions[key] = self._prepare_call(number, descriptor)
         if questions:
             verdicts.update(zip(questions, self._run_calls([*questions.values()]), strict=True))
-        for ref in waiting:
-            self._record(verdicts[ref])
+        for ref in map(_without_optional, group):
+            if ref in verdicts:
+                self._record(verdicts[ref])
 
     def _record(self, verdict: DetectResult) -> None:
         self._results[verdict.descriptor.ref] = verdict

@@ -37,13 +37,13 @@ from packhorse.base.tree import Node, NodeKind, TreeEdit, TreeView, is_directory
 from packhorse.errors import ExportError, FormatError, InputError, TreeError
 from packhorse.lifecycle import labels, sbom
 from packhorse.lifecycle.buildpacks import FoundLayer, find_layers, read_store
-from packhorse.lifecycle.inputs import Inputs, LauncherInfo
+from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo
 from packhorse.lifecycle.ports import AppLayerCache, LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
 from packhorse.oci.mutate import add_layers, edit_config, set_variables
 from packhorse.oci.place import Image, Layer, Place
 from packhorse.oci.types import Config, History
-from packhorse.spec.api import PLATFORM_EXEC_ENV
+from packhorse.spec.api import CREATED, HISTORY, LAUNCHER_SBOM, PLATFORM_EXEC_ENV, RUN_IMAGE_NAMES
 from packhorse.spec.buildpack_files import Process
 from packhorse.tar.slices import Pieces, divide
 from packhorse.tar.writer import (
@@ -307,7 +307,7 @@ class _Exporter:
                     self._make_record(member, found, {name: one.sha for name, one in added.items()})
                 )
         with _error_context("the bill of materials"):
-            bom = self._add_sbom()
+            boms = self._add_sbom()
         with _error_context("the application"):
             app = self._add_app()
         launcher = self._add_fixed(
@@ -320,14 +320,14 @@ class _Exporter:
         processes = self._add_process_types()
         metadata = labels.LayersMetadata(
             app=tuple(one.sha for one in app),
-            sbom=bom.sha,
+            sbom=boms[0].sha if boms else "",
             buildpacks=tuple(records),
             config=config.sha,
             launcher=launcher.sha,
             process_types=processes[0].sha if processes else "",
             run_image=self._run_image_record(),
         )
-        added_layers = [*launch, bom, *app, launcher, config, *processes]
+        added_layers = [*launch, *boms, *app, launcher, config, *processes]
         base = [self._target.write_layer(layer) for layer in self._analyzed.run_image.layers]
         layers = (*base, *(one.layer for one in added_layers))
         annotations = tuple(sorted(self._inputs.annotations.items()))
@@ -400,11 +400,14 @@ class _Exporter:
                 raise ExportError(f"{path} cannot be a layer", why=str(error)) from error
         return self._captured[path]
 
-    def _add_sbom(self) -> _AddedLayer:
-        sbom.add_launcher_sboms(self._inputs, self._tree)
-        return self._add_fixed(
-            "launch.sbom", "Software Bill-of-Materials", sbom_layer(self._inputs, self._tree)
-        )
+    def _add_sbom(self) -> list[_AddedLayer]:
+        """The layer of SBOM files, which older Platform APIs do not always have."""
+        inputs, tree = self._inputs, self._tree
+        if inputs.platform_api.has(LAUNCHER_SBOM):
+            sbom.add_launcher_sboms(inputs, tree)
+        if tree.stat(f"{inputs.layers}/sbom/launch") is None:
+            return []
+        return [self._add_fixed("launch.sbom", "Software Bill-of-Materials", sbom_layer(inputs, tree))]
 
     def _add_app(self) -> list[_AddedLayer]:
         inputs = self._inputs
@@ -506,9 +509,13 @@ class _Exporter:
         self, added: list[_AddedLayer], metadata: labels.LayersMetadata, entrypoint: str
     ) -> Config:
         inputs, base = self._inputs, self._analyzed.run_image.config
-        created = datetime.fromtimestamp(inputs.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        seconds = inputs.created
+        if seconds != EPOCH and not inputs.platform_api.has(CREATED):
+            self._observer.say("the builder's Platform API is older than SOURCE_DATE_EPOCH, which is ignored")
+            seconds = EPOCH
+        created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         history = [(one.row.diff_id, History(created_by=one.created_by)) for one in added]
-        config = add_layers(base, history, created=created, keep_history=True)
+        config = add_layers(base, history, created=created, keep_history=inputs.platform_api.has(HISTORY))
         # Of two entries the reference reads the first, which is also the one that is replaced.
         before = next((entry for entry in base.env if entry.startswith("PATH=")), "")
         path = f"{PROCESSES}:/cnb/lifecycle:{before.removeprefix('PATH=')}"
@@ -538,15 +545,16 @@ class _Exporter:
         ]
         info = complete(self._inputs.launcher, self._read_launcher())
         launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
+        api, built = self._inputs.platform_api, self._built
         values = {
-            labels.LIFECYCLE: metadata.encode_label(),
+            labels.LIFECYCLE: metadata.encode_label(has_run_image_names=api.has(RUN_IMAGE_NAMES)),
             labels.BUILD: labels.build_label(
-                group, launcher, self._built.processes, self._built.default_process
+                group, launcher, built.processes, built.default_process, api=api, bom=built.bom
             ),
             labels.PROJECT: labels.project_label(self._inputs.project),
         }
         values |= dict(self._built.labels)
-        if self._inputs.platform_api.has(PLATFORM_EXEC_ENV):
+        if api.has(PLATFORM_EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values
 

@@ -20,9 +20,11 @@ from packhorse.base.go_toml import SortedMap, sort_maps
 from packhorse.errors import FormatError, InputError
 from packhorse.oci.reference import Reference
 from packhorse.oci.types import JsonNode
+from packhorse.spec.api import LEGACY_BOM_FILE, PLATFORM_COMMAND_LIST, PlatformApi
 
 if TYPE_CHECKING:
-    from packhorse.spec.buildpack_files import Process, StoreToml
+    from packhorse.spec.buildpack_files import Process, Require, StoreToml
+    from packhorse.spec.buildpack_toml import Ref
 
 LIFECYCLE = "io.buildpacks.lifecycle.metadata"
 BUILD = "io.buildpacks.build.metadata"
@@ -127,8 +129,8 @@ class LayersMetadata:
         """The record of a buildpack by id: versions are not compared, as in the reference."""
         return next((record for record in self.buildpacks if record.id == identifier), None)
 
-    def encode_label(self) -> str:
-        """The label's text."""
+    def encode_label(self, *, has_run_image_names: bool = True) -> str:
+        """The label's text. Before Platform API 0.12 only `stack` has the names of the run image."""
         run = self.run_image
         names: dict[str, object] = {}
         if run.image:
@@ -143,7 +145,8 @@ class LayersMetadata:
             "config": {"sha": self.config},
             "launcher": {"sha": self.launcher},
             "process-types": {"sha": self.process_types},
-            "runImage": {"topLayer": run.top_layer, "reference": run.reference} | names,
+            "runImage": {"topLayer": run.top_layer, "reference": run.reference}
+            | (names if has_run_image_names else {}),
         }
         if names:
             value["stack"] = {"runImage": {"image": run.image} | names}
@@ -158,23 +161,43 @@ class LayersMetadata:
         return json_bytes(value)
 
 
+Bom = tuple[tuple["Ref", "Require"], ...]
+"""Entries of a bill of materials of before Buildpack API 0.7, each with its buildpack."""
+
+
+def bom_entries(bom: Bom) -> list[dict[str, object]]:
+    """The entries as sbom.legacy.json, metadata.toml and the label have them, fields in Go's order."""
+    return [
+        {
+            "name": entry.name,
+            "metadata": sort_maps(entry.metadata),
+            "buildpack": {"id": owner.id, "version": owner.version},
+        }
+        for owner, entry in bom
+    ]
+
+
 def build_label(
     group: Sequence[Mapping[str, str]],
     launcher: Mapping[str, str],
     processes: Sequence[Process],
     default: str,
+    *,
+    api: PlatformApi,
+    bom: Bom = (),
 ) -> str:
     """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository,
-    commit.
+    commit. Before Platform API 0.9 the label has the old bill of materials `bom`.
     """
     buildpacks = [
         {key: value for key, value in member.items() if value or key != "homepage"} for member in group
     ]
     source = {"git": {"repository": launcher["repository"], "commit": launcher["commit"]}}
-    value: dict[str, object] = {
+    value: dict[str, object] = {} if api.has(LEGACY_BOM_FILE) else {"bom": bom_entries(bom) or None}
+    value |= {
         "buildpacks": buildpacks or None,
         "launcher": {"version": launcher["version"], "source": source},
-        "processes": [_process(process) for process in processes],
+        "processes": [_process(process, api) for process in processes],
     }
     if default:
         value["buildpack-default-process-type"] = default
@@ -190,12 +213,12 @@ def project_label(project: Mapping[str, Any]) -> str:
     return json_bytes({"source": fields}).decode()
 
 
-def _process(process: Process) -> dict[str, object]:
+def _process(process: Process, api: PlatformApi) -> dict[str, object]:
     value: dict[str, object] = {
         "type": process.type,
-        "command": list(process.command),
+        "command": list(process.command) if api.has(PLATFORM_COMMAND_LIST) else process.command[0],
         "args": None if process.args is None else list(process.args),
-        "direct": True,
+        "direct": process.direct,
         "buildpackID": process.buildpack_id,
     }
     if process.working_dir:

@@ -19,7 +19,7 @@ from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetad
 from packhorse.lifecycle.ports import LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Detected, Member, Restored
 from packhorse.oci.place import Image, Layer
-from packhorse.spec.api import CACHED_METADATA
+from packhorse.spec.api import CACHED_METADATA, SBOM_LAYER, STORE_AFTER_CLEAR
 from packhorse.spec.buildpack_files import LayerToml
 from packhorse.tar.reader import TarReader
 
@@ -50,15 +50,16 @@ def choose_layers(
 ) -> Restoration:
     """Decides what is restored, and has `cache` restore the directories.
 
-    With `skip_restore` only store.toml is restored (P-115). A layer whose bytes are missing is not restored,
-    and `observer` says so.
+    With `skip_restore` only store.toml is restored (P-115), before Platform API 0.10 nothing at all. A layer
+    whose bytes are missing is not restored, and `observer` says so.
     """
     metadata = cache.read([str(member.ref) for member in detected.group])
     cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(metadata)
     records: dict[str, tuple[Member, LayerRecord]] = {}
     directories: dict[str, Digest] = {}
     files = _RestoredFiles(observer)
-    for member in detected.group:
+    has_stores = not inputs.skip_restore or inputs.platform_api.has(STORE_AFTER_CLEAR)
+    for member in detected.group if has_stores else ():
         before = analyzed.metadata.buildpack(member.ref.id)
         if before is not None and before.store is not None:
             path = f"{inputs.layers_directory(member.ref)}/store.toml"
@@ -78,7 +79,7 @@ def choose_layers(
                     continue
                 directories[path] = diff_id
             records[path] = (member, record)
-    sbom = _digest(cached.sbom)
+    sbom = _digest(cached.sbom) if inputs.platform_api.has(SBOM_LAYER) else None
     has_sboms = sbom is not None and cache.restore(f"{inputs.layers}/sbom/cache", sbom)
     return Restoration(directories, records, files.all, has_sboms)
 
@@ -89,7 +90,7 @@ def restore(
     """Writes `<layer>.toml` and SBOM files of the restored layers, and each buildpack's store.toml."""
     for path, data in chosen.files.items():
         tree.write(path, data)
-    if not inputs.skip_restore:
+    if not inputs.skip_restore and inputs.platform_api.has(SBOM_LAYER):
         for path, data in _read_launch_sboms(inputs, analyzed, chosen.records):
             tree.write(path, data)
     if chosen.has_sboms:

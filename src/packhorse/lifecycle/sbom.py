@@ -8,14 +8,15 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
 from packhorse.base.go_json import json_bytes
-from packhorse.base.go_toml import sort_maps
 from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.errors import BuildError
 from packhorse.lifecycle.buildpacks import find_layers
 from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.labels import Bom, bom_entries
 from packhorse.lifecycle.stages import Member
-from packhorse.spec.buildpack_files import LayerTypes, Require
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.api import LEGACY_BOM_FILE, SBOM_LAYER
+from packhorse.spec.buildpack_files import LayerTypes
+from packhorse.spec.buildpack_toml import Descriptor
 
 MEDIA_TYPES = {
     "cdx.json": "application/vnd.cyclonedx+json",
@@ -26,9 +27,6 @@ MEDIA_TYPES = {
 
 LIMIT = 64 << 20
 """The largest SBOM file taken, in bytes."""
-
-Bom = Sequence[tuple[Ref, Require]]
-"""Entries of bills of materials from before Buildpack API 0.7, each with its buildpack."""
 
 
 def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
@@ -49,10 +47,11 @@ def collect(
     """Copies every SBOM file to its place below `<layers>/sbom` (P-089, P-108).
 
     The launch part becomes a layer. Also writes the old bills of materials `launch` and `build` (P-090).
+    Older Platform APIs have neither.
     """
-    root = f"{inputs.layers}/sbom"
+    root, api = f"{inputs.layers}/sbom", inputs.platform_api
     tree.remove(root)
-    for member in group:
+    for member in group if api.has(SBOM_LAYER) else ():
         layers = inputs.layers_directory(member.ref)
         types = {layer.name: layer.toml.types for layer in find_layers(tree, layers)}
         for name, ending in _files(tree, layers):
@@ -64,8 +63,8 @@ def collect(
                     tree.copy(source, place, limit=LIMIT)
                 else:  # a broken link
                     tree.write(place, b"")
-    for kind, bom in (("launch", launch), ("build", build)):
-        tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy_bom(bom))
+    for kind, bom in (("launch", launch), ("build", build)) if api.has(LEGACY_BOM_FILE) else ():
+        tree.write(f"{root}/{kind}/sbom.legacy.json", json_bytes(bom_entries(bom) or None) + b"\n")
 
 
 def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
@@ -75,18 +74,6 @@ def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
         data = read(tree, f"{directory}/launcher.sbom.{ending}", limit=LIMIT)
         if data is not None:
             tree.write(f"{inputs.layers}/sbom/launch/buildpacksio_lifecycle/launcher/sbom.{ending}", data)
-
-
-def _legacy_bom(bom: Bom) -> bytes:
-    entries = [
-        {
-            "name": entry.name,
-            "metadata": sort_maps(entry.metadata),
-            "buildpack": {"id": owner.id, "version": owner.version},
-        }
-        for owner, entry in bom
-    ]
-    return json_bytes(entries or None) + b"\n"
 
 
 def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:

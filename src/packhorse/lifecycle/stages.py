@@ -21,8 +21,9 @@ from packhorse.base.go_json import json_bytes
 from packhorse.base.go_toml import RawToml, toml_bytes
 from packhorse.base.target import Target
 from packhorse.errors import DetectFailed
-from packhorse.lifecycle.labels import LayersMetadata
+from packhorse.lifecycle.labels import Bom, LayersMetadata, bom_entries
 from packhorse.oci.place import Image, Receipt
+from packhorse.spec.api import PLATFORM_COMMAND_LIST, PlatformApi
 from packhorse.spec.buildpack_files import Process
 from packhorse.spec.buildpack_toml import Group, Ref
 from packhorse.spec.resolve import PlanEntry
@@ -99,13 +100,16 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the buildpacks made besides their layers (metadata.toml). Processes are sorted by type."""
+    """What the buildpacks made besides their layers (metadata.toml). Processes are sorted by type. `bom` is
+    the old bill of materials, where the Platform API wants it in metadata.toml.
+    """
 
     group: tuple[Member, ...]
     processes: tuple[Process, ...]
     default_process: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     slices: tuple[tuple[str, ...] | None, ...] = ()
+    bom: Bom = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +138,17 @@ class Exported:
     default_process: str = ""
 
 
-def metadata_toml(built: Built) -> bytes:
+def metadata_toml(built: Built, api: PlatformApi) -> bytes:
     """`<layers>/config/metadata.toml`, which the launcher reads."""
     value: dict[str, object] = {}
     if built.default_process:
         value["buildpack-default-process-type"] = built.default_process
+    if built.bom:
+        value["bom"] = bom_entries(built.bom)
     value["buildpacks"] = [_member(member) for member in built.group]
     if built.labels:
         value["labels"] = [{"key": key, "value": text} for key, text in built.labels]
-    value["processes"] = [_process(process) for process in built.processes]
+    value["processes"] = [_process(process, api) for process in built.processes]
     if built.slices:
         value["slices"] = [{} if paths is None else {"paths": list(paths)} for paths in built.slices]
     return toml_bytes(value)
@@ -164,11 +170,11 @@ def _member(member: Member) -> dict[str, object]:
     return value | ({"homepage": member.homepage} if member.homepage else {})
 
 
-def _process(process: Process) -> dict[str, object]:
-    value: dict[str, object] = {"type": process.type, "command": _command(process.command)}
+def _process(process: Process, api: PlatformApi) -> dict[str, object]:
+    value: dict[str, object] = {"type": process.type, "command": _command(process.command, api)}
     if process.args is not None:
         value["args"] = list(process.args)
-    value |= {"direct": True, "buildpack-id": process.buildpack_id}
+    value |= {"direct": process.direct, "buildpack-id": process.buildpack_id}
     if process.working_dir:
         value["working-dir"] = process.working_dir
     if process.exec_env:
@@ -176,10 +182,11 @@ def _process(process: Process) -> dict[str, object]:
     return value
 
 
-def _command(words: Sequence[str]) -> RawToml:
+def _command(words: Sequence[str], api: PlatformApi) -> RawToml:
     """A command as the reference writes it: a TOML array of JSON strings, with `<`, `>` and `&` escaped.
+    Before Platform API 0.10 it is one such string.
 
     JSON leaves U+007F as it is and TOML forbids that. The reference cannot read such a file again.
     """
-    strings = (json_bytes(word).decode().replace("\x7f", "\\u007f") for word in words)
-    return RawToml(f"[{', '.join(strings)}]")
+    strings = [json_bytes(word).decode().replace("\x7f", "\\u007f") for word in words]
+    return RawToml(f"[{', '.join(strings)}]" if api.has(PLATFORM_COMMAND_LIST) else strings[0])

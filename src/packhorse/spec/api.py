@@ -1,10 +1,7 @@
-"""② What each Buildpack API version brought, by name.
+"""The supported versions of the Buildpack API and the Platform API, and what each version changed.
 
-From buildpack.md; docs/reference/spec-matrix.md lists its clauses.
-
-A phase asks `api.has(EXEC_ENV)` and never compares numbers.
-
-What each Platform API version brought, by name (platform.md). A phase asks `api.has(EXEC_ENV)`.
+Code asks `api.has(EXEC_ENV)` and never compares version numbers. The clauses of buildpack.md and platform.md
+are in docs/reference/spec-matrix.md.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ from typing import Self
 
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import BuildpackApiError, PlatformApiError
+from packhorse.version import __version__
 
 _BUILDPACK_FORM = re.compile(r"v?([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 
@@ -39,10 +37,13 @@ class BuildpackApi:
             )
         api = cls(int(match[1]), int(match[2] or 0))
         if api not in BUILDPACK_APIS:
+            is_newer = api > BUILDPACK_APIS[-1]
+            which = "an older" if is_newer else "a newer"
             raise BuildpackApiError(
                 f"buildpack {owner} needs Buildpack API {api}",
-                why=f"supported are {', '.join(map(str, BUILDPACK_APIS))}",
-                fix="use another version of the buildpack, or a builder that has one",
+                why=f"packhorse {__version__} supports {', '.join(map(str, BUILDPACK_APIS))}",
+                fix=("use a newer packhorse, which supports this API, or " if is_newer else "use ")
+                + f"{which} version of the buildpack, or a builder that has one",
             )
         return api
 
@@ -62,10 +63,14 @@ class Feature:
     since: tuple[int, int]
 
 
-TARGETS = Feature("CNB_TARGET_* in the environment, [[targets]] in the descriptor", (0, 10))
-EXEC_ENV = Feature("CNB_EXEC_ENV, exec-env on buildpacks and processes", (0, 12))
+PATH_VARIABLES = Feature("CNB_* variables repeat the arguments of bin/detect and bin/build", (0, 8))
+WORKING_DIR = Feature("a process has a working-dir", (0, 8))
+COMMAND_LIST = Feature("a command is a list and every process direct; before, it is a text", (0, 9))
+TARGETS = Feature("CNB_TARGET_* in the environment", (0, 10))
+SEVERAL_STACKS = Feature("the stack bionic is a target beside others; before, only alone", (0, 10))
+EXEC_ENV = Feature("CNB_EXEC_ENV, and exec-env of a buildpack", (0, 12))
 
-BUILDPACK_APIS = tuple(BuildpackApi(0, minor) for minor in (10, 11, 12))
+BUILDPACK_APIS = tuple(BuildpackApi(0, minor) for minor in range(7, 13))
 
 
 _PLATFORM_FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
@@ -124,9 +129,17 @@ class PlatformApi:
         return (self.major, self.minor) >= feature.since
 
 
+SBOM_LAYER = Feature("SBOM files are a layer of the image and come back from it", (0, 8))
+LEGACY_BOM_FILE = Feature("[[bom]] is kept in a file; before, in metadata.toml and the label", (0, 9))
+CREATED = Feature("SOURCE_DATE_EPOCH is the time of an image", (0, 9))
+PLATFORM_COMMAND_LIST = Feature("metadata.toml and the label have a command as a list", (0, 10))
+STORE_AFTER_CLEAR = Feature("store.toml comes back though no layer does", (0, 10))
+LAUNCHER_SBOM = Feature("the image has the SBOM of its launcher", (0, 11))
+HISTORY = Feature("an image says how its layers were made", (0, 12))
 PLATFORM_TARGETS = Feature("run images are told apart by their targets, and no longer by stacks", (0, 12))
+RUN_IMAGE_NAMES = Feature("the label has the names of the run image in runImage", (0, 12))
 CACHED_METADATA = Feature("metadata of cached launch layers is restored though the image lacks them", (0, 14))
 PLATFORM_EXEC_ENV = Feature("buildpacks and processes are chosen by execution environment", (0, 15))
 SYSTEM = Feature("a builder's system.toml adds buildpacks to every group", (0, 15))
 
-PLATFORM_APIS = tuple(PlatformApi(0, minor) for minor in (12, 13, 14, 15))
+PLATFORM_APIS = tuple(PlatformApi(0, minor) for minor in range(7, 16))

@@ -17,10 +17,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from packhorse.base.dataclass import dataclass, field
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table, Warn
-from packhorse.spec.api import EXEC_ENV, BuildpackApi
+from packhorse.spec.api import COMMAND_LIST, WORKING_DIR, BuildpackApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +137,12 @@ _PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process type an image can start; always executed directly, without a shell (B-136, B-137).
+    """A process type that an image can start.
 
-    `command` holds the executable and arguments a user cannot replace, `args` those a user can; None, where
-    the key is absent, reads otherwise than an empty list in the image's label.
+    The launcher executes the command of a `direct` process, and has bash run any other. From Buildpack API
+    0.9 on every process is direct (B-137), `command` holds the executable and arguments that a user cannot
+    replace (B-136), and `args` those that a user can. Before, `command` is one text, and a user can only add
+    to `args`. None, where the key is absent, reads otherwise than an empty list in the image's label.
     """
 
     type: str
@@ -150,6 +152,13 @@ class Process:
     working_dir: str = ""
     exec_env: tuple[str, ...] = ()
     buildpack_id: str = ""
+    direct: bool = True
+
+    def with_one_word(self) -> Self:
+        """The process as launchers of before Platform API 0.10 take it: only the first word is the command,
+        the others are arguments.
+        """
+        return replace(self, command=self.command[:1], args=(*self.command[1:], *(self.args or ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +243,12 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
     if kind in (".", ".."):
         # The clause allows them; a process type is the name of a link in the image.
         entry.add_issue(f"process type {kind!r} cannot be the name of a file", "type")
-    if entry.has("direct"):
-        entry.add_issue(
-            "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"
-        )
-    command = entry.texts("command")
-    if not command or not command[0]:
-        entry.add_issue(f"process {kind!r} has no command")
-    words = {"command": command, "args": entry.texts("args"), "working-dir": (entry.text("working-dir"),)}
+    command, direct = _read_command(entry, kind, api)
+    working_dir = entry.text("working-dir")
+    if working_dir and not api.has(WORKING_DIR):
+        entry.add_warning(f"working-dir of process {kind!r} is ignored: it came with API 0.8", "working-dir")
+        working_dir = ""
+    words = {"command": command, "args": entry.texts("args"), "working-dir": (working_dir,)}
     for key, values in words.items():
         if any("\0" in value for value in values):
             entry.add_issue(f"{key} of process {kind!r} has a NUL byte: it could not be started", key)
@@ -250,7 +257,27 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
         command=command,
         args=entry.texts("args") if entry.has("args") else None,
         default=entry.flag("default"),
-        working_dir=entry.text("working-dir"),
-        exec_env=entry.texts("exec-env") if api.has(EXEC_ENV) else (),
+        working_dir=working_dir,
+        # The reference takes this key from a buildpack of any API, and so does its launcher.
+        exec_env=entry.texts("exec-env"),
         buildpack_id=owner,
+        direct=direct,
     )
+
+
+def _read_command(entry: Table, kind: str, api: BuildpackApi) -> tuple[tuple[str, ...], bool]:
+    """The command, and whether the process is direct."""
+    if not api.has(COMMAND_LIST):
+        command, direct = entry.text("command"), entry.flag("direct")
+        # bash takes an empty command for a script that does nothing: .profile may have done everything.
+        if not entry.has("command") or (direct and not command):
+            entry.add_issue(f"process {kind!r} has no command")
+        return (command,), direct
+    if entry.has("direct"):
+        entry.add_issue(
+            "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"
+        )
+    words = entry.texts("command")
+    if not words or not words[0]:
+        entry.add_issue(f"process {kind!r} has no command")
+    return words, True

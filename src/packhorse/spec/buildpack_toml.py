@@ -9,7 +9,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Distro
 from packhorse.base.toml import Table, Warn
 from packhorse.errors import InputError
-from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, BuildpackApi
+from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, SEVERAL_STACKS, BuildpackApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class BuildpackTarget:
     distros: tuple[Distro, ...] = ()
 
 
+_BIONIC = "io.buildpacks.stacks.bionic"
 _STACK_TARGETS = {
-    "io.buildpacks.stacks.bionic": BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),)),
+    _BIONIC: BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),)),
     "*": BuildpackTarget(),
 }
 
@@ -94,7 +95,7 @@ class Descriptor:
             clear_env=own.flag("clear-env"),
             sbom_formats=own.texts("sbom-formats"),
             exec_env=_read_exec_env(own) if api.has(EXEC_ENV) else (),
-            targets=tuple(map(_read_target, top.tables("targets"))) or _stack_targets(top),
+            targets=tuple(map(_read_target, top.tables("targets"))) or _stack_targets(top, api),
             order=tuple(read_order(top)),
         )
         if value.order and (value.targets or top.has("stacks")):
@@ -206,9 +207,16 @@ def _read_target(table: Table) -> BuildpackTarget:
     return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
 
 
-def _stack_targets(top: Table) -> tuple[BuildpackTarget, ...]:
-    """The targets that the deprecated `[[stacks]]` stand for (B-155). Other stacks have none."""
-    identifiers = [table.text("id") for table in top.tables("stacks")]
+def _stack_targets(top: Table, api: BuildpackApi) -> tuple[BuildpackTarget, ...]:
+    """The targets that the deprecated `[[stacks]]` stand for (B-155). Other stacks have none, and their
+    mixins are a platform's to check, when it puts a buildpack into a builder (B-156).
+    """
+    stacks = top.tables("stacks")
+    for stack in stacks:
+        stack.texts("mixins")
+    identifiers = [stack.text("id") for stack in stacks]
+    if len(identifiers) > 1 and not api.has(SEVERAL_STACKS):
+        identifiers = [identifier for identifier in identifiers if identifier != _BIONIC]
     return tuple(_STACK_TARGETS[identifier] for identifier in identifiers if identifier in _STACK_TARGETS)
 
 

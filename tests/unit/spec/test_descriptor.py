@@ -113,8 +113,8 @@ def test_an_empty_file_lacks_what_is_required() -> None:
 
 
 def test_an_api_that_is_not_supported_is_told_before_anything_else() -> None:
-    with pytest.raises(BuildpackApiError, match=r"buildpack a needs Buildpack API 0\.9"):
-        parse('api = "0.9"\n[buildpack]\nid = "a"\nname = 4\n')
+    with pytest.raises(BuildpackApiError, match=r"buildpack a needs Buildpack API 0\.13"):
+        parse('api = "0.13"\n[buildpack]\nid = "a"\nname = 4\n')
     with pytest.raises(BuildpackApiError, match=r"buildpack buildpack\.toml declares"):
         parse('api = "new"\n')
 
@@ -141,6 +141,31 @@ def test_B_155_stacks_stand_for_targets_where_none_is_declared(
 ) -> None:
     descriptor = parse(f'api = "0.10"\n{tables}\n[buildpack]\nid = "a"\nversion = "1"\n')
     assert descriptor.targets == expected
+
+
+@pytest.mark.parametrize(
+    ("stacks", "expected"),
+    [
+        (["io.buildpacks.stacks.bionic"], (BIONIC,)),
+        (["io.buildpacks.stacks.bionic", "io.buildpacks.stacks.jammy"], ()),
+        (["io.buildpacks.stacks.bionic", "*"], (BuildpackTarget(),)),
+    ],
+    ids=["alone", "with another", "with any"],
+)
+def test_B_155_before_api_0_10_the_stack_bionic_is_a_target_if_it_is_alone(
+    stacks: list[str], expected: tuple[BuildpackTarget, ...]
+) -> None:
+    tables = "".join(f'[[stacks]]\nid = "{stack}"\n' for stack in stacks)
+    for api in ("0.7", "0.8", "0.9"):
+        descriptor = parse(f'api = "{api}"\n[buildpack]\nid = "a"\nversion = "1"\n{tables}')
+        assert descriptor.targets == expected
+
+
+def test_mixins_of_a_stack_are_keys_of_the_file() -> None:
+    warnings: list[str] = []
+    text = 'api="0.9"\n[buildpack]\nid="a"\nversion="1"\n[[stacks]]\nid="x"\nmixins=["build:git"]\nother=1\n'
+    Descriptor.parse(text.encode(), "buildpack.toml", warn=warnings.append)
+    assert warnings == ["buildpack.toml:8: stacks.other is not a key of this file and is ignored"]
 
 
 @pytest.mark.parametrize("identifier", ["app", "config", "generated", "sbom", ".", "..", "a b", "a\\nb", "é"])

@@ -60,8 +60,8 @@ def test_arguments_that_are_absent_are_told_from_none() -> None:
     assert (absent.args, empty.args) == (None, ())
 
 
-def test_execution_environments_of_processes_came_with_api_0_12() -> None:
-    assert parse(WHOLE, minor=11).processes[0].exec_env == ()
+def test_execution_environments_of_processes_are_taken_in_every_api() -> None:
+    assert parse(WHOLE, minor=9).processes[0].exec_env == ("test",)
     assert parse(WHOLE, minor=12).processes[0].exec_env == ("test",)
 
 
