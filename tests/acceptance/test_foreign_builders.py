@@ -85,15 +85,47 @@ def test_a_foreign_builder_is_fetched_and_built_with(
     assert again.returncode == 0 and "fetching" not in again.stderr
 
 
+OLD_SERVER = """
+test -z "${CNB_LAYERS_DIR:-}${CNB_PLATFORM_DIR:-}${CNB_BP_PLAN_PATH:-}"
+mkdir -p "$1/words/profile.d/talk"
+printf 'export WORD="profile.d and"\\n' > "$1/words/profile.d/talk/word.sh"
+printf '[types]\\nlaunch = true\\n' > "$1/words.toml"
+cat > "$1/launch.toml" <<'END'
+[[processes]]
+type = "talk"
+command = "echo hello from $WORD $MORE && echo in $PWD"
+default = true
+working-dir = "/ignored"
+END
+"""
+"""The bin/build of a buildpack of API 0.7."""
+
+
+def test_a_builder_of_old_apis_is_built_with_and_bash_runs_its_process(
+    home: Home, registry: Registry, layer: bytes, launcher: bytes, app: Path
+) -> None:
+    run = registry.push(foreign_builder.run_image(layer), "foreign/run:old")
+    image = foreign_builder.builder_image(
+        layer, run=run, launcher=launcher, api="0.7", platforms=["0.6", "0.7", "0.8"], build=OLD_SERVER
+    )
+    builder = registry.push(image, "foreign/builder:old")
+    (app / ".profile").write_text('export MORE="the profile"\n')
+    done = home.run("build", "old", "--path", app, "--builder", builder)
+    assert done.returncode == 0, done.stderr
+    assert "working-dir of process 'talk' is ignored" in done.stderr
+    assert home.ok("run", "old") == "hello from profile.d and the profile\nin /workspace"
+    assert '"CNB_PLATFORM_API=0.8"' in home.ok("inspect", "--output", "json", "old")
+
+
 def test_a_builder_with_a_buildpack_of_an_old_api_is_refused_by_name(
     home: Home, registry: Registry, layer: bytes, launcher: bytes, app: Path
 ) -> None:
     run = registry.push(foreign_builder.run_image(layer), "foreign/run:2")
-    image = foreign_builder.builder_image(layer, run=run, launcher=launcher, api="0.9")
-    builder = registry.push(image, "foreign/builder:old")
-    done = home.run("build", "old", "--path", app, "--builder", builder)
+    image = foreign_builder.builder_image(layer, run=run, launcher=launcher, api="0.6")
+    builder = registry.push(image, "foreign/builder:older")
+    done = home.run("build", "older", "--path", app, "--builder", builder)
     assert done.returncode == 12, done.stderr
-    assert "buildpack foreign/shell needs Buildpack API 0.9" in done.stderr
+    assert "buildpack foreign/shell needs Buildpack API 0.6" in done.stderr
 
 
 def test_the_copy_in_the_store_serves_while_the_registry_is_away(

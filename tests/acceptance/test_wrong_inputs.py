@@ -215,7 +215,7 @@ def broken(directory: Path, name: str) -> Path:
     elif name == "no id":
         descriptor.write_text('api = "0.11"\n[buildpack]\nversion = "1"\n')
     elif name == "old API":
-        descriptor.write_text(descriptor.read_text().replace("0.11", "0.9"))
+        descriptor.write_text(descriptor.read_text().replace("0.11", "0.6"))
     elif name == "new API":
         descriptor.write_text(descriptor.read_text().replace("0.11", "0.99"))
     elif name == "no program":
@@ -241,7 +241,7 @@ def broken(directory: Path, name: str) -> Path:
         ("no descriptor", 3, ("is not a buildpack", "buildpack.toml")),
         ("broken TOML", 3, ("buildpack.toml is not valid TOML", "line 2")),
         ("no id", 3, ("buildpack.toml:2: buildpack.id is missing",)),
-        ("old API", 12, ("buildpack test/shell needs Buildpack API 0.9", "0.10")),
+        ("old API", 12, ("buildpack test/shell needs Buildpack API 0.6", "0.7")),
         ("new API", 12, ("buildpack test/shell needs Buildpack API 0.99", "0.12")),
         ("no program", 3, ("there is no ", "bin/build")),
         ("no interpreter", 51, ("test/shell@1.0.0 cannot be run", "interpreter")),

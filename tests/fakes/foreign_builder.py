@@ -103,13 +103,15 @@ def builder_image(
     run: str,
     launcher: bytes,
     api: str = "0.10",
+    platforms: Sequence[str] = ("0.7", "0.12", "0.13", "0.14"),
+    build: str = SERVER,
     mirrors: Sequence[str] = (),
     above: Sequence[bytes] = (),
     env: Mapping[str, str] = {},
     more: Mapping[str, str] = {},
 ) -> Image:
-    """The builder, on the same base; `above` are layers on top, `env` and `more` further variables and
-    labels.
+    """The builder, on the same base. `api` and `build` are its buildpack's, `platforms` the Platform APIs of
+    its lifecycle; `above` are layers on top, `env` and `more` further variables and labels.
     """
     directories = Tar()
     for name in ("workspace", "layers"):
@@ -125,7 +127,7 @@ def builder_image(
         buildpack.directory(name)
     buildpack.file(f"{where}/buildpack.toml", _BUILDPACK.format(api=api))
     buildpack.file(f"{where}/bin/detect", "#!/bin/sh\ntest -f README\n", mode=0o755)
-    buildpack.file(f"{where}/bin/build", f"#!/bin/sh\nset -eu\nid -u\necho home $HOME\n{SERVER}", mode=0o755)
+    buildpack.file(f"{where}/bin/build", f"#!/bin/sh\nset -eu\nid -u\necho home $HOME\n{build}", mode=0o755)
     order = Tar()
     order.file("cnb/order.toml", '[[order]]\n[[order.group]]\nid = "foreign/shell"\nversion = "2.1.0"\n')
     image = {"image": run, "mirrors": list(mirrors) or None}
@@ -139,7 +141,7 @@ def builder_image(
             "api": {"buildpack": "0.7", "platform": "0.7"},
             "apis": {
                 "buildpack": {"deprecated": None, "supported": ["0.7", "0.8", "0.9", "0.10", "0.11"]},
-                "platform": {"deprecated": None, "supported": ["0.7", "0.12", "0.13", "0.14"]},
+                "platform": {"deprecated": None, "supported": list(platforms)},
             },
         },
         "createdBy": {"name": "Another Tool", "version": "1"},

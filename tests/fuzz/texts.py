@@ -69,11 +69,12 @@ def _buildpack(data: bytes) -> None:
 
 
 def _launch(data: bytes) -> None:
-    with refusing(InputError):
-        launch = LaunchToml.parse(data, _SOURCE, api=BUILDPACK_APIS[-1], owner="a/b")
-        with refusing(FormatError):
-            for globs in launch.slices:
-                check_globs(globs or ())
+    for api in (BUILDPACK_APIS[0], BUILDPACK_APIS[-1]):
+        with refusing(InputError):
+            launch = LaunchToml.parse(data, _SOURCE, api=api, owner="a/b")
+            with refusing(FormatError):
+                for globs in launch.slices:
+                    check_globs(globs or ())
 
 
 def _plan(data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The launch clauses, on the real launcher in root file systems of its own: with a shell, and with nothing.
 
-Each row of LAUNCHES is a launch and what comes of it, for Buildpack API 0.10 to 0.12. What every form of a
+Each row of LAUNCHES is a launch and what comes of it, for Buildpack API 0.7 to 0.12. What every form of a
 file or an option means is in tests/unit/launcher, row by row.
 """
 
@@ -22,7 +22,7 @@ from packhorse.base import installation
 
 pytestmark = pytest.mark.system
 
-APIS = ("0.10", "0.11", "0.12")
+APIS = ("0.7", "0.8", "0.9", "0.10", "0.11", "0.12")
 PLATFORM_API = "0.15"
 PROBE = "/bin/probe"
 FAILED = 82

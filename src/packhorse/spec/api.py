@@ -112,11 +112,13 @@ class PlatformApi:
         """
         common = [api for api in PLATFORM_APIS if str(api) in known]
         if not common:
+            versions = [cls.parse_any(text) for text in known if _SAID.fullmatch(text)]
+            is_newer = bool(versions) and min(versions) > PLATFORM_APIS[-1]
             raise PlatformApiError(
                 f"{owner} and packhorse have no Platform API in common",
                 why=f"it has {', '.join(sorted(known)) or 'none'}, "
-                f"here are {', '.join(map(str, PLATFORM_APIS))}",
-                fix="use a newer version of the builder",
+                f"packhorse {__version__} supports {', '.join(map(str, PLATFORM_APIS))}",
+                fix="use a newer packhorse" if is_newer else "use a newer version of the builder",
             )
         best = max(common)
         return cls(best.major, best.minor)

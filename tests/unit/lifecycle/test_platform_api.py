@@ -22,7 +22,17 @@ def test_the_highest_that_both_have_is_taken() -> None:
     assert str(PlatformApi.highest(["0.3", "0.14", "0.9", "0.12"], owner="builder")) == "0.14"
 
 
-@pytest.mark.parametrize("known", [[], ["0.3", "0.99", "x"]])
-def test_without_one_in_common_the_builder_is_told(known: list[str]) -> None:
-    with pytest.raises(PlatformApiError, match="my/builder and packhorse have no Platform API in common"):
+@pytest.mark.parametrize(
+    ("known", "fix"),
+    [
+        ([], "use a newer version of the builder"),
+        (["0.3", "0.99", "x"], "use a newer version of the builder"),
+        (["0.16", "0.17"], "use a newer packhorse"),
+    ],
+)
+def test_without_one_in_common_the_older_side_is_told(known: list[str], fix: str) -> None:
+    with pytest.raises(
+        PlatformApiError, match="my/builder and packhorse have no Platform API in common"
+    ) as raised:
         PlatformApi.highest(known, owner="my/builder")
+    assert raised.value.fix == fix
