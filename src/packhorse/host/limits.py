@@ -132,14 +132,14 @@ def prune(store: Store, *, limit: int | None, older: float | None, every: bool) 
     if every:
         apps = set(store.last_uses())
     elif limit is None and older is not None:
-        apps = _unused(store, older)
+        apps = _find_unused(store, older)
     else:
         apps = set(store.caches_beyond(default_limit(store) if limit is None else limit))
         if older is not None:
-            apps &= _unused(store, older)
+            apps &= _find_unused(store, older)
     _, freed = store.remove_caches(apps)
     return PruneResult(tuple(sorted(apps)), freed)
 
 
-def _unused(store: Store, seconds: float) -> set[str]:
+def _find_unused(store: Store, seconds: float) -> set[str]:
     return {app for app, used in store.last_uses().items() if used < time.time() - seconds}

@@ -89,7 +89,7 @@ def choose() -> Program:
             "bubblewrap is not installed" if own is None else f"{own} does not serve",
             why=unfit,
             fix=f"install the package {PACKAGE} {VERSION} beside packhorse, or bubblewrap "
-            f"{_dotted(LEAST)} or newer with this system's package manager",
+            f"{_format_version(LEAST)} or newer with this system's package manager",
             check="bubblewrap",
         )
     site = Path(package.origin).parents[1]
@@ -99,7 +99,7 @@ def choose() -> Program:
     )
 
 
-def _dotted(version: tuple[int, ...]) -> str:
+def _format_version(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
@@ -158,7 +158,7 @@ def _ask_version(program: Path) -> tuple[str, str]:
         return "", "it does not say that it is bubblewrap"
     version = told[0].split()[1].decode()
     if (int(told[1]), int(told[2])) < LEAST:
-        return version, f"it is {version}, and {_dotted(LEAST)} is needed"
+        return version, f"it is {version}, and {_format_version(LEAST)} is needed"
     return version, ""
 
 
@@ -174,8 +174,8 @@ def _check_package(site: Path, machine: str) -> None:
             raise SandboxError(
                 f"{site / name} is not executed: it is not what packhorse knows",
                 why=f"its SHA-256 is {found}\n{PACKAGE} {VERSION} has {known or 'no program'} for {machine}",
-                fix=f"install {PACKAGE}=={VERSION} beside packhorse, or bubblewrap {_dotted(LEAST)} or newer "
-                "with this system's package manager, which is taken first",
+                fix=f"install {PACKAGE}=={VERSION} beside packhorse, or bubblewrap {_format_version(LEAST)} "
+                "or newer with this system's package manager, which is taken first",
                 check="bubblewrap",
             )
 

@@ -45,11 +45,6 @@ def process_start_id(pid: str = "self") -> str:
     return f"{fields.split()[0]}-{fields.rpartition(')')[2].split()[19]}"
 
 
-def shell_status(returncode: int) -> int:
-    """The exit status of a child as shells count it, from Popen's: 128 + n when signal n ended it."""
-    return 128 - returncode if returncode < 0 else returncode
-
-
 PIPE_GONE = 128 + signal.SIGPIPE
 """How a process ends whose output nobody reads any more, if it does not care."""
 

@@ -214,6 +214,11 @@ def main(words: list[str]) -> int:
         _, status = os.waitpid(child, 0)
     except (UsernsExecError, OSError) as error:
         return _print_error(error)
+    return _shell_status(status)
+
+
+def _shell_status(status: int) -> int:
+    """The exit status as shells count it, of what wait(2) gives: 128 + n if signal n ended the process."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -378,8 +383,7 @@ def _wait(pid: int, first: int, control: int) -> int:
     while True:
         ended, status = os.wait()
         if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return _shell_status(status)
 
 
 def _watch(process: int, control: int) -> None:

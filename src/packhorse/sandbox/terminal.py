@@ -77,7 +77,7 @@ class _Input:
         self._pending = b""
         os.set_blocking(pipe.fileno(), False)
 
-    def wanted(self) -> dict[int, int]:
+    def poll_events(self) -> dict[int, int]:
         """What to wait for. No more is read while the step does not take what there is."""
         if self._pipe.closed:
             return {}
@@ -114,7 +114,7 @@ def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
     running = True
     while running or printed:
         ready = poll(
-            (given.wanted() | {ended: select.POLLIN} if running else {})
+            (given.poll_events() | {ended: select.POLLIN} if running else {})
             | dict.fromkeys(printed, select.POLLIN)
         )
         if running:

@@ -14,15 +14,36 @@ from packhorse.base.dataclass import dataclass
 from packhorse.errors import BuildpackApiError, PlatformApiError
 from packhorse.version import __version__
 
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that an API has since one version."""
+
+    name: str
+    since: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _ApiVersion:
+    """The version of an API, `<major>.<minor>`."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def has(self, feature: Feature) -> bool:
+        """Whether this version has `feature`."""
+        return (self.major, self.minor) >= feature.since
+
+
 _BUILDPACK_FORM = re.compile(r"v?([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class BuildpackApi:
+class BuildpackApi(_ApiVersion):
     """A Buildpack API version, `<major>.<minor>` (B-001, B-002)."""
-
-    major: int
-    minor: int
 
     @classmethod
     def parse(cls, text: str, *, owner: str) -> Self:
@@ -47,21 +68,6 @@ class BuildpackApi:
             )
         return api
 
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}"
-
-    def has(self, feature: Feature) -> bool:
-        """Whether a buildpack of this API has `feature`."""
-        return (self.major, self.minor) >= feature.since
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """Something that an API has since one version."""
-
-    name: str
-    since: tuple[int, int]
-
 
 PATH_VARIABLES = Feature("CNB_* variables repeat the arguments of bin/detect and bin/build", (0, 8))
 WORKING_DIR = Feature("a process has a working-dir", (0, 8))
@@ -79,11 +85,8 @@ _SAID = re.compile(r"v?([0-9]{1,9})\.?([0-9]{0,9})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class PlatformApi:
+class PlatformApi(_ApiVersion):
     """A Platform API version, `<major>.<minor>` (P-001)."""
-
-    major: int
-    minor: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -106,7 +109,7 @@ class PlatformApi:
         return cls(int(match[1]), int(match[2] or 0))
 
     @classmethod
-    def highest(cls, known: Collection[str], *, owner: str) -> Self:
+    def highest(cls, known: Collection[str], *, owner: str) -> PlatformApi:
         """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError
         if none.
         """
@@ -120,15 +123,7 @@ class PlatformApi:
                 f"packhorse {__version__} supports {', '.join(map(str, PLATFORM_APIS))}",
                 fix="use a newer packhorse" if is_newer else "use a newer version of the builder",
             )
-        best = max(common)
-        return cls(best.major, best.minor)
-
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}"
-
-    def has(self, feature: Feature) -> bool:
-        """Whether platforms of this version have `feature`."""
-        return (self.major, self.minor) >= feature.since
+        return max(common)
 
 
 SBOM_LAYER = Feature("SBOM files are a layer of the image and come back from it", (0, 8))
