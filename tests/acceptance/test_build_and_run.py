@@ -80,6 +80,15 @@ def test_ordinary_users_build_the_same_image_and_run_it(
     assert int(memory_seen(home).replace("max", "0")) == cgroup.memory_allowed()
 
 
+def test_a_procfile_alone_makes_an_image_of_any_program(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_bytes(b"# Heroku's format\r\nweb: ./hello $NAME\r\njob: echo working\r\n")
+    (tmp_path / "hello").write_text('#!/bin/sh\necho "hello $1"\n')
+    (tmp_path / "hello").chmod(0o755)
+    home.ok("build", "procfile", "--path", tmp_path)
+    assert home.ok("run", "--env", "NAME=world", "procfile") == "hello world"
+    assert home.ok("run", "--entrypoint", "job", "procfile") == "working"
+
+
 def test_another_folder_and_cleared_caches_make_the_same_image(
     home: Home, sample: Path, sample_id: str, tmp_path: Path
 ) -> None:

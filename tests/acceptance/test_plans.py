@@ -52,8 +52,9 @@ def test_detect_says_who_would_build_and_makes_no_image(home: Home, sample: Path
     refused = home.run("detect", tmp_path, "--output", "json")
     assert refused.returncode == 20 and "error: no buildpack takes this source" in refused.stderr
     told = json.loads(refused.stdout)
-    assert told["group"] is None and [each["builds"] for each in told["tried"]] == [False]
+    assert told["group"] is None and [each["builds"] for each in told["tried"]] == [False, False]
     assert [(each["id"], each["result"], each["status"]) for each in told["buildpacks"]] == [
-        ("packhorse/nodejs", "fail", 100)
+        ("packhorse/nodejs", "fail", 100),
+        ("packhorse/procfile", "fail", 100),
     ]
     assert home.ok("images", "--quiet", "--no-trunc") == images

@@ -1,0 +1,38 @@
+"""Makes a process of the image of each line of a Procfile.
+
+On the arrow plan → layers. Called by `main`. The lifecycle joins the processes of all buildpacks and lets a
+later buildpack replace a process of an earlier one. So a buildpack group that ends with this buildpack has
+the processes of the others, and the Procfile's win.
+"""
+
+from __future__ import annotations
+
+from packhorse import sdk
+from packhorse.sdk.procfile import NAME
+
+WEB = "web"
+
+_SHELL = ("bash", "-c")
+"""As Heroku specifies it. bash replaces itself by a single program, which so gets the container's signals."""
+
+
+def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
+    """Passes for a source with a Procfile, as bin/detect does without starting Python."""
+    path = context.app / NAME
+    return sdk.Pass() if path.exists() or path.is_symlink() else sdk.Fail(f"there is no {NAME}")
+
+
+def build(context: sdk.BuildContext) -> sdk.BuildResult:
+    """Names the processes; the default is `web`, or the only process that there is."""
+    found = sdk.Procfile.read(context.app / NAME)
+    if found is None:  # an earlier buildpack of the group has removed it
+        context.log.warning(f"the {NAME} was there in detection and has gone: it names no process")
+        return sdk.BuildResult()
+    for warning in found.warnings:
+        context.log.warning(f"{NAME}: {warning}")
+    default = WEB if WEB in found.commands or len(found.commands) != 1 else next(iter(found.commands))
+    processes = []
+    for type, command in found.commands.items():
+        context.log.detail(f"{type}: {command}" + (" (the default)" if type == default else ""))
+        processes.append(sdk.Process(type, (*_SHELL, command), default=type == default))
+    return sdk.BuildResult(sdk.Launch(tuple(processes)))
