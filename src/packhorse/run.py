@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from packhorse.base import installation
 from packhorse.base.dataclass import dataclass, field, replace
+from packhorse.base.installation import find_program
 from packhorse.base.sandbox import Bind, Limits, Network, Port, Root, Sandbox, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.errors import PackhorseError, RunError
@@ -270,7 +270,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
         with userns.make_namespace(idmap) as namespace:
             spec = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             spec = _add_network(spec, request, say)
-            terminal = installation.terminal() if request.terminal else None
+            terminal = find_program("terminal") if request.terminal else None
             own = _directory(scratch / "sandbox")
             runner = make_runner(
                 namespace,

@@ -230,7 +230,7 @@ def test_a_number_of_processes_that_this_machine_cannot_hold_is_refused(
 ) -> None:
     monkeypatch.setattr("packhorse.sandbox.limits._COUNTED_BY_NAMESPACE", (99, 0))
     bounds = LimitEnforcer(replace(here.spec("true"), limits=Limits(processes=100)), records=None)
-    with pytest.raises(SandboxError, match="cannot hold a sandbox to 100 processes"), bounds.watch(print):
+    with pytest.raises(SandboxError, match="cannot limit a sandbox to 100 processes"), bounds.watch(print):
         pass
 
 

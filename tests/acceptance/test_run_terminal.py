@@ -213,7 +213,9 @@ def test_a_terminal_that_nobody_looks_at_ends_with_the_status_of_a_pipe(
     )
     os.close(write)
     assert done.returncode == status, done.stderr
-    assert ("what the step prints cannot be written" in done.stderr) == (reader == "/dev/full"), done.stderr
+    assert ("the output of the image cannot be written" in done.stderr) == (reader == "/dev/full"), (
+        done.stderr
+    )
     assert "went wrong" not in done.stderr
 
 

@@ -266,7 +266,7 @@ def test_no_step_runs_without_the_network_that_was_asked_for(tmp_path: Path) -> 
         text=True,
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
     )
-    assert "the step's own network cannot be made" in done.stderr and "ready" not in done.stdout, done
+    assert "the sandbox's network cannot be made" in done.stderr and "ready" not in done.stdout, done
 
 
 @contextmanager

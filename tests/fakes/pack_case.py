@@ -18,7 +18,8 @@ from typing import Any
 from fakes.image_case import GID, UID, ImageCase
 from fakes.small_image import Tape
 from packhorse.base.digest import Digest
-from packhorse.builder.image import directory_layer
+from packhorse.builder.image import tree_layer
+from packhorse.fs.rooted import RootedTree
 from packhorse.oci.mutate import edit_config
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Config
@@ -84,13 +85,16 @@ class PackCase(ImageCase):
 
     def builder(self, root: Path, scratch: Path) -> Image:
         """The builder that pack made: its config, and the same files, above those of `root`."""
-        self.place_buildpacks(scratch / "buildpacks")
-        self.place_build_config(scratch / "build-config")
-        self.place_lifecycle(scratch / "lifecycle")
+        content = scratch / "cnb"
+        content.mkdir()
+        self.place_buildpacks(content / "buildpacks")
+        self.place_build_config(content / "build-config")
+        self.place_lifecycle(content / "lifecycle")
         if (self.path / "system.toml").exists():
-            shutil.copy(self.path / "system.toml", scratch)
+            shutil.copy(self.path / "system.toml", content)
         config = Config.parse((self.path / "builder.json").read_bytes())
-        tars = [root_layer(root), b"".join(directory_layer(scratch, "/cnb").tar())]
+        with RootedTree.open_local(scratch) as view:
+            tars = [root_layer(root), b"".join(tree_layer(view, "/cnb").tar())]
         layers = tuple(Layer(Tape(data), Digest.of(data), len(data)) for data in tars)
         return Image(edit_config(config, diff_ids=[Digest.of(data) for data in tars], history=()), layers)
 

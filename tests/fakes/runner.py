@@ -129,7 +129,7 @@ class _Sandbox:
     def run(self, output: Output | None, command: Command | None = None) -> Result:
         command = command or self.spec.command
         if not command.argv:
-            raise SandboxError("a sandbox that has no command cannot run any")
+            raise SandboxError("this sandbox has no default command")
         name = command.executable or command.argv[0]
         program = self.runner.programs.get(name)
         if program is None:

@@ -23,7 +23,7 @@ from packhorse.spec.buildpack_files import (
     PlanToml,
     StoreToml,
 )
-from packhorse.spec.buildpack_toml import Descriptor, parse_order
+from packhorse.spec.buildpack_toml import Descriptor, parse_extensions
 from packhorse.tar.slices import check_globs
 
 _SOURCE = "the-file.toml"
@@ -65,7 +65,7 @@ def _buildpack(data: bytes) -> None:
             "..",
         )
     with refusing(InputError):
-        parse_order(data, _SOURCE)
+        parse_extensions(data, _SOURCE)
 
 
 def _launch(data: bytes) -> None:

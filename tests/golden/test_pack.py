@@ -38,10 +38,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
 def test_an_image_is_the_one_that_pack_makes(name: str, root: Path, tmp_path: Path) -> None:
     case = PackCase.load(name)
-    (tmp_path / "cnb").mkdir()
     case.place_extra(tmp_path / "extra")
     with Store.open(tmp_path / "store") as store:
-        push_image(case.builder(root, tmp_path / "cnb"), store.place(BUILDER))
+        push_image(case.builder(root, tmp_path), store.place(BUILDER))
         for run_image in {case.text("run-image"), case.text("other-run-image", case.text("run-image"))}:
             push_image(case.on(run_image).run_image(), store.place(case.on(run_image).run_name))
         for number in range(1, case.builds + 1):

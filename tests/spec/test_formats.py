@@ -15,7 +15,7 @@ from packhorse.lifecycle.stages import report_toml
 from packhorse.oci.place import Receipt
 from packhorse.spec.api import BUILDPACK_APIS, BuildpackApi, PlatformApi
 from packhorse.spec.buildpack_files import LayerToml
-from packhorse.spec.buildpack_toml import Descriptor, parse_order
+from packhorse.spec.buildpack_toml import Descriptor
 from packhorse.spec.resolve import matches
 
 
@@ -114,10 +114,11 @@ def test_P_158_a_buildpack_that_is_not_there_is_an_error_that_says_what_is(works
 
 
 def test_P_184_an_order_names_buildpacks_which_are_required_unless_it_says_otherwise() -> None:
-    group = (
+    composite = (
+        'api = "0.10"\n[buildpack]\nid = "all"\nversion = "1"\n'
         '[[order]]\n[[order.group]]\nid = "a"\nversion = "1"\n[[order.group]]\nid = "b"\noptional = true\n'
     )
-    ((a, b),) = parse_order(group.encode(), "order.toml")
+    ((a, b),) = Descriptor.parse(composite.encode(), "buildpack.toml").order
     assert (str(a), a.optional, b.optional) == ("a@1", False, True)
 
 

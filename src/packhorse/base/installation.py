@@ -57,16 +57,6 @@ def launcher(arch: str) -> bytes:
     return path.read_bytes()
 
 
-def terminal() -> Path:
-    """Returns the path of the program that gives a command a terminal (`sandbox.terminal`)."""
-    return find_program("terminal")
-
-
-def init() -> Path:
-    """Returns the path of the program that is process 1 of a sandbox (`sandbox.init`)."""
-    return find_program("init")
-
-
 def buildpacks() -> list[Path]:
     """Returns the directories of the bundled buildpacks, in the order in which they are tried."""
     return sorted(path.parent for path in BUNDLED.glob("buildpacks/*/*/buildpack.toml"))

@@ -20,7 +20,6 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import FormatError
-from packhorse.fs.rooted import RootedTree
 from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
 from packhorse.oci.mutate import add_layers, edit_config
 from packhorse.oci.place import Image, Layer, Place
@@ -171,24 +170,17 @@ def entries_layer(entries: Sequence[TarEntry]) -> Layer:
     return Layer(tar=lambda: stream(entries))
 
 
-def directory_layer(source: Path, target: str) -> Layer:
-    """The directory `source` of this machine as `target` in an image, with the directories above it."""
+def tree_layer(view: TreeView, path: str) -> Layer:
+    """Returns a layer with the directory `path` of a tree at the same path, and the directories above it.
+
+    The tree must stay open until the layer has been read.
+    """
 
     def chunks() -> Iterator[bytes]:
-        with RootedTree.open_local(source) as view:
-            yield from _directory(view, "/", target)
+        found = directory_entries(view, path, uid=0, gid=0)
+        return stream((*parent_entries(path), *map(_normalize_mode, found)))
 
     return Layer(tar=chunks)
-
-
-def tree_layer(view: TreeView, path: str) -> Layer:
-    """The directory `path` of a tree as the same in an image; as long as the tree can be read."""
-    return Layer(tar=lambda: _directory(view, path, path))
-
-
-def _directory(view: TreeView, path: str, target: str) -> Iterator[bytes]:
-    found = directory_entries(view, path, uid=0, gid=0)
-    return stream((*parent_entries(target), *(_move(entry, path, target) for entry in found)))
 
 
 def file_entry(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
@@ -221,9 +213,9 @@ def write_image(
     return image
 
 
-def _move(entry: TarEntry, path: str, target: str) -> TarEntry:
-    name = target + (entry.name if path == "/" else entry.name.removeprefix(path)).rstrip("/")
+def _normalize_mode(entry: TarEntry) -> TarEntry:
+    """Gives an entry mode 0755 or 0644, whatever the umask of the user who made the file was."""
     if entry.kind is NodeKind.LINK:
-        return entry._replace(name=name)
-    executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)
-    return entry._replace(name=name, mode=0o755 if executable else 0o644)
+        return entry
+    executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or entry.name.endswith(_EXECUTABLES)
+    return entry._replace(mode=0o755 if executable else 0o644)

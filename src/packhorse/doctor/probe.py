@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.installation import terminal
+from packhorse.base.installation import find_program
 from packhorse.base.sandbox import Bind, Mount, Network, Overlay, Root, SandboxSpec
 from packhorse.build.layers import overlay_obstacle
 from packhorse.errors import HostError, PackhorseError, SandboxError
@@ -217,7 +217,7 @@ def _step(namespace: Namespace, scratch: Path, network: Network, *, overlay: boo
     root, lower, empty, upper, work = (
         _make_directory(here / name) for name in ("root", "lower", "empty", "upper", "work")
     )
-    shutil.copyfile(terminal(), root / "probe")
+    shutil.copyfile(find_program("terminal"), root / "probe")
     (root / "probe").chmod(0o755)
     _make_directory(lower / "directory")
     (lower / "old").touch()

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from packhorse.base.installation import find_program
 from packhorse.base.progress import UNWATCHED, Meter
 from packhorse.base.target import Target
 from packhorse.errors import EngineError, InputError
@@ -327,12 +328,11 @@ def check_runtime(name: str) -> None:
 
 
 def _runtime(namespace: Namespace, name: str) -> Runtime:
-    from packhorse.base.installation import init
-
+    init = find_program("init")
     if name in ("", BUBBLEWRAP):
         from packhorse.sandbox.bubblewrap import Bubblewrap
 
-        return Bubblewrap(namespace, init=init())
+        return Bubblewrap(namespace, init=init)
     from packhorse.sandbox.oci import OciRuntime, find_runtime
 
-    return OciRuntime(namespace, runtime=find_runtime(name), init=init())
+    return OciRuntime(namespace, runtime=find_runtime(name), init=init)

@@ -1,33 +1,20 @@
-"""The runtime bubblewrap: a step as its options, its process, and how it enters the step's namespace.
+"""Runs sandboxes with bubblewrap, the default runtime. Made by `host.wiring`, called by `runner`.
 
-The same options start the step and stand in the line with which a user repeats it.
+bubblewrap makes the namespaces and mounts. Its child is process 1 inside and becomes `launcher/init`, which
+reports through its socket that it has started; if bubblewrap fails, the socket closes. packhorse waits until
+bubblewrap has failed by itself: if it is killed too early, its child waits for ever. SIGPIPE could do that as
+well, so bubblewrap reports into a memory file, not into a pipe. The same options start a sandbox and stand in
+the shell line that repeats a command.
 
-How bubblewrap gets into the namespace of a step; called by `bubblewrap`.
+**User namespace.** For an ordinary user, bubblewrap enters the namespace itself. It keeps the user's own id
+until the mounts are made, so it reaches all that the user can reach. For root, `linux.userns_exec` starts
+bubblewrap with the shifted id of the sandbox's user. So bubblewrap has no right of root, and when it is
+killed, its child ends too: the kernel delivers that signal only between equal ids (*tried*). The shifted id
+cannot pass a home of mode 0700 and owns nothing on this machine; `mounts.PathAccess` opens the way.
 
-A user's bubblewrap enters by itself. It stays the user until the step's mounts are made, and so reaches all
-that the user can reach. Root's is started by `linux.userns_exec` as the shifted id of the step, for
-three reasons: that id passes no 0700 home and owns nothing of the machine's ids, which mounts made before
-amend (`reach`); bubblewrap holds no right of root; and when it is killed, the kernel lets its signal through
-to the step, which it does between equal ids only (*tried*: otherwise the step lives on).
-
-The thread that starts sandboxes, which reach no abstract socket of this machine; called by the runtimes.
-
-Abstract sockets belong to a network, not to a file tree: with the machine's network a step would reach those
-of its user's desktop, which take whoever has the user's id for the user. Landlock keeps a thread, and all
-that it starts, from abstract sockets of others. It cannot be taken back, so there is a thread for it.
-
-Bubblewrap as a process that makes a sandbox and waits for its end; called by `bubblewrap`.
-
-Bubblewrap makes the namespaces and mounts, and its child, which is process 1 inside, becomes `launcher/init`.
-That says through its socket when it is there; the socket ends when bubblewrap fails.
-
-Bubblewrap is left to come to that end by itself: killed before it has let its child go on, or by SIGPIPE
-while it reports the child, it would leave the child waiting for ever. So its reports go into memory, not into
-a pipe.
-
-The runtime bubblewrap, the default one; made by `host.wiring`, called by `runner`.
-
-A step's options are `arguments`', its way into the namespace `entry`'s, its process `bubblewrap_process`'.
+**Abstract sockets** belong to a network, not to a file tree. On the machine's network a sandbox would reach
+those of its user's desktop, which trust every process with the user's id. Landlock keeps a thread, and all
+that it starts, from them. A thread cannot undo that, so one thread does nothing but start sandboxes.
 """
 
 from __future__ import annotations
@@ -56,20 +43,21 @@ from packhorse.sandbox.process import Process, find_check
 from packhorse.sandbox.seccomp import CAPABILITIES, MASKED_FILES, READ_ONLY
 
 INIT = "/proc/1/program/init"
-"""A copy of `launcher/init`. Where /proc/1 is covered, process 1 has no descriptors with names.
+"""Where the sandbox has a copy of `launcher/init`: in the tmpfs that covers /proc/1.
 
-It has its own directory: a layer's env may be a link to /proc/1, and every file there would be a variable.
+It has its own directory, because a layer's `env` may be a link to /proc/1, and every file there would become
+a variable.
 """
 
 
 def options(spec: SandboxSpec, layout: Layout, *, init: int = -1) -> list[str]:
-    """The options of a sandbox; without namespace, filter and command.
+    """Returns bubblewrap's options for a sandbox, without user namespace, filter and command.
 
-    `init` is a descriptor of the program that its first process becomes, found at INIT.
+    `init` is a descriptor of the program that is copied to INIT; -1 leaves it out.
     """
     return [
         *("--uid", str(spec.uid), "--gid", str(spec.gid)),
-        # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
+        # Root inside (an image extension's RUN) has the capabilities that docker gives it, others have none.
         *("--cap-drop", "ALL"),
         *(word for name in CAPABILITIES if spec.uid == 0 for word in ("--cap-add", name)),
         *_root_options(spec, layout),
@@ -78,15 +66,14 @@ def options(spec: SandboxSpec, layout: Layout, *, init: int = -1) -> list[str]:
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--unshare-net",) if spec.network is not Network.HOST else ()),
         *("--hostname", spec.hostname),
-        # With --unshare-pid, nothing survives the death of bubblewrap or of this process; neither does it
-        # alone.
+        # Together with --unshare-pid, this ends all processes inside when bubblewrap or packhorse dies.
         "--die-with-parent",
         "--new-session",
     ]
 
 
 def command_options(command: Command) -> list[str]:
-    """The options for a command that bubblewrap itself is to execute."""
+    """Returns the options for a command that bubblewrap itself executes, in the shell line."""
     return [
         *(word for name, value in sorted(command.env.items()) for word in ("--setenv", name, value)),
         *("--chdir", command.cwd),
@@ -96,7 +83,7 @@ def command_options(command: Command) -> list[str]:
 
 def _root_options(spec: SandboxSpec, layout: Layout) -> list[str]:
     if spec.root is None:
-        raise SandboxError("a step in a sandbox needs a root file system")
+        raise SandboxError("a sandbox needs a root file system")
     below = ["--overlay-src", str(layout.skeleton), "--overlay-src", str(spec.root.tree)]
     if spec.root.upper is None or spec.root.work is None:
         return [*below, "--ro-overlay", "/"]
@@ -111,12 +98,12 @@ def _kernel_options(layout: Layout, shared_memory: int, init: int) -> Iterator[s
             yield from ("--ro-bind", "/dev/null", path)
         else:
             yield from ("--tmpfs", path, "--remount-ro", path)
-    # Process 1 has the step's own ids: through /proc/1/exe a step could change the mode of its program on
-    # this machine, which may be the user's own (*tried*), through /proc/1/mem take it over.
+    # Process 1 has the ids of the commands. Through /proc/1/exe a command could change the mode of init's
+    # file on this machine (*tried*), and through /proc/1/mem it could take init over.
     yield from ("--perms", "0555", "--tmpfs", "/proc/1")
     yield from ("--perms", "0555", "--file", str(init), INIT) if init >= 0 else ()
     yield from ("--remount-ro", "/proc/1")
-    # Bubblewrap's /dev belongs to the step's user; only /dev/shm is to be written, as in a container.
+    # bubblewrap's /dev belongs to the sandbox's user. Only /dev/shm is writable, as in a container.
     size = ("--size", str(shared_memory)) if shared_memory else ()
     yield from ("--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
 
@@ -128,9 +115,9 @@ def _mount_options(mount: Mount, place: Callable[[str], str]) -> Iterator[str]:
         return
     writable = mount.upper is not None and mount.work is not None
     if not mount.lowers and not writable:
-        raise SandboxError(f"nothing is to be mounted at {mount.target}")
+        raise SandboxError(f"the mount at {mount.target} has no source")
     if len(mount.lowers) + writable < 2:
-        # An overlay has at least two layers; of one alone it is the same as a bind.
+        # An overlay needs two layers; a bind of the only one looks the same.
         source = mount.upper if writable else mount.lowers[0]
         yield from ("--bind" if writable else "--ro-bind", str(source), target)
         return
@@ -147,7 +134,7 @@ USERNS = "@"
 
 
 class UsernsExec:
-    """Decides for each step of one namespace."""
+    """Makes the command line that starts bubblewrap in the user namespace of one `idmap`."""
 
     def __init__(self, idmap: IdMap, program: Path) -> None:
         self._idmap = idmap
@@ -155,7 +142,7 @@ class UsernsExec:
         self._reach = PathAccess(idmap)
 
     def words(self, spec: SandboxSpec, layout: Layout) -> list[str] | None:
-        """The command line before bubblewrap's own options; None when bubblewrap is to enter by itself."""
+        """Returns the command line up to bubblewrap's own options; None if bubblewrap itself enters."""
         owner = self._idmap.to_outside(spec.uid, spec.gid)
         if self._idmap.mode is not MapMode.ROOT:
             if _is_ambiguous(spec, owner):
@@ -173,9 +160,9 @@ class UsernsExec:
 
 
 def _is_ambiguous(spec: SandboxSpec, owner: tuple[int, int]) -> bool:
-    """Whether an id inside is written like the invoking user's own outside, and is not his.
+    """Returns whether an id inside has the number of the invoking user's own id, but is another id outside.
 
-    Bubblewrap compares the numbers, and then does not change its id (0.11, switch_to_user_with_privs).
+    bubblewrap compares the numbers, and then does not change its id (0.11, switch_to_user_with_privs).
     """
     own = os.getuid(), os.getgid()
     return any(
@@ -185,7 +172,11 @@ def _is_ambiguous(spec: SandboxSpec, owner: tuple[int, int]) -> bool:
 
 
 def start(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a process, with options as Popen's. One that ends with its parent ends with this process."""
+    """Starts a process that cannot reach abstract sockets; `options` are those of Popen.
+
+    A process that asks to end with its parent (PR_SET_PDEATHSIG) ends with this process, whose starting
+    thread lasts as long.
+    """
 
     def popen() -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, **options)
@@ -200,16 +191,16 @@ def _thread() -> ThreadPoolExecutor:
     )
 
 
-_OFTEN = 1
-"""Milliseconds after which it is looked whether bubblewrap has made its child."""
+_INTERVAL = 1
+"""Milliseconds between two checks whether bubblewrap has made its child."""
 
 
 class BubblewrapProcess(Process):
     """A started bubblewrap.
 
-    `read_error` start it; `userns` is the descriptor of its namespace, or what stands for that in
-    `read_error`. `init` is the program that its child becomes; `options` are made with a descriptor of that.
-    `on_started` is told of the child, which has its namespaces then and not yet all of its mounts.
+    `words` start it. `userns` is the descriptor of its namespace, or the word that stands for it in `words`.
+    `init` is the program that its child becomes; `options` gets a descriptor of it and returns bubblewrap's
+    options. `on_started` gets the id of the child as soon as that has its namespaces; mounts may be missing.
     """
 
     def __init__(
@@ -253,13 +244,13 @@ class BubblewrapProcess(Process):
                 stdin=nothing.fileno(),
                 stdout=self._said.fileno(),
                 stderr=self._said.fileno(),
-                # Ctrl-C would end bubblewrap, and with it the sandbox, before anybody is asked.
+                # Else Ctrl-C would end bubblewrap, and the sandbox with it, before packhorse can react.
                 process_group=0,
                 cwd="/",
                 env={},
                 umask=0o022,
-                # Who hands over a namespace gives up root's groups itself; to do it here costs a copy of this
-                # process's page tables.
+                # Root's groups have to go. `linux.userns_exec` drops them itself; only without it does Popen,
+                # which then has to copy this process's page tables.
                 extra_groups=[] if os.geteuid() == 0 and isinstance(userns, int) else None,
             )
 
@@ -267,7 +258,7 @@ class BubblewrapProcess(Process):
         ready = select.poll()
         ready.register(self.init.fileno(), select.POLLIN)
         early, gone = None, None
-        while early is None and not ready.poll(_OFTEN):
+        while early is None and not ready.poll(_INTERVAL):
             early = self._find_child()
         if early is not None:
             try:
@@ -275,20 +266,22 @@ class BubblewrapProcess(Process):
             except (FileNotFoundError, ProcessLookupError) as error:
                 gone = error
         is_ready = self._wait_until_ready()
-        told = self._read_info("child-pid")
-        if told is None or not is_ready:
-            words = self.read_error()
-            if words.startswith("bwrap: execvp "):
-                why = words.rpartition(": ")[2]
+        pid = self._read_info("child-pid")
+        if pid is None or not is_ready:
+            message = self.read_error()
+            if message.startswith("bwrap: execvp "):
+                why = message.rpartition(": ")[2]
                 raise SandboxError(
-                    "what a sandbox begins as cannot be started", why=why, check="installation"
+                    "the sandbox's first process cannot be started", why=why, check="installation"
                 )
-            raise SandboxError("the sandbox cannot be made", why=words, check=find_check(words, "bubblewrap"))
-        if gone is not None:  # something else than a child that fails, which has said why
+            raise SandboxError(
+                "the sandbox cannot be made", why=message, check=find_check(message, "bubblewrap")
+            )
+        if gone is not None:  # the child is there, so `on_started` has missed something else
             raise gone
         if early is None:
-            on_started(told)
-        self._hold(told)
+            on_started(pid)
+        self._hold(pid)
 
     def read_error(self) -> str:
         """See `Process`."""
@@ -297,10 +290,10 @@ class BubblewrapProcess(Process):
         return os.pread(self._said.fileno(), 65536, 0).decode(errors="replace").strip()
 
     def _find_child(self) -> int | None:
-        """Bubblewrap's child, once it has a root of its own.
+        """Returns the id of bubblewrap's child once that has its own root, else None.
 
-        Before that it brings up the loopback of a new network, which fails if somebody else has (*tried*:
-        pasta does).
+        Before, the child brings up the loopback of a new network. That fails if pasta has done so (*tried*),
+        and `on_started` starts pasta.
         """
         pid = self._read_info("child-pid")
         if pid is not None:
@@ -310,7 +303,7 @@ class BubblewrapProcess(Process):
         return None
 
     def _read_info(self, name: str) -> int | None:
-        """What bubblewrap has reported under `name`, so far."""
+        """Returns the number that bubblewrap has reported under `name`, None if it has not yet."""
         for line in os.pread(self._status.fileno(), 65536, 0).splitlines():
             with suppress(ValueError):
                 document = json.loads(line)
@@ -321,11 +314,12 @@ class BubblewrapProcess(Process):
 
 @contextmanager
 def _memory_file(words: Sequence[str]) -> Iterator[int]:
-    """A descriptor from which bubblewrap reads `read_error`: its own command line could be read by
-    every user.
+    """Yields a descriptor from which bubblewrap reads the options `words`.
+
+    Every user could read them on a command line.
     """
     if any("\0" in word for word in words):
-        raise SandboxError("a step's environment or paths have a NUL character")
+        raise SandboxError("a path of the sandbox has a NUL character")
     descriptor = os.memfd_create("options", os.MFD_CLOEXEC)
     try:
         with FileIO(descriptor, "w", closefd=False) as file:
@@ -337,9 +331,9 @@ def _memory_file(words: Sequence[str]) -> Iterator[int]:
 
 
 class Bubblewrap:
-    """A Runtime. Its sandboxes end with this process, however that ends.
+    """The runtime bubblewrap. Its sandboxes end with this process, however that ends.
 
-    `init` is the native program that is the first process in them.
+    `init` is the native program that becomes their first process.
     """
 
     def __init__(self, namespace: Namespace, *, init: Path, program: Path | None = None) -> None:
@@ -351,7 +345,7 @@ class Bubblewrap:
     def start(
         self, spec: SandboxSpec, layout: Layout, on_started: Callable[[int], None]
     ) -> BubblewrapProcess:
-        """Starts bubblewrap with the step's options; see `runner.Runtime`."""
+        """Starts bubblewrap with the sandbox's options; see `runner.Runtime`."""
         words = self._entry.words(spec, layout)
         return BubblewrapProcess(
             words or [str(self._program)],
@@ -362,10 +356,10 @@ class Bubblewrap:
         )
 
     def shell_line(self, spec: SandboxSpec, layout: Layout) -> str:
-        """See `runner.Runtime`. The line makes its own namespace.
+        """See `runner.Runtime`. The line makes its own user namespace.
 
-        What it cannot carry: pasta (the step then has loopback only), and for a user with subordinate ids
-        those (files of other ids appear as nobody's).
+        It lacks pasta, so the sandbox has only loopback, and it lacks a user's subordinate ids, so files of
+        other ids appear as nobody's.
         """
         words = self._entry.words(spec, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]

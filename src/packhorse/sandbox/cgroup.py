@@ -1,12 +1,12 @@
-"""A control group (version 2) for one step, where this process may make one. Called by `limits`.
+"""Makes a control group (version 2) for one sandbox, if this process may. Called by `limits`.
 
-The group is made below the group that this process is in, so that what limits packhorse limits its steps too.
-The kernel refuses groups with controllers below a group that has processes of its own. So the group is made
-below the nearest ancestor that hands the controllers down, and limits on the way there are written into it. A
-group outlives the process that made it: each one is recorded in a file, by which `sweep` removes the groups
-of a packhorse that was killed.
+A limit of packhorse's own group has to hold for its sandboxes too, so the group should be below that one. But
+the kernel refuses a group with controllers below a group that has processes of its own. So the group is made
+below the nearest ancestor that hands the controllers down, and the limits of the groups between are written
+into it. A group outlives the process that made it. So each one is recorded in a file, by which `sweep`
+removes the groups of a packhorse that was killed.
 
-Version 1 is not used. Where there is no group, `watch` counts what a step uses (docs/decisions/0027).
+Version 1 is not used. Without a group, `limits.Watch` counts what a sandbox uses (docs/decisions/0027).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from packhorse.linux.processes import process_start_id, read_proc
 CONTROLLERS = ("memory", "pids")
 
 _TIMEOUT = 2.0
-"""Seconds in which the last process of a group that was killed is gone."""
+"""Seconds to wait until the last process of a group that was killed is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ParentGroup:
     """A directory in which a group can be made.
 
     `ceilings` has, for each controller, the least limit (bytes or tasks) of the groups between this process
-    and that directory, 0 for none: the kernel would not hold a group beside them to it.
+    and that directory, 0 for none. The kernel does not apply these to a group beside them, so we do.
     """
 
     directory: Path
@@ -41,9 +41,9 @@ class ParentGroup:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What the kernel has done to a group: it refused forks, and killed processes for lack of memory.
+    """How often the kernel refused the group's processes a fork, or killed them because memory ran out.
 
-    `own` says that the group's own limit was the reason for the latter.
+    `own` says that the group's own limit was the reason of the kills.
     """
 
     refused: int = 0
@@ -52,10 +52,10 @@ class Events:
 
 
 class Group:
-    """A group for one step. `limits` has a number for each controller (bytes or tasks); 0 is no limit.
+    """A control group for one sandbox. `limits` has a number for each controller (bytes or tasks); 0 is none.
 
-    Raises OSError when it cannot be made. With `together`, the kernel kills all of its processes when it has
-    to kill one.
+    Raises OSError if it cannot be made. With `together`, the kernel kills all of its processes if it has to
+    kill one. A file in `records` records the group.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Group:
                     (self._path / f"{controller}.max").write_text(str(limit))
                 if limit and controller == "memory":
                     with suppress(OSError):  # without swap accounting
-                        # Nothing hides in swap space, where an end would only take longer.
+                        # With swap, a sandbox beyond its limit would become slow instead of ending.
                         (self._path / "memory.swap.max").write_text("0")
             if together:
                 with suppress(OSError):  # before Linux 4.19
@@ -84,25 +84,25 @@ class Group:
             raise
 
     def add(self, pid: int) -> None:
-        """Takes a process in; those that it starts from now on belong to the group too. Raises OSError.
+        """Moves a process into the group; what it starts from now on belongs to it too. Raises OSError.
 
-        It may take ten milliseconds, in which the kernel waits for its readers.
+        This may take ten milliseconds, in which the kernel waits for other readers.
         """
         (self._path / "cgroup.procs").write_text(str(pid))
 
     def events(self) -> Events:
-        """What has happened so far."""
+        """Returns what has happened so far."""
         pids, memory = (_read_numbers(self._path / f"{name}.events") for name in ("pids", "memory"))
         return Events(pids.get("max", 0), memory.get("oom_kill", 0), bool(memory.get("oom", 0)))
 
     def memory(self) -> int:
-        """The bytes of memory and swap space that its processes have of their own; 0 if it does not count."""
+        """Returns the bytes of memory and swap space that its processes use; 0 if they are not counted."""
         numbers = _read_numbers(self._path / "memory.stat")
         swapped = _read_number(self._path / "memory.swap.current")
         return numbers.get("anon", 0) + numbers.get("shmem", 0) + swapped
 
     def close(self) -> None:
-        """Removes the group, whose processes are gone or about to be; one that stays is left to `sweep`."""
+        """Removes the group once its processes are gone. If they stay too long, `sweep` removes it later."""
         end = time.monotonic() + _TIMEOUT
         while not _remove_groups([self._path]):
             if time.monotonic() > end:
@@ -112,36 +112,36 @@ class Group:
 
 
 def find_parent() -> ParentGroup | None:
-    """Where this process can make a group; None when it can make none. Raises OSError."""
+    """Returns where this process can make a group, None if nowhere. Raises OSError."""
     place = own_group(read_proc("cgroup"), read_proc("mountinfo"))
     return nearest_parent(*place) if place else None
 
 
 def memory_allowed() -> int:
-    """The least number of bytes that this process's own groups allow it, 0 for no limit."""
+    """Returns how many bytes of memory this process's own groups allow it, 0 for no limit."""
     try:
         place = own_group(read_proc("cgroup"), read_proc("mountinfo"))
     except OSError:
         return 0
-    # In a container the directory that is mounted is a group with a limit, too.
+    # In a container the mounted directory itself is a group that may have a limit.
     return _least_limit("memory", place[0], place[1].parent) if place else 0
 
 
 def sweep(records: Path) -> None:
-    """Removes the groups whose packhorse is gone; those of another that still runs stay."""
+    """Removes the recorded groups whose packhorse has ended."""
     with suppress(OSError):
         for record in list(records.iterdir()):
             maker = record.name.removeprefix("packhorse-").rpartition("-")[0]
             if maker == process_start_id(maker.partition("-")[0]):
                 continue
-            # Groups are called like their record, so that nothing else goes, whoever may write records.
+            # A group has the name of its record. So nothing else is removed, whoever can write records.
             paths = [Path(os.fsdecode(line)) for line in record.read_bytes().splitlines()]
             if _remove_groups(path for path in paths if path.name == record.name):
                 record.unlink(missing_ok=True)
 
 
 def own_group(memberships: str, mounts: str) -> tuple[Path, Path] | None:
-    """The directory of a process's group, and where its hierarchy is mounted.
+    """Returns the directory of a process's group, and where its hierarchy is mounted; None without version 2.
 
     The arguments are the texts of /proc/PID/cgroup and /proc/PID/mountinfo (cgroups(7)).
     """
@@ -158,7 +158,7 @@ def own_group(memberships: str, mounts: str) -> tuple[Path, Path] | None:
 
 
 def nearest_parent(own: Path, mounted: Path) -> ParentGroup | None:
-    """The nearest directory from `own` up to `mounted` in which this user can make a group."""
+    """Returns the nearest directory from `own` up to `mounted` in which this user can make a group."""
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mounted):
             return None
@@ -166,7 +166,7 @@ def nearest_parent(own: Path, mounted: Path) -> ParentGroup | None:
             offered = (directory / "cgroup.subtree_control").read_text().split()
         except OSError:
             return None
-        # Who moves a process has to be able to write to the group above both places (cgroups(7)).
+        # To move a process, a user needs to write to the common ancestor of both groups (cgroups(7)).
         writable = os.access(directory, os.W_OK | os.X_OK) and os.access(directory / "cgroup.procs", os.W_OK)
         if writable and set(CONTROLLERS) <= set(offered):
             return ParentGroup(directory, {name: _least_limit(name, own, directory) for name in CONTROLLERS})
@@ -174,12 +174,12 @@ def nearest_parent(own: Path, mounted: Path) -> ParentGroup | None:
 
 
 def _unescape(text: str) -> str:
-    """A path without the octal escapes of mountinfo."""
+    """Decodes the octal escapes of a path in mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _least_limit(controller: str, own: Path, end: Path) -> int:
-    """The least of the limits of `own` and those above it, up to `end` and without that."""
+    """Returns the least limit of `own` and the groups above it, up to `end`, which is left out."""
     least = 0
     for directory in (own, *own.parents):
         if directory == end or not directory.is_relative_to(end):
@@ -191,7 +191,7 @@ def _least_limit(controller: str, own: Path, end: Path) -> int:
 
 
 def _read_number(path: Path) -> int:
-    """What a file has; 0 for `max`, or when it cannot be read."""
+    """Reads a number from a file; 0 for `max`, or if the file cannot be read."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -200,7 +200,7 @@ def _read_number(path: Path) -> int:
 
 
 def _read_numbers(path: Path) -> dict[str, int]:
-    """The lines `name number` of a file."""
+    """Reads the lines `name number` of a file; empty if it cannot be read."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -210,7 +210,7 @@ def _read_numbers(path: Path) -> dict[str, int]:
 
 
 def _remove_groups(paths: Iterable[Path]) -> bool:
-    """Whether no group is there any more; the kernel removes only those that have no process."""
+    """Removes groups; True if none is left. The kernel keeps a group that still has a process."""
     gone = True
     for path in paths:
         try:

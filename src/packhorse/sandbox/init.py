@@ -1,8 +1,7 @@
 """Talks to a sandbox's first process, `launcher/init`: the socket, its messages, and commands.
 
-Called by the runtimes and `runner`. Before a command starts, it is looked up inside, so that a missing one
-has an error that says so. `monitor` talks to `launcher/init` without this module, whose imports take too
-long.
+Called by the runtimes, `monitor` and `runner`. A command is looked up in the sandbox before it starts, so
+that the error for a missing one says that it is missing.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import CommandNotFound, NotExecutable, PackhorseError, SandboxError, TreeError
 
 _DEFAULT_PATH = "/bin:/usr/bin"
-"""What execvp(3) searches when there is no PATH."""
+"""The directories that execvp(3) searches if there is no PATH."""
 
 
 def check_executable(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> None:
-    """Returns when `name` can be executed, or when only trying will tell.
+    """Raises CommandNotFound or NotExecutable if `name` cannot be executed; docker's statuses 127 and 126.
 
-    Raises CommandNotFound and NotExecutable, with docker's meaning of 127 and 126.
+    Returns if it can be executed, and if only the user in the sandbox could tell.
     """
     directories = [""] if "/" in name else env.get("PATH", _DEFAULT_PATH).split(":")
     found = ""
@@ -37,7 +36,7 @@ def check_executable(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, s
         try:
             node = tree.stat(path, follow=True)
         except TreeError:
-            return  # a directory that only the step's user may search
+            return  # a directory that only the user in the sandbox may search
         if node is None:
             continue
         if node.kind is NodeKind.FILE and node.mode & 0o111:
@@ -57,7 +56,7 @@ def check_executable(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, s
 
 
 def refusal_error(name: str, reason: str) -> CommandNotFound | NotExecutable:
-    """The error for a command that is there, and that the kernel refused to execute, in its words."""
+    """Returns the error for a command that exists but that the kernel refused with `reason` (strerror)."""
     if reason == os.strerror(errno.ENOENT):
         return CommandNotFound(
             f"{name} cannot be started",
@@ -73,13 +72,16 @@ READY, REFUSED, ENDED, GONE = "r", "f", "e", "g"
 """Kinds of answers."""
 
 EXECUTION, DIRECTORY = "e", "d"
-"""Tasks that fail by what a command asks for; all others, by this machine."""
+"""What init was doing when it failed: executing the program, or entering its directory. The command itself is
+the reason of these two; other letters mean that the machine is.
+"""
 
 SIZE = struct.calcsize("=4i")
+"""Bytes of an answer."""
 
 
 class Order(TypedDict):
-    """A command. `arguments` begin with argv[0]; `files` is the soft limit of open files."""
+    """A command as init gets it. `arguments` begin with argv[0]; `files` is the soft limit of open files."""
 
     directory: str
     executable: str
@@ -89,7 +91,7 @@ class Order(TypedDict):
 
 
 class Answer(TypedDict):
-    """An answer; `value` is a status, or the letter of a task that failed with the errno `reason`."""
+    """An answer of init; `value` is an exit status, or the letter of what failed with the errno `reason`."""
 
     kind: str
     command: int
@@ -98,7 +100,7 @@ class Answer(TypedDict):
 
 
 def encode(order: Order, program: bytes) -> bytes:
-    """The order in bytes; the command runs under the system call filter `program`."""
+    """Encodes an order; the command will run under the system call filter `program`."""
     strings = [order["directory"], order["executable"], *order["arguments"]]
     strings += [f"{name}={value}" for name, value in sorted(order["environment"].items())]
     text = b"".join(os.fsencode(word) + b"\0" for word in strings)
@@ -109,22 +111,22 @@ def encode(order: Order, program: bytes) -> bytes:
 
 
 def encode_request(kind: str, command: int, value: int = 0) -> bytes:
-    """A request that is about the command of a number."""
+    """Encodes a request about the command with the number `command`."""
     return struct.pack("=3i", ord(kind), command, value)
 
 
 def decode(data: bytes) -> Answer:
-    """An answer of bytes."""
+    """Decodes an answer, SIZE bytes."""
     kind, command, value, reason = struct.unpack("=4i", data)
     return Answer(kind=chr(kind), command=command, value=value, reason=reason)
 
 
 def check_words_of(spec: SandboxSpec) -> None:
-    """Raises SandboxError for what no program can be given: a NUL character, or what is no text of files.
+    """Raises SandboxError for text that no program can receive: a NUL character, or half a surrogate pair.
 
-    Commands, directories and variables come from images, whose JSON may have both.
+    Commands, directories and variables come from images, whose JSON may contain both.
     """
-    _check_text("place of a mount", (mount.target for mount in spec.mounts))
+    _check_text("target of a mount", (mount.target for mount in spec.mounts))
     _check_words(spec.command)
 
 
@@ -137,17 +139,17 @@ def _check_words(command: Command) -> None:
 def _check_text(what: str, words: Iterable[str]) -> None:
     for word in words:
         if "\0" in word:
-            raise SandboxError(f"the {what} has a NUL character, with which nothing can be started")
+            raise SandboxError(f"the {what} has a NUL character", why="no program can receive one")
         try:
             os.fsencode(word)
         except UnicodeEncodeError as error:
-            raise SandboxError(f"the {what} has a character that is half of one", why=error.reason) from error
+            raise SandboxError(f"the {what} has half of a surrogate pair", why=error.reason) from error
 
 
 def make_order(command: Command, words: Sequence[str] = ()) -> Order:
-    """What is to be executed: `command`, or other `words` around it. SandboxError for what cannot be told.
+    """Makes the order that runs `command`, or `words` in its place; SandboxError (see `check_words_of`).
 
-    PWD says where it begins, as bubblewrap does.
+    PWD is the directory that the command starts in, as bubblewrap sets it.
     """
     _check_words(command)
     words = words or words_of(command)
@@ -161,19 +163,19 @@ def make_order(command: Command, words: Sequence[str] = ()) -> Order:
 
 
 def words_of(command: Command) -> list[str]:
-    """The words that are executed; a place without a command has one that it does not come to as it is."""
+    """Returns the program to execute and its arguments, without argv[0]."""
     if not command.argv:
-        return ["/"]
+        return ["/"]  # no default command: the shell line needs a word, which the user replaces
     return [command.executable or command.argv[0], *command.argv[1:]]
 
 
 def soft_file_limit() -> int:
-    """How many files a step may have open before it asks for more, as this process may."""
+    """Returns how many files a command may have open by default: as many as this process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def start_error(name: str, directory: str, answer: Answer) -> PackhorseError:
-    """The error for the command `name`, which could not be started in `directory`."""
+    """Returns the error for the command `name`, which could not be started in `directory`."""
     words = os.strerror(answer["reason"])
     task = chr(answer["value"])
     if task == EXECUTION:
@@ -183,40 +185,43 @@ def start_error(name: str, directory: str, answer: Answer) -> PackhorseError:
 
 
 class Init:
-    """The first process of a sandbox. When `close` is called, or this process ends, all of that ends."""
+    """Our end of the socket to a sandbox's first process. When it closes, the whole sandbox ends.
+
+    It closes with `close`, or when this process ends.
+    """
 
     def __init__(self) -> None:
         self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def take_descriptor(self, theirs: ExitStack) -> int:
-        """The descriptor with which it is to be started, closed with `theirs`."""
+        """Returns the descriptor that the first process has to inherit; `theirs` closes our copy of it."""
         theirs.enter_context(self._theirs)
         return self._theirs.fileno()
 
     def fileno(self) -> int:
-        """What is readable when there is an answer."""
+        """Returns a descriptor that is readable when there is an answer."""
         return self._channel.fileno()
 
     def start(self, number: int, command: Order, program: bytes, descriptors: Sequence[int]) -> None:
-        """Has a command started, under a number that none which runs has, with `descriptors` as 0, 1 and on.
+        """Starts a command, which gets `descriptors` as 0, 1 and on, under the system call filter `program`.
 
-        `program` is its system call filter.
+        `number` must differ from those of all commands that run.
         """
         data = encode(command, program)
-        # Its environment may have secrets, and more bytes than a message.
+        # A message has too little room for an environment.
         with open(os.memfd_create("order", os.MFD_CLOEXEC), "wb", buffering=0) as file:  # noqa: PTH123
             file.write(data)
-            with suppress(ConnectionError):  # `receive` tells that nobody is there
+            with suppress(ConnectionError):  # the process is gone, which `receive` reports
                 message = encode_request(START, number)
                 socket.send_fds(self._channel, [message], [file.fileno(), *descriptors])
 
     def signal(self, number: int, signal: int) -> None:
-        """Sends a signal to a command that runs. Safe from a signal handler."""
+        """Sends a signal to a command that runs. A signal handler may call this."""
         with suppress(OSError):
             self._channel.send(encode_request(SIGNAL, number, signal), socket.MSG_DONTWAIT)
 
     def receive(self) -> Answer | None:
-        """The next answer; None when the process is gone."""
+        """Waits for the next answer and returns it; None if the process is gone."""
         try:
             data = self._channel.recv(SIZE)
         except ConnectionError:
@@ -224,6 +229,6 @@ class Init:
         return decode(data) if data else None
 
     def close(self) -> None:
-        """Ends the process, if it has begun and still runs."""
+        """Ends the first process if it was started, and with it the sandbox."""
         self._channel.close()
         self._theirs.close()

@@ -1,7 +1,7 @@
-"""The child that ends a process group when its own stdin ends, so that it dies with who held the other end.
+"""Ends a process group when its own stdin ends, so that the group ends with the process that started both.
 
-Started by `process.ParentDeathGuard`, for mmdebstrap, which takes its chroot away if it is asked to end. What
-has only to be killed is on a leash of `launcher/leash`. Imports are few, as in `linux.userns_exec`.
+Started by `process.ParentDeathGuard` for mmdebstrap, which removes its chroot when it is asked to end. For
+programs that can simply be killed there is `launcher/leash`. Imports are few, as in `linux.userns_exec`.
 """
 
 # Importing pathlib would take longer than everything done here.
@@ -16,8 +16,8 @@ import time
 from contextlib import suppress
 
 _SIGNALS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 5))
-"""What ends a group, with the seconds given to clean up after each. SIGINT first: fakeroot ends its daemon
-for no other.
+"""Signals that end a group, each with the seconds that the group has to clean up. SIGINT is first because
+fakeroot ends its daemon on no other.
 """
 
 
@@ -26,12 +26,12 @@ def main(words: list[str]) -> int:
     leader, group = map(int, words)
     readable, _, _ = select.select([0, leader], [], [])
     if 0 in readable:
-        end_group(group)  # which may be there still when its leader is gone
+        end_group(group)  # processes of it may outlive its leader
     return 0
 
 
 def end_group(group: int) -> None:
-    """Ends all processes of a group, whoever reaps them."""
+    """Ends all processes of a group. Their parents reap them."""
     for number, patience in _SIGNALS:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
@@ -45,7 +45,7 @@ def end_group(group: int) -> None:
 
 
 def _is_alive(group: int) -> bool:
-    """Whether a process of a group has not ended yet; that it was reaped is not waited for."""
+    """Returns whether a process of a group still runs; one that waits to be reaped does not count."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue

@@ -1,14 +1,13 @@
-"""Enforces the limits of a sandbox with what this machine offers. Made by `runner`.
+"""Enforces the limits of a sandbox with what this machine offers. Called by `runner`.
 
-Limits are set on the first process while it is held, so they hold for everything that it starts, whatever the
-runtime. A control group (`cgroup`) limits processes and memory. Where this process can make none, a resource
-limit holds processes, and a thread counts memory. That thread also watches the disks, and ends the sandbox
-before it fills them. The threads read what the kernel shows, never a file that the sandbox made, and report
-which limit was met. `host.limits` defines the limits.
+Limits are set on the first process before any command runs, so they hold for everything that it starts,
+whatever the runtime. A control group (`cgroup`) limits processes and memory. Where this process can make
+none, a resource limit holds processes, and a thread counts memory. Another thread watches the disks, and ends
+the sandbox before it fills them. The threads read what the kernel shows, never a file that the sandbox made,
+and report which limit was met. `host.limits` defines the limits.
 
-A full disk is found too when it is the reason that mounts fail: overlayfs makes a directory in its work
-directory when it is mounted. Without room for that the mount fails or is read-only, and the buildpack would
-be blamed.
+A full disk is also reported if it makes a mount fail. overlayfs makes a directory in its work directory when
+it is mounted. Without room for that, the mount fails or is read-only, and the buildpack would get the blame.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 @contextmanager
 def explain_full_disk(scratch: Path) -> Iterator[None]:
-    """Raises DiskFull in place of a SandboxError of the block, if there is no room in `scratch`."""
+    """Replaces a SandboxError of the block with DiskFull if `scratch` has no room left."""
     try:
         yield
     except SandboxError as error:
@@ -48,10 +47,10 @@ def explain_full_disk(scratch: Path) -> Iterator[None]:
         raise
 
 
-def check(root: int, spec: SandboxSpec, layout: Layout, scratch: Path) -> None:
-    """Raises DiskFull, or SandboxError, when an overlay of a step can only be read and is to be written.
+def check_overlays(root: int, spec: SandboxSpec, layout: Layout, scratch: Path) -> None:
+    """Raises DiskFull or SandboxError if an overlay that has an upper was mounted read-only.
 
-    `root` is a descriptor of the step's tree; `scratch` is on the file system that the step writes to.
+    `root` is a descriptor of the sandbox's root; `scratch` is on the file system that the sandbox writes to.
     """
     uppers = {"/": spec.root.upper} if spec.root and spec.root.upper else {}
     for mount in spec.mounts:
@@ -73,30 +72,30 @@ def _is_read_only(root: int, path: str) -> bool:
     try:
         with closing(syscalls.openat2(root, path, os.O_PATH, resolve=_RESOLVE)) as descriptor:
             return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
-    except OSError:  # this user may have no right to get there, and whatever is written there will say so
+    except OSError:  # this user may lack the right to look there; the command that writes there will fail
         return False
 
 
 _SHORTEST, _LONGEST = 0.02, 0.25
-"""Seconds between two looks; the nearer a disk is to its limit the shorter."""
+"""Seconds between two checks. The nearer a disk is to its limit, the shorter the pause."""
 
 _FASTEST = 2 << 30
-"""Bytes that a step writes in a second at most, on disks of today."""
+"""The most bytes that a sandbox writes in a second, on disks of today."""
 
 _SHARE = 10
-"""How much longer the pause after a look is than its own work: of a bomb there are thousands of processes."""
+"""A pause is this many times as long as the check before it took: a fork bomb has thousands of processes."""
 
 _MEMORY_LEFT = 32
-"""The part of the machine's memory, swap space included, that has to be left to others."""
+"""The machine is short of memory if less than one part in this many is free, swap space included."""
 
 _OWN_PART = 4
-"""The part of the machine's memory that a step has at least which is to blame when hardly any is left."""
+"""A sandbox is to blame for that if it has at least one part in this many of the machine's memory."""
 
 
 class Watch:
-    """Watches from `start` to `stop`; calls `kill` when a limit is met that ends the step.
+    """Watches a sandbox from `start` to `stop`; calls `kill` when it meets a limit that ends it.
 
-    With `shared_memory`, files in the step's /dev/shm count as memory.
+    With `shared_memory`, files in the sandbox's /dev/shm count as memory.
     """
 
     def __init__(
@@ -115,9 +114,9 @@ class Watch:
         self._met = ""
         self._killed_before = _machine_kills()
         self._events = Events()
-        # Commands before have met limits of the same group, perhaps.
+        # Earlier commands of the same group may have met limits.
         self._before = Events()
-        with suppress(OSError, ValueError):  # which the first look tells of
+        with suppress(OSError, ValueError):  # which the first check reports
             self._before = group.events() if group else Events()
         self._disks = list(_open_disks(writes)) if limits.disk or limits.inodes else []
         seen = limits.memory or limits.processes or limits.expendable
@@ -125,20 +124,20 @@ class Watch:
         self._proc = _open_directory(pid, "proc") if counted else -1
         self._shared = _open_directory(pid, "dev/shm") if counted and shared_memory else -1
         self._ended = threading.Event()
-        # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
-        looks = [self._check_machine, *([self._check_processes] if self._proc >= 0 else [])]
-        self._threads = [threading.Thread(target=self._run, args=(look,), name="limits") for look in looks]
+        # Two threads: to check thousands of busy processes takes seconds, in which a disk could fill.
+        checks = [self._check_machine, *([self._check_processes] if self._proc >= 0 else [])]
+        self._threads = [threading.Thread(target=self._run, args=(check,), name="limits") for check in checks]
 
     def start(self) -> None:
-        """Begins to watch; however this is broken off, `stop` ends it."""
+        """Begins to watch. `stop` has to be called even if this was interrupted."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends the watching; the step is over."""
+        """Ends the watching after the sandbox's commands have ended."""
         self._ended.set()
         for thread in self._threads:
-            with suppress(RuntimeError):  # it has not begun, and sees that it need not
+            with suppress(RuntimeError):  # it was not started; if it starts now, it ends at once
                 thread.join()
         self._events = self._new_events()
         for descriptor in (*self._disks, self._proc, self._shared):
@@ -146,16 +145,16 @@ class Watch:
                 os.close(descriptor)
 
     def verdict(self) -> str:
-        """Which limit has ended the step, which did not end well; empty when none has."""
+        """Says which limit made a command fail; empty if none did."""
         if self._met:
             return self._met
         limits, events = self._limits, self._events
         if events.killed and events.own:
             return _describe_memory(limits)
         if events.killed:
-            return "this machine had no memory left, so that the kernel ended processes of it"
+            return "this machine had no memory left, so the kernel killed processes of it"
         if self._group is None and limits.expendable and _machine_kills() > self._killed_before:
-            return "this machine had no memory left, so that the kernel ended processes, perhaps some of it"
+            return "this machine had no memory left, and the kernel killed processes, perhaps some of it"
         if events.refused and limits.processes:
             return _describe_processes(limits)
         return ""
@@ -167,7 +166,7 @@ class Watch:
             try:
                 met = check()
             except (OSError, LookupError, ValueError):
-                met = "what it uses of this machine could not be seen any more"
+                met = "packhorse could no longer see what it uses of this machine"
             if met:
                 self._met = self._met or met
                 self._kill()
@@ -190,7 +189,7 @@ class Watch:
         return ""
 
     def _until_full(self) -> float:
-        """The longest time in which no disk can pass its limit."""
+        """Returns for how many seconds no disk can pass its limit."""
         seconds = _LONGEST
         for disk in self._disks:
             state = os.fstatvfs(disk)
@@ -206,40 +205,40 @@ class Watch:
         return _describe_memory(self._limits) if events.killed and events.own else ""
 
     def _new_events(self) -> Events:
-        """What has happened to the group since this began."""
+        """Returns what has happened to the group since this watch was made."""
         if self._group is None:
             return Events()
         now, before = self._group.events(), self._before
         return Events(now.refused - before.refused, now.killed - before.killed, now.own)
 
     def _check_memory(self, used: Callable[[], int]) -> str:
-        """Whether others of this machine want for memory, and the step, which has `used`, is to blame."""
+        """Says that the sandbox, which has `used()` bytes, left too little memory; empty if it did not."""
         if not self._limits.expendable:
             return ""
         left, whole = _machine_memory()
         return describe_shortage(left, whole, used)
 
     def _check_processes(self) -> str:
-        """What a group would have told, of a step that has none."""
+        """Counts the processes and memory of a sandbox without a control group; says which limit it met."""
         limits = self._limits
         if limits.expendable and limits.processes:
-            # Some of those that were refused a fork end, so that the limit itself may never be seen.
+            # Processes whose fork fails often end, so the count may stay just below the limit.
             most = limits.processes - limits.processes // 16
             if most <= _machine_tasks() and most <= count_tasks(self._proc):
                 return _describe_processes(limits)
 
-        def exactly() -> int:
+        def exact_memory() -> int:
             return measure_memory(self._proc, files=files, shares=True)
 
         files = used_bytes(self._shared) if self._shared >= 0 else 0
-        # At first what several processes share is counted for each; to be exact is dear.
-        if 0 < limits.memory < measure_memory(self._proc, files=files) and limits.memory < exactly():
+        # The cheap measure counts shared memory once per process; the exact one is slow.
+        if 0 < limits.memory < measure_memory(self._proc, files=files) and limits.memory < exact_memory():
             return _describe_memory(limits)
-        return self._check_memory(exactly)
+        return self._check_memory(exact_memory)
 
 
 def count_tasks(proc: int) -> int:
-    """How many processes and threads there are in a /proc, open at `proc`; of a bomb too in little time."""
+    """Counts the processes and threads in a /proc, open at `proc`; quick even for a fork bomb."""
     found = 0
     for name in _processes_in(proc):
         with suppress(OSError):
@@ -248,11 +247,11 @@ def count_tasks(proc: int) -> int:
 
 
 def measure_memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
-    """The bytes of memory and swap that processes have of their own; with `shares` their parts of what they
-    share, else all of it for each.
+    """Returns the bytes of memory and swap that the processes in a /proc, open at `proc`, use.
 
-    `files` are the bytes of all files in /dev/shm. What processes have mapped of them counts for the
-    processes; the kernel does not tell it from other shared memory. So the larger of the two counts.
+    With `shares`, memory that several processes share counts once (slow); otherwise once per process. `files`
+    are the bytes of all files in /dev/shm. The kernel does not tell mapped ones from other shared memory, so
+    the larger of `files` and the shared memory counts.
     """
     file, names = (
         ("smaps_rollup", ("Pss_Anon", "Pss_Shmem", "SwapPss"))
@@ -270,24 +269,24 @@ def measure_memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
 
 
 def used_bytes(directory: int) -> int:
-    """The bytes that files take of the file system of an open directory."""
+    """Returns the bytes that files use in the file system of an open directory."""
     state = os.fstatvfs(directory)
     return (state.f_blocks - state.f_bfree) * state.f_frsize
 
 
 def describe_shortage(left: int, whole: int, used: Callable[[], int]) -> str:
-    """What a step has met that has `used` bytes of `whole`, of which `left` are left; empty when nothing.
+    """Says that a sandbox with `used()` bytes left too little memory; empty if it is not to blame.
 
-    One that has little is not to blame for what others use. The kernel, which takes an expendable step first,
-    finds a process to end when none is left at all, and that is told as such.
+    The machine has `whole` bytes, of which `left` are free. A sandbox that uses little is not to blame for
+    what others use. If no memory is left at all, the kernel kills a process, of an expendable sandbox first,
+    and `Watch.verdict` reports that.
     """
     if left * _MEMORY_LEFT >= whole:
         return ""
     own = used()
     if own * _OWN_PART < whole:
         return ""
-    had = f"it had {format_size(own)} of {format_size(whole)}"
-    return f"it left hardly any of this machine's memory to others: {had}"
+    return f"it left hardly any memory on this machine: it used {format_size(own)} of {format_size(whole)}"
 
 
 def _processes_in(proc: int) -> list[str]:
@@ -297,7 +296,7 @@ def _processes_in(proc: int) -> list[str]:
 
 
 def format_size(number: int) -> str:
-    """Bytes in the unit in which they were given: powers of 1024, as limits are."""
+    """Formats bytes in powers of 1024, as users write limits."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if number >= 1 << power:
             return f"{number / (1 << power):.1f} {unit}".replace(".0 ", " ")
@@ -313,7 +312,7 @@ def _describe_memory(limits: Limits) -> str:
 
 
 def _open_disks(paths: Iterable[Path]) -> Iterator[int]:
-    """A descriptor for each file system that has one of the paths."""
+    """Yields one descriptor for each file system that the paths are on."""
     seen = set()
     for path in paths:
         device = path.stat().st_dev
@@ -323,10 +322,9 @@ def _open_disks(paths: Iterable[Path]) -> Iterator[int]:
 
 
 def _open_directory(pid: int, name: str) -> int:
-    """A directory of the kernel's as the step itself has it; -1 when it cannot be opened.
+    """Opens one of the kernel's directories as the sandbox sees it; returns -1 if that fails.
 
-    Its /proc shows its own processes alone. Nothing of the step has run yet, and it cannot mount anything
-    there.
+    The sandbox's /proc shows only its own processes. No command can mount anything else there.
     """
     try:
         return os.open(f"/proc/{pid}/root/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -335,7 +333,7 @@ def _open_directory(pid: int, name: str) -> int:
 
 
 def _read_fields(directory: int, name: str) -> dict[str, str]:
-    """The lines `Name: value` of a small file of the kernel's."""
+    """Reads the lines `Name: value` of a small file of the kernel."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         text = os.read(descriptor, 8192).decode(errors="replace")
@@ -345,12 +343,12 @@ def _read_fields(directory: int, name: str) -> dict[str, str]:
 
 
 def _machine_tasks() -> int:
-    """How many processes and threads this machine has, which is cheap to ask: the step has not more."""
+    """Returns how many processes and threads this machine has. Cheap, and the sandbox has no more."""
     return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
 
 
 def _machine_kills() -> int:
-    """How often the kernel has ended a process for want of memory."""
+    """Returns how many processes the kernel has killed since the machine started because memory ran out."""
     for line in Path("/proc/vmstat").read_text().splitlines():
         if line.startswith("oom_kill "):
             return int(line.split()[1])
@@ -358,7 +356,7 @@ def _machine_kills() -> int:
 
 
 def _machine_memory() -> tuple[int, int]:
-    """How many bytes of memory, swap space included, are left, and how many of memory there are."""
+    """Returns the free bytes of memory and swap space, and the total bytes of memory."""
     fields = {}
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -367,20 +365,20 @@ def _machine_memory() -> tuple[int, int]:
 
 
 _OWN_PROCESSES = 2
-"""What the sandbox itself has beside the step's command: its first process, which waits for orphans."""
+"""Added to the limit of processes, because the sandbox's own first process counts too."""
 
 _FIRST_CHOICE = "1000"
-"""The highest value of oom_score_adj: the kernel takes such a process before any other."""
+"""The highest value of oom_score_adj: the kernel kills such a process before any other."""
 
 _COUNTED_BY_NAMESPACE = (5, 14)
-"""Since this version of Linux RLIMIT_NPROC counts processes by user namespace, before it by user alone."""
+"""Since this version of Linux, RLIMIT_NPROC counts a user's processes in one user namespace, not in all."""
 
 
 class LimitEnforcer:
-    """The limits of one step; `close` comes after the end of its processes.
+    """Sets and watches the limits of one sandbox. Call `close` after its processes have ended.
 
-    `records` is the directory where groups are noted for `cgroup.sweep`; without it there are none. With
-    `own_shared_memory` nothing else than the sandbox's own file system is mounted at /dev/shm.
+    `records` is the directory with a record of each control group, for `cgroup.sweep`; without it there are
+    no groups. `own_shared_memory` says that the sandbox has its own file system at /dev/shm.
     """
 
     def __init__(self, spec: SandboxSpec, *, records: Path | None, own_shared_memory: bool = True) -> None:
@@ -397,9 +395,9 @@ class LimitEnforcer:
         self._watch: Watch | None = None
 
     def apply(self, pid: int, owner: tuple[int, int]) -> None:
-        """Puts the limits on the step's first process, which is held and has the ids `owner`.
+        """Puts the limits on the first process `pid`, whose ids are `owner`, before it runs a command.
 
-        What takes its time goes on after this has returned.
+        A thread does what takes long; `watch` waits for it.
         """
         self._pid, self._owner = pid, owner
         if self._limits.expendable:
@@ -414,7 +412,7 @@ class LimitEnforcer:
                 self._set()
 
     def _set(self) -> None:
-        """Makes the group, and sets what a resource limit has to hold."""
+        """Makes the control group, and sets resource limits for what it does not limit."""
         limits = self._limits
         counts = {
             "pids": limits.processes + _OWN_PROCESSES if limits.processes else 0,
@@ -434,11 +432,11 @@ class LimitEnforcer:
 
     @contextmanager
     def watch(self, kill: Callable[[], None]) -> Iterator[None]:
-        """While the block lets the step go and waits for it, `kill` is called when a limit is met."""
+        """Calls `kill` if a limit is met while the block runs commands."""
         if self._preparing is not None:
             self._preparing.join()
         limits = self._limits
-        # What is expendable is counted by looking, and ended.
+        # `Watch` counts the processes of an expendable sandbox instead.
         if (
             limits.processes
             and not limits.expendable
@@ -446,7 +444,7 @@ class LimitEnforcer:
             and _linux_version() < _COUNTED_BY_NAMESPACE
         ):
             raise SandboxError(
-                f"this machine cannot hold a sandbox to {limits.processes} processes",
+                f"this machine cannot limit a sandbox to {limits.processes} processes",
                 why="no control group can be made here, and Linux before 5.14 counts all processes of a user",
                 fix="allow control groups (docs/reference/limits.md), or leave out the limit",
                 check="limits",
@@ -463,7 +461,7 @@ class LimitEnforcer:
             self._watch.stop()
 
     def find_exceeded(self, status: int) -> str:
-        """Which limit ended a step that has ended with `status`, in words; empty when none did."""
+        """Says which limit ended a command that ended with `status`; empty if none did."""
         if status == 0:
             return ""
         if status == 128 + signal.SIGXFSZ and self._limits.file_size:
@@ -473,7 +471,7 @@ class LimitEnforcer:
     def close(self) -> None:
         """Removes the group.
 
-        `apply` may have been broken off at any point: nobody can tell then whether its thread runs, or will.
+        `apply` may have been interrupted at any point, so its thread may run, or be about to.
         """
         with self._turn:
             self._closed = True
@@ -482,7 +480,7 @@ class LimitEnforcer:
 
 
 def _join_group(group: Group, pid: int) -> Group:
-    """The group with a process in it; removed when that cannot be, and OSError: it would hold nothing."""
+    """Puts a process into a group and returns the group; if that fails, removes it and raises OSError."""
     try:
         group.add(pid)
     except OSError:
@@ -492,7 +490,7 @@ def _join_group(group: Group, pid: int) -> Group:
 
 
 def written_directories(spec: SandboxSpec) -> tuple[Path, ...]:
-    """The directories of this machine that a step writes to."""
+    """Returns the host directories that a sandbox writes to."""
     found = [spec.root.upper] if spec.root else []
     for mount in spec.mounts:
         if isinstance(mount, Bind):
@@ -503,10 +501,10 @@ def written_directories(spec: SandboxSpec) -> tuple[Path, ...]:
 
 
 def _set_resource_limits(pid: int, wanted: Mapping[str, int], owner: tuple[int, int]) -> None:
-    """Sets resource limits of a process; a stricter one that it has already stays.
+    """Sets resource limits of a process; a stricter one that it already has stays.
 
-    Root in a container may lack the right to do this to another user's process (CAP_SYS_RESOURCE), and then
-    has it done by a child that is that user.
+    Root in a container may lack the right to set limits of another user's process (CAP_SYS_RESOURCE). Then a
+    child that runs as that user, `owner`, sets them.
     """
     words = []
     for name, number in wanted.items():

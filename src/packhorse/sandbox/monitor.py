@@ -1,21 +1,18 @@
-"""A step's file tree as mounts at one directory, made inside its namespaces; called by `monitor`.
+"""Makes the mounts of a sandbox and runs an OCI runtime in them. `oci` starts it as a child process.
 
-All that the mounts are made of is taken hold of first, by name, as the step's user. It is named by descriptor
-from then on: an overlay's options are so short that they fit into one page for any number of layers, and need
-no escapes. Targets are resolved below the tree that is being made, and through no link, so that nothing is
-mounted or made anywhere else. Which mounts there are is `oci_config`'s.
+The command line is `python … PLAN OPTIONS -- [COMMAND…]`. PLAN is a descriptor of a `MonitorPlan` in JSON.
+`linux.userns_exec` defines the options. COMMAND replaces the plan's command when a user repeats it by hand.
 
-The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
+The monitor enters the sandbox's user namespace and forks the first process of a new PID namespace. That
+process has its own mount namespace, with the sandbox's tree at ROOT and the runtime's state on a tmpfs. It
+starts the runtime there as the namespace's root, who has no rights on this machine. However it ends, the
+runtime leaves nothing behind: the kernel ends all processes of a PID namespace with its first one, and
+removes mounts with the last process that sees them. The first process ends when the other end of the socket
+`control` closes. Errors go to stderr.
 
-Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `MonitorPlan` is read;
-`linux.userns_exec` has the options; COMMAND, where a user repeats a step, replaces that of the plan.
-
-It enters the step's user namespace, and forks a process there that is the first of a PID namespace and has a
-mount namespace of its own, with the step's tree at ROOT and the runtime's state on a file system in memory.
-The runtime is started in them, as the namespace's root, which is nobody to this machine. However this ends,
-nothing of the runtime is left behind: the kernel ends all processes of a PID namespace with its first one,
-and takes mounts away with the last one that sees them. That first process ends as soon as the other end of
-the socket `control` is closed. What cannot be done goes to stderr.
+All sources of mounts are opened first, by name, as the sandbox's user. From then on they are named by
+descriptor: so the options of an overlay with many layers fit into one page and need no escapes. Targets are
+resolved below the tree that is being made and through no link, so nothing is mounted or made anywhere else.
 """
 
 from __future__ import annotations
@@ -38,19 +35,20 @@ from packhorse.linux.userns_exec import UsernsExecError
 from packhorse.sandbox import seccomp
 from packhorse.sandbox.init import ENDED, REFUSED, SIZE, START, Order, decode, encode, encode_request
 
-# pathlib and dataclasses take longer to import than all of this to run.
-
+# Threads and pathlib are not needed here; a process that has threads cannot enter a user namespace.
+# ruff: noqa: PTH102, PTH119, PTH123, PTH208
 
 _PAGE = 4096
-"""What mount(2) takes of options, its NUL included."""
+"""The most bytes of options that mount(2) takes, with their NUL."""
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
 
 
 class MountSpec(TypedDict):
-    """A bind mount of `source`, or an overlay of `lowers`, bottom first, with `upper` and `work` or two "".
+    """A bind mount of `source`, or an overlay of `lowers`, bottom first, with `upper` and `work`.
 
-    `source` is "" for an overlay. `target` is absolute, with all links of the image resolved.
+    `source` is "" for an overlay; `upper` and `work` are "" for a read-only one. `target` is absolute, and no
+    link is in it.
     """
 
     target: str
@@ -62,13 +60,13 @@ class MountSpec(TypedDict):
 
 
 class PreparedMounts:
-    """Mounts whose sources are held, to be made in their order; the first one is the root."""
+    """Mounts with open sources. `make` mounts them in order; the first one is the root."""
 
     def __init__(self, mounts: Sequence[MountSpec]) -> None:
         self._mounts = [(mount, _open_sources(mount)) for mount in mounts]
 
     def make(self, directory: str) -> int:
-        """Makes the tree at the empty `directory`; returns a descriptor of its root."""
+        """Mounts the tree at the empty `directory`; returns a descriptor of its root."""
         (first, held), *others = self._mounts
         target = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _mount(first, held, target)
@@ -82,7 +80,7 @@ class PreparedMounts:
 
 
 def _open_sources(mount: MountSpec) -> list[int]:
-    """Descriptors of what the mount is made of: a detached mount, or lowers and, if any, upper and work."""
+    """Opens the sources of a mount: one detached mount, or the lowers and then upper and work if any."""
     if mount["source"]:
         descriptor = syscalls.clone_mount(mount["source"], recursive=True)
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
@@ -110,7 +108,7 @@ def _mount_overlay(mount: MountSpec, held: Sequence[int], target: int) -> None:
     if mount["upper"]:
         options += f",upperdir={held[count]},workdir={held[count + 1]}"
     if len(options) >= _PAGE:
-        raise UsernsExecError(f"{count} directories are too many to be seen as one at {mount['target']}")
+        raise UsernsExecError(f"{count} directories are too many for one overlay at {mount['target']}")
     os.chdir("/proc/self/fd")
     try:
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -124,7 +122,7 @@ def _mount_overlay(mount: MountSpec, held: Sequence[int], target: int) -> None:
 
 
 def _open_target(root: int, path: str, *, as_directory: bool) -> int:
-    """A descriptor of the mount point `path`, which is made if it is missing."""
+    """Opens the mount point `path`, and makes it if it is missing."""
     try:
         return _open(root, path)
     except OSError as error:
@@ -157,13 +155,11 @@ def _is_directory(held: Sequence[int]) -> bool:
     return stat.S_ISDIR(os.fstat(held[0]).st_mode)
 
 
-# Imports are few, as in `linux.userns_exec`; once the namespaces are entered, none can be made any more.
-# ruff: noqa: PTH102, PTH119, PTH123, PTH208
-
-
 _COVERED = "/run"
+"""A directory of the host that a tmpfs covers, in the monitor's mount namespace only."""
+
 ROOT = f"{_COVERED}/root"
-"""Where the step's tree is, for the runtime."""
+"""Where the runtime finds the sandbox's tree."""
 
 _BUNDLE, _STATE, _PID = (f"{_COVERED}/{name}" for name in ("bundle", "state", "pid"))
 _CGROUPS = "/sys/fs/cgroup"
@@ -173,11 +169,11 @@ _FAILED = 125
 class MonitorPlan(TypedDict):
     """What to make. Descriptors are numbers of this process.
 
-    `user` has the ids inside as which mounts are made, if not as whoever starts this. `runtime` is the
-    program and its options, `init` the program of the first process, by its name or a descriptor. `channel`
-    is one for the first process, which is asked there to run commands; -1 has it run `order`. `control` is
-    told of the tree, its mount namespace and the first process, as descriptors, when that is there; -1 for
-    nobody.
+    `user` has the ids inside that the mounts are made with; empty for the ids of the caller. `runtime` is the
+    runtime's program and options. `init` is the program of the sandbox's first process: a path or a
+    descriptor. `channel` is that process's end of its socket; if it is -1, the monitor makes a socket and
+    sends `order` to it. When the first process has started, the monitor sends the descriptors of the tree,
+    the mount namespace and that process to the socket `control`, unless it is -1.
     """
 
     user: list[int]
@@ -191,7 +187,7 @@ class MonitorPlan(TypedDict):
 
 
 def main(words: list[str]) -> int:
-    """Makes the sandbox and waits for its end; returns the status of the step's command."""
+    """Makes the sandbox and waits for its end; returns the status of its first process, or of `order`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         given, *rest = words
@@ -218,7 +214,7 @@ def main(words: list[str]) -> int:
 
 
 def _shell_status(status: int) -> int:
-    """The exit status as shells count it, of what wait(2) gives: 128 + n if signal n ended the process."""
+    """Converts a status of wait(2) to a shell's: 128 + n if signal n ended the process."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -230,8 +226,8 @@ def _read_plan(descriptor: int) -> MonitorPlan:
 
 
 def _print_error(error: Exception) -> int:
-    told = f"{error.filename or 'this machine'}: {error.strerror}" if isinstance(error, OSError) else error
-    print(told, file=sys.stderr, flush=True)
+    text = f"{error.filename or 'this machine'}: {error.strerror}" if isinstance(error, OSError) else error
+    print(text, file=sys.stderr, flush=True)
     return _FAILED
 
 
@@ -246,14 +242,14 @@ def _enter_namespace(options: userns_exec.Options, user: list[int]) -> None:
 
 
 def _set_ids(uid: int, gid: int) -> None:
-    """Becomes an id of the namespace, keeping all capabilities over it."""
+    """Takes ids of the user namespace and keeps all capabilities over it."""
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 
 
 def _run_as_first(plan: MonitorPlan, runtime: int, init: int) -> None:
-    """What the first process of the PID namespace does; never returns."""
+    """Runs as the first process of the PID namespace; never returns."""
     status = _FAILED
     try:
         status = _run(plan, runtime, init)
@@ -265,10 +261,10 @@ def _run_as_first(plan: MonitorPlan, runtime: int, init: int) -> None:
 
 def _run(plan: MonitorPlan, runtime: int, init: int) -> int:
     root = _make_tree(plan["mounts"])
-    if os.geteuid() != 0:  # with a single id there is nobody else to become, and setgroups(2) is denied
+    if os.geteuid() != 0:  # with a single id it is 0 already, and setgroups(2) is denied
         _set_ids(0, 0)
     syscalls.die_with_parent()
-    syscalls.restrict_abstract_sockets()  # see `starter`
+    syscalls.restrict_abstract_sockets()  # see `bubblewrap`
     os.mkdir(_BUNDLE)
     with open(f"{_BUNDLE}/config.json", "w") as file:
         json.dump(plan["config"], file)
@@ -288,7 +284,7 @@ def _run(plan: MonitorPlan, runtime: int, init: int) -> int:
 
 
 def _run_order(channel: socket.socket, asked: Order) -> int:
-    """Has the first process run a command with this one's stdin, stdout and stderr; its status."""
+    """Asks init to run a command with this process's stdin, stdout and stderr; returns its status."""
     file = os.memfd_create("order")
     os.write(file, encode(asked, seccomp.make_filter()))
     socket.send_fds(channel, [encode_request(START, 0)], [file, 0, 1, 2])
@@ -302,8 +298,8 @@ def _run_order(channel: socket.socket, asked: Order) -> int:
 
 
 def _make_tree(mounts: list[MountSpec]) -> int:
-    """Makes the mounts; returns a descriptor of the step's root."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)  # of this process alone: no other is in its /proc
+    """Makes the mounts; returns a descriptor of the sandbox's root."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)  # a mount namespace of this process alone
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     prepared = PreparedMounts(mounts)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -316,7 +312,7 @@ def _make_tree(mounts: list[MountSpec]) -> int:
 
 
 def _hide_control_groups() -> None:
-    """Keeps the runtime from making any: a control group would be left behind when it is killed."""
+    """Keeps the runtime from making control groups, which would be left behind when it is killed."""
     with suppress(OSError):  # nothing is mounted there
         syscalls.restrict_mount(syscalls.AT_FDCWD, syscalls.MOUNT_ATTR_RDONLY, _CGROUPS)
     with suppress(OSError):
@@ -330,7 +326,7 @@ def _socket_pair() -> tuple[socket.socket, int]:
 
 
 def _start(words: list[str], program: int, given: list[int], control: int) -> None:
-    """Runs the runtime, which returns when the step's first process has been executed."""
+    """Runs the runtime, which ends when it has executed the sandbox's first process."""
     name, *options = words
     line = [os.path.basename(name), "--root", _STATE, *options, "run", "--detach", "--no-new-keyring"]
     line += ["--preserve-fds", str(len(given)), "--bundle", _BUNDLE, "--pid-file", _PID, "step"]
@@ -345,13 +341,13 @@ def _start(words: list[str], program: int, given: list[int], control: int) -> No
     os.close(child)
     _, status = os.waitpid(pid, 0)
     if status != 0:
-        os._exit(_FAILED)  # the runtime has said why
+        os._exit(_FAILED)  # the runtime has printed why
 
 
 def _execute(line: list[str], program: int, given: list[int]) -> None:
-    """Becomes the runtime, which hands on the descriptors from 3 on; it says on stderr what it has to say."""
+    """Executes the runtime, which passes on the descriptors from 3 on. All its output goes to stderr."""
     above = 3 + len(given)
-    # Out of the way of those numbers first.
+    # First move all descriptors out of the range of the numbers that they will have.
     program, *given = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in (program, *given))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -378,7 +374,7 @@ def _report(control: int, root: int, first: int) -> None:
 
 
 def _wait(pid: int, first: int, control: int) -> int:
-    """Waits for the step's first process; its status."""
+    """Waits for the sandbox's first process; returns its status."""
     _watch(first, control)
     while True:
         ended, status = os.wait()
@@ -387,7 +383,7 @@ def _wait(pid: int, first: int, control: int) -> int:
 
 
 def _watch(process: int, control: int) -> None:
-    """Returns when a process has ended; ends this one, and so everything, when nobody listens any more."""
+    """Waits until a process has ended; ends this one, and so the sandbox, when `control` closes."""
     waiting = select.poll()
     waiting.register(process, select.POLLIN)
     if control >= 0:

@@ -1,16 +1,11 @@
-"""Which paths of this machine a step names; called by the runtimes before they mount them.
+"""Prepares the mounts of a sandbox: checks sources, resolves targets, makes mount points.
 
-Where mounts go in a root file system that cannot be written; called by `layout` before every step.
+`runner` asks for a `Layout` for every sandbox, and the runtimes mount by it. No runtime can make mount points
+on a read-only root. So the root's overlay has one more lower directory at its bottom, the skeleton, with
+nothing but mount points: they show where the image itself has nothing.
 
-No runtime makes mount points on a read-only root. So a directory with nothing but mount points lies below
-the root in its overlay: what the root has is seen, and what it lacks is there. What is mounted is
-the runtime's.
-
-Where a step's mounts come from and go to, as found on this machine; asked by `runner` for every step.
-
-How root's sandboxes, whose ids pass no 0700 home and own nothing of the machine's, come to a step's paths.
-
-As options of `linux.userns_exec`, which makes mounts for it; called by `entry` and `oci`.
+Sandboxes that root starts run with shifted ids, which own nothing on this machine and cannot pass a home of
+mode 0700. `PathAccess` makes options for `linux.userns_exec`, which opens the way to the sources.
 """
 
 from __future__ import annotations
@@ -37,7 +32,7 @@ from packhorse.sandbox.seccomp import masked_paths
 
 
 def sources(spec: SandboxSpec) -> Iterator[Path]:
-    """Every path of this machine that the step names."""
+    """Yields every host path that the spec names."""
     if spec.root is not None:
         yield spec.root.tree
         yield from (path for path in (spec.root.upper, spec.root.work) if path is not None)
@@ -50,7 +45,10 @@ def sources(spec: SandboxSpec) -> Iterator[Path]:
 
 
 def private_sources(spec: SandboxSpec) -> Iterator[Path]:
-    """Sources that a step only reads, and that are to be the step's user's own, or are shut to others."""
+    """Yields the sources that are mounted read-only and that the sandbox's user has to own to read them.
+
+    These are lower directories, binds with `is_users_own`, and binds whose mode forbids others to read them.
+    """
     for mount in spec.mounts:
         if isinstance(mount, Overlay):
             yield from mount.lowers
@@ -61,18 +59,18 @@ def private_sources(spec: SandboxSpec) -> Iterator[Path]:
 
 
 FIXED = ("/proc", "/dev")
-"""Mount points that every step has, made by the runtime."""
+"""Mount points that every sandbox has; the runtime mounts the kernel's file systems there."""
 
 _SHARED_MEMORY = "/dev/shm"
 _MOST_LINKS = 40
 
 
 def resolve_target(root: RootedTree, target: str) -> str:
-    """Where `target` is in the tree `root` with all links resolved; what is missing is taken as written.
+    """Resolves all links of `target` in the tree `root`; a part that does not exist stays as it is.
 
-    A mount on a link (`/etc/resolv.conf` often is one) would go to where the link leads outside. Nothing is
-    mounted below the kernel's own directories: while bubblewrap makes mount points, `/proc/1/root` is the
-    machine's root (*tried*), so that an image could have files and directories made there. SandboxError.
+    A mount on a link (`/etc/resolv.conf` often is one) would otherwise go to where the link leads outside.
+    Raises SandboxError for a target below the kernel's own directories: while bubblewrap makes mount points,
+    `/proc/1/root` is the machine's root (*tried*), so an image could have files made there.
     """
     found = _resolve(root, target)
     if target in FIXED:
@@ -96,7 +94,7 @@ def _resolve(root: RootedTree, target: str) -> str:
             node = root.stat(here)
             link = root.readlink(here) if node is not None and node.kind is NodeKind.LINK else None
         except TreeError:
-            link = None  # not to be looked at by the invoking user; the runtime will say so if it matters
+            link = None  # the invoking user may not look there; the runtime reports it if it matters
         if link is None:
             done = here
             continue
@@ -111,9 +109,10 @@ def _resolve(root: RootedTree, target: str) -> str:
 def make_mount_points(
     directory: Path, *, directories: Iterable[str], files: Iterable[str], owner: tuple[int, int]
 ) -> None:
-    """Makes an empty entry in `directory` for every mount point; `owner` has ids of this machine.
+    """Makes an empty file or directory in `directory` for every mount point; `owner` has host ids.
 
-    All are 0755 or 0644, whatever the umask, since the sandbox may have to read them as somebody else.
+    Their modes are 0755 or 0644, whatever the umask, because the sandbox may have to read them as another
+    user.
     """
     wanted = {path.strip("/"): True for path in directories} | {path.strip("/"): False for path in files}
     wanted[""] = True
@@ -138,19 +137,20 @@ def _ensure(path: Path, owner: tuple[int, int], *, as_directory: bool) -> None:
 
 
 _MOST = 100
-"""How many sets of mount points are kept, of some twenty entries each."""
+"""The most sets of mount points to keep. Each has about twenty entries."""
 
 _UNUSED = 30 * 86400
-"""Seconds after which one that no build has used goes; a build does not last as long."""
+"""Seconds after which a set that no build has used is removed. No build lasts as long."""
 
 _HASH_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`place` gives the path at which a target is mounted, `skeleton` the directory with all mount points.
+    """Where the mounts of a sandbox go.
 
-    `masked` are those of the masked paths that exist; `directory` is where the step's own files go.
+    `skeleton` is the directory with all mount points. `place` returns the resolved path of a mount's target.
+    `masked` are the masked paths that exist on this machine. `directory` is for files of the sandbox.
     """
 
     skeleton: Path
@@ -159,9 +159,10 @@ class Layout:
     directory: Path = Path()
 
     def repeat_line(self, before: Sequence[str], documents: Mapping[int, bytes], after: Sequence[str]) -> str:
-        """A shell's line of words, with `documents` to be read from descriptors.
+        """Makes a shell line: the words `before`, ` -- `, the words `after`, and redirected `documents`.
 
-        One has the step's environment, secrets perhaps, and every user can read a command line. OSError.
+        Writes each document to a file that only this user can read, and redirects its descriptor from it.
+        Documents may contain secrets, and every user can read a command line. Raises OSError.
         """
         words = [shlex.join(before)]
         for number, document in documents.items():
@@ -174,7 +175,7 @@ class Layout:
 
 
 def remove_unused(kept: Path) -> None:
-    """Removes mount points that no build has used for long."""
+    """Removes the sets of mount points in `kept` that no build has used for long."""
     with suppress(OSError):
         for each in kept.iterdir():
             if time.time() - each.stat().st_mtime > _UNUSED:
@@ -182,10 +183,10 @@ def remove_unused(kept: Path) -> None:
 
 
 class Layouts:
-    """Lays out the steps of one build, with mount points below `directory`, for root of `idmap` to see.
+    """Makes the layouts of one build's sandboxes; root of `idmap` owns the mount points, below `directory`.
 
-    They are the same for most steps, and never written, so those are made once; and of most builds, so those
-    of before are `kept`, as long as there are not many. Safe from several threads.
+    Nothing writes to mount points, so sandboxes with the same ones share them. `kept` is a directory that
+    keeps them for later builds, up to a number. Several threads may use one instance.
     """
 
     def __init__(self, directory: Path, idmap: IdMap, *, kept: Path | None = None) -> None:
@@ -196,9 +197,9 @@ class Layouts:
         self._lock = threading.Lock()
 
     def layout_for(self, spec: SandboxSpec) -> Layout:
-        """The layout of a step, its mount points made; SandboxError for what cannot be mounted."""
+        """Makes the mount points of a sandbox; returns its layout. SandboxError for an impossible mount."""
         if spec.root is None:
-            raise SandboxError("a step in a sandbox needs a root file system")
+            raise SandboxError("a sandbox needs a root file system")
         for path in sources(spec):
             if not path.exists():
                 raise SandboxError(
@@ -221,7 +222,7 @@ class Layouts:
             return made
 
     def _make_or_reuse(self, path: Path, directories: frozenset[str], files: frozenset[str]) -> Path:
-        """The mount points, where they are kept or else at `path`."""
+        """Returns mount points that were kept; otherwise makes them, to be kept or else at `path`."""
         kept = self._kept_path(directories, files)
         wanted = {kept / name.strip("/") for name in directories | files} if kept else set()
         if kept and all(each.exists() for each in wanted):
@@ -231,13 +232,13 @@ class Layouts:
             return kept
         make_mount_points(path, directories=directories, files=files, owner=self._owner)
         if kept:
-            with suppress(OSError):  # it is on another file system, or another command was first
+            with suppress(OSError):  # `kept` is on another file system, or another command was faster
                 path.rename(kept)
                 return kept
         return path
 
     def _kept_path(self, directories: frozenset[str], files: frozenset[str]) -> Path | None:
-        """Where these mount points are kept, or are to be; None where they are not."""
+        """Returns the directory that keeps these mount points, or will; None if there is no room for more."""
         if self._kept is None:
             return None
         text = repr((self._owner, sorted(directories), sorted(files))).encode(errors="surrogateescape")
@@ -250,13 +251,13 @@ class Layouts:
 
 
 class PathAccess:
-    """The options for each step of one namespace."""
+    """Makes the options of `linux.userns_exec` that let shifted ids reach a sandbox's sources."""
 
     def __init__(self, idmap: IdMap) -> None:
         self._idmap = idmap
 
     def options(self, spec: SandboxSpec, paths: Iterable[Path]) -> list[tuple[str, str]]:
-        """What makes the step's sources, and other `paths`, reachable, and its user's own where only read."""
+        """Returns options that make sources and other `paths` reachable, and read-only sources readable."""
         owner = self._idmap.to_outside(spec.uid, spec.gid)
         reach = self._closed_paths([*sources(spec), *paths])
         return [
@@ -270,16 +271,16 @@ class PathAccess:
         return [path for path in names if userns_exec.find_closed_directories(str(path), uids, gids)]
 
     def _foreign_sources(self, spec: SandboxSpec) -> Sequence[Path]:
-        """What is only read, belongs to ids that the namespace has not, and can be shown as the user's own.
+        """Returns read-only sources of foreign owners that an idmapped mount can show as the user's own.
 
-        So it looks as if its owner had started the step himself. Never for what can be written: new files
-        would belong to that owner outside, root perhaps, and could be setuid.
+        So a source looks as if its owner had started the sandbox. This is never done for a writable source:
+        new files would belong to that owner outside, perhaps root, and could be setuid.
         """
         found = []
         for path in dict.fromkeys(private_sources(spec)):
             try:
                 status = path.stat()
-            except FileNotFoundError:  # who mounts it will say so
+            except FileNotFoundError:  # the mount will fail and say so
                 continue
             if self._idmap.to_inside(status.st_uid, status.st_gid) != (
                 userns_exec.OVERFLOW,

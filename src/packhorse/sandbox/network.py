@@ -1,12 +1,12 @@
-"""Gives a sandbox its network, by `pasta` if it has one of its own, and finds the ports it listens on.
+"""Gives a sandbox its own network with `pasta`, and finds the ports on which a sandbox listens.
 
-On the host's network a sandbox reaches what listens on the host's loopback (databases, agents). With its own,
+On the host's network, a sandbox reaches what listens on the host's loopback (databases, agents). On its own,
 pasta gives it the host's routes and name service and nothing else: `launcher/network` keeps packets to
-loopback addresses from pasta, which would connect to the host's. The caller chooses the network; cli reports
-it.
+loopback addresses from pasta, which would deliver them to the host's loopback. The caller chooses the
+network, and the command line tells the user which.
 
-The kernel lists the listening TCP ports. A network of its own has its own table of sockets. On the host's
-network the table is the machine's, and the sandbox's sockets are found by the descriptors of its processes.
+The kernel lists the listening TCP ports of each network. On the host's network that list is the whole
+machine's, so the sandbox's sockets are found by the open descriptors of its processes.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from packhorse.errors import InputError, SandboxError
 from packhorse.linux.processes import read_proc
 from packhorse.sandbox.process import ParentDeathGuard
 
-_LISTEN = "0A"  # TCP_LISTEN, as proc_net_tcp.txt of the kernel writes it
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 _LOOPBACK_6 = "00000000000000000000000001000000"
-_MAPPED = "0000000000000000FFFF0000"  # how an IPv6 address begins that stands for one of IPv4
+_MAPPED = "0000000000000000FFFF0000"  # the beginning of an IPv6 address that stands for an IPv4 address
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Listener:
-    """A TCP port on which somebody listens; with `loopback` only what is on loopback can connect to it."""
+    """A TCP port on which a process listens; `loopback` means that it listens on loopback only."""
 
     port: int
     loopback: bool
 
 
 def find_listeners(pid: int, *, own_network: bool) -> frozenset[Listener]:
-    """The ports on which the step with the first process `pid` listens; none when it is gone.
+    """Returns the ports on which the sandbox with the first process `pid` listens; none after its end.
 
-    A port on which it listens on loopback and elsewhere is not `loopback`.
+    A port with listeners on loopback and elsewhere is not `loopback`.
     """
     found: dict[int, bool] = {}
     inodes = None if own_network else frozenset(_open_sockets(pid))
@@ -56,7 +56,7 @@ def find_listeners(pid: int, *, own_network: bool) -> frozenset[Listener]:
 
 
 def _listening_sockets(pid: int) -> Iterator[tuple[int, bool, str]]:
-    """Port, whether it is on loopback alone, and inode of each listening socket of a network namespace."""
+    """Yields the port, whether it is on loopback, and the inode of each listening socket in a network."""
     for name in ("net/tcp", "net/tcp6"):
         with suppress(OSError):  # the process is gone, or the kernel has no IPv6
             for line in read_proc(name, pid).splitlines()[1:]:
@@ -67,16 +67,16 @@ def _listening_sockets(pid: int) -> Iterator[tuple[int, bool, str]]:
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether a hexadecimal address is one of loopback; each 32 bits of it are in this machine's order."""
+    """Returns whether an address of /proc/net/tcp is loopback. Every 32 bits of it are in host byte order."""
     return address == _LOOPBACK_6 or (
         address.removeprefix(_MAPPED)[6:] == "7F" and len(address.removeprefix(_MAPPED)) == 8
     )
 
 
 def _open_sockets(pid: int) -> Iterator[str]:
-    """The inodes of all sockets that a process and those below it have open."""
+    """Yields the inodes of all sockets that a process and its descendants have open."""
     for process in _process_tree(pid):
-        with suppress(OSError):  # it is gone meanwhile
+        with suppress(OSError):  # it has ended
             for descriptor in Path(f"/proc/{process}/fd").iterdir():
                 with suppress(OSError):
                     found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(descriptor))  # noqa: PTH115
@@ -85,7 +85,7 @@ def _open_sockets(pid: int) -> Iterator[str]:
 
 
 def _process_tree(pid: int) -> Iterator[int]:
-    """A process and all below it. Orphans of a PID namespace become children of its first process."""
+    """Yields a process and its descendants; orphans become children of the namespace's first process."""
     waiting = [pid]
     while waiting:
         process = waiting.pop()
@@ -97,18 +97,18 @@ def _process_tree(pid: int) -> Iterator[int]:
 
 
 NAME_SERVER = "169.254.1.1"
-"""Where name service is in a network of its own: pasta hands what is sent there to the host's resolver."""
+"""The name server in a sandbox's own network. pasta forwards its queries to the host's resolver."""
 
 _WITHOUT = "Use --network host, or none."
 TUN = Path("/dev/net/tun")
-_LOWEST_PORT = 1024  # that anybody may listen at
+_LOWEST_PORT = 1024  # the lowest port for ordinary users, by default
 _USER_NAMESPACE = 0xB701  # NS_GET_USERNS (ioctl_nsfs(2))
 _OWNER = 0xB704  # NS_GET_OWNER_UID
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
 def find_network() -> tuple[Network, str]:
-    """The best network on this machine, and why it is not an own one (empty when it is)."""
+    """Returns the best network that this machine offers, and why it is not `OWN` (empty if it is)."""
     if shutil.which("pasta") is None:
         return Network.HOST, "pasta is not installed (package passt)"
     try:
@@ -119,11 +119,13 @@ def find_network() -> tuple[Network, str]:
 
 
 def check_ports(spec: SandboxSpec) -> None:
-    """Raises InputError when the step's ports cannot be published on its network."""
+    """Raises InputError if the sandbox's ports cannot be published on its network."""
     if not spec.ports or spec.network is Network.OWN:
         return
     if spec.network is Network.NONE:
-        raise InputError("a step without a network publishes no ports", fix="Leave out -p or --network none.")
+        raise InputError(
+            "an image without a network cannot publish ports", fix="Leave out -p or --network none."
+        )
     _, reason = find_network()
     lowest = _lowest_port()
     low = [port.port for port in spec.ports if port.port < lowest]
@@ -142,7 +144,7 @@ def check_ports(spec: SandboxSpec) -> None:
     moved = [port for port in spec.ports if port.host_port != port.port or port.address]
     if moved:
         raise InputError(
-            "ports cannot be moved on the host's network",
+            "on the host's network, a port has the same number outside and inside",
             issues=[f"{port.address or '*'}:{port.host_port} is not {port.port} inside" for port in moved],
             fix=f"Use the same number outside and inside. The image cannot have its own network: {reason}."
             if reason
@@ -151,7 +153,7 @@ def check_ports(spec: SandboxSpec) -> None:
 
 
 def _lowest_port() -> int:
-    """The lowest port of this machine on which processes without capabilities listen."""
+    """Returns the lowest port of this machine on which processes without capabilities may listen."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except (OSError, ValueError):
@@ -159,7 +161,7 @@ def _lowest_port() -> int:
 
 
 def make_resolv_conf(resolv_conf: str) -> str:
-    """The resolv.conf for a network of its own: the host's search list and options, and pasta's server."""
+    """Makes the resolv.conf of an own network: the host's search list and options, and NAME_SERVER."""
     kept = [
         line for line in resolv_conf.splitlines() if line.split()[:1] in (["search"], ["options"], ["domain"])
     ]
@@ -167,25 +169,24 @@ def make_resolv_conf(resolv_conf: str) -> str:
 
 
 def with_name_service(spec: SandboxSpec, path: Path) -> SandboxSpec:
-    """The step, with a resolv.conf, the new file `path`, that serves in a network of its own."""
+    """Adds a resolv.conf for pasta's name server, the new file `path`, to a sandbox with its own network."""
     if spec.network is not Network.OWN:
         return spec
-    given = [mount for mount in spec.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
+    replaced = [mount for mount in spec.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
     text = ""
-    with suppress(OSError):  # a machine without any, or a link to a resolver's that does not run
-        text = (given[0].source if given else Path(_RESOLV_CONF)).read_text(errors="replace")
+    with suppress(OSError):  # the machine has none, or a link to a file that no resolver has made
+        text = (replaced[0].source if replaced else Path(_RESOLV_CONF)).read_text(errors="replace")
     path.write_text(make_resolv_conf(text))
     path.chmod(0o644)
-    others = [mount for mount in spec.mounts if mount not in given]
+    others = [mount for mount in spec.mounts if mount not in replaced]
     return replace(spec, mounts=(*others, Bind(path, _RESOLV_CONF)))
 
 
 @dataclass(frozen=True, slots=True)
 class PastaDescriptors:
-    """The descriptors that pasta is given: the step's namespaces, and one to write to when it is ready.
+    """Descriptors for pasta: the sandbox's user and network namespaces, and a pipe to write to when ready.
 
-    The namespaces are given as descriptors since pasta has too few privileges left to open those of a
-    process.
+    pasta itself no longer has the rights to open the namespaces of a process.
     """
 
     user: int
@@ -196,9 +197,8 @@ class PastaDescriptors:
 def pasta_options(
     ends: PastaDescriptors, *, ports: Sequence[Port], loopback: Sequence[int], user: str = ""
 ) -> list[str]:
-    """The options of pasta; `loopback` are ports of the host's loopback that the step finds at its own.
-
-    `user` is whom root's pasta becomes.
+    """Returns pasta's options. `ports` are published; `loopback` are ports of the host's loopback that the
+    sandbox finds at its own. `user` is the user that a pasta of root becomes.
     """
     tcp = [_forward_option(port) for port in ports if port.protocol == "tcp"]
     udp = [_forward_option(port) for port in ports if port.protocol == "udp"]
@@ -219,22 +219,21 @@ def _forward_option(port: Port) -> str:
 
 
 class Pasta:
-    """A started pasta, and the program that guards its network.
+    """A running pasta, and `launcher/network`, which guards its network.
 
-    Both end with `close`, and with this process however that ends.
-
-    SandboxError when there is no such program, FileNotFoundError and ProcessLookupError when `pid` is gone.
+    Both end with `close`, and with this process, however that ends. Raises SandboxError if pasta is missing,
+    FileNotFoundError and ProcessLookupError if the process `pid` has ended.
     """
 
     def __init__(self, pid: int, *, ports: Sequence[Port], loopback: Sequence[int]) -> None:
         program = shutil.which("pasta")
         if program is None:
             raise SandboxError(
-                "the step's own network cannot be made", why=find_network()[1], fix=_WITHOUT, check="network"
+                "the sandbox's network cannot be made", why=find_network()[1], fix=_WITHOUT, check="network"
             )
         with ExitStack() as theirs, ExitStack() as own:
             net = theirs.enter_context(FileIO(f"/proc/{pid}/ns/net")).fileno()
-            # The namespace that owns the network: the process itself may be in one below that by now.
+            # The user namespace that owns the network; the process itself may be in one below it by now.
             user = theirs.enter_context(FileIO(fcntl.ioctl(net, _USER_NAMESPACE))).fileno()
             configured, ready = _pipe(theirs)
             told, done = os.pipe()
@@ -254,24 +253,24 @@ class Pasta:
         self._ready = False
 
     def wait(self) -> None:
-        """Returns when the step has its network; raises SandboxError when it cannot be made.
+        """Waits until the sandbox has its network; raises SandboxError if it cannot be made.
 
-        To wait once more does nothing.
+        A second call does nothing.
         """
         self._ready = self._ready or bool(self._told.readline())
         if not self._ready:
             self._leash.close()
             self._guard.wait()
             raise SandboxError(
-                "the step's own network cannot be made", why=self._read_error(), fix=_WITHOUT, check="network"
+                "the sandbox's network cannot be made", why=self._read_error(), fix=_WITHOUT, check="network"
             )
 
     def terminate(self) -> None:
-        """Has pasta end, which takes the kernel a while; `close` waits for it. A second time does nothing."""
+        """Ends pasta without waiting, which takes a while; `close` waits. A second call does nothing."""
         self._leash.terminate()
 
     def close(self) -> None:
-        """Ends pasta."""
+        """Ends pasta and waits for it."""
         self._own.close()
         self._guard.wait()
 
@@ -281,7 +280,7 @@ class Pasta:
 
 
 def _pipe(stack: ExitStack) -> tuple[int, int]:
-    """A pipe, both ends of which are closed with `stack`."""
+    """Makes a pipe; `stack` closes both ends."""
     ends = os.pipe()
     for end in ends:
         stack.callback(os.close, end)
@@ -291,11 +290,10 @@ def _pipe(stack: ExitStack) -> tuple[int, int]:
 def _start_guard(
     user: int, net: int, configured: int, done: int, *, stderr: FileIO
 ) -> subprocess.Popen[bytes]:
-    """Starts `launcher/network`, which opens low ports, waits for pasta, and then keeps loopback addresses
-    inside.
+    """Starts `launcher/network`: it opens low ports, waits for pasta, and then keeps loopback packets inside.
 
-    `configured` is where pasta says that it is ready, `done` where the program says it. It ends by itself,
-    and when pasta does.
+    pasta writes to the pipe `configured` when it is ready, and this program then writes to `done`. It ends by
+    itself, at the latest when pasta ends.
     """
     try:
         return subprocess.Popen(
@@ -304,17 +302,17 @@ def _start_guard(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            process_group=0,  # Ctrl-C is not for it
+            process_group=0,  # so that Ctrl-C does not reach it
             env={},
         )
     except OSError as error:
         raise SandboxError(
-            "the step's own network cannot be made", why=f"{error.filename}: {error.strerror}", fix=_WITHOUT
+            "the sandbox's network cannot be made", why=f"{error.filename}: {error.strerror}", fix=_WITHOUT
         ) from error
 
 
 def _is_open_to_all(path: Path) -> bool:
-    """Whether everybody may read and write a file; false where there is none, as pasta will say."""
+    """Returns whether all users may read and write a file. False if it is missing; pasta reports that."""
     try:
         return path.stat().st_mode & 0o006 == 0o006
     except FileNotFoundError:
@@ -322,14 +320,15 @@ def _is_open_to_all(path: Path) -> bool:
 
 
 def _choose_owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
-    """Whom root's pasta is to be, which handles all that a step sends: nobody to this machine, if it can.
+    """Returns the user that root's pasta becomes: the owner of the sandbox's namespace, or root if need be.
 
-    That is the owner of the step's namespace, whom alone beside root it lets in. It has to be root where the
-    owner is, for low ports, and where /dev/net/tun is root's alone (it is open to all on most machines).
+    pasta handles all that a sandbox sends, so it should have no rights on this machine. The namespace lets in
+    only its owner and root. pasta stays root if the owner is root, for low ports, and if only root can use
+    /dev/net/tun (on most machines all users can).
     """
     (owner,) = struct.unpack("I", fcntl.ioctl(namespace, _OWNER, bytes(4)))
     low = any(port.host_port < _LOWEST_PORT for port in ports)
     if owner == 0 or low or not _is_open_to_all(TUN):
         return "0"
-    os.fchown(ready, owner, -1)  # which pasta opens by its name in /proc
+    os.fchown(ready, owner, -1)  # pasta opens the pipe by its name in /proc
     return f"{owner}:{owner}"

@@ -1,10 +1,10 @@
 """Runs sandboxes with an OCI runtime (`--sandbox runc`), as containers. Made by `host.wiring`.
 
 A child process, `monitor`, mounts the tree and starts the runtime inside the sandbox's user namespace. The
-root of that namespace is nobody to this machine, so the three id modes are the same to the runtime, and it
-needs no daemon, no control groups and no rights. This module writes the config.json: it leaves the other
-namespaces, /proc, /dev and ids to the runtime. The first process, `launcher/init`, gets the system call
-filter, the environment and the command.
+runtime runs as root of that namespace, who has no rights on this machine. So all three id modes look alike to
+it, and it needs no daemon and no control groups. This module writes the config.json. The runtime makes the
+other namespaces, /proc and /dev and sets the ids. It starts `launcher/init`, which gets each command with its
+environment and system call filter later.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from packhorse.sandbox.process import Process, find_check
 from packhorse.sandbox.seccomp import CAPABILITIES, READ_ONLY
 
 CHANNEL, INIT = 3, 4
-"""The first process's descriptors: its socket, and itself."""
+"""The descriptors that the first process inherits: its socket, and its own program."""
 
 _MOUNTS = (
     ("/proc", "proc", ("nosuid", "noexec", "nodev")),
-    # Only /dev/shm is to be written, and that is a file system of its own.
+    # Only /dev/shm is writable, and it is its own file system.
     ("/dev", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k", "ro")),
     ("/dev/pts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
     ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777")),
@@ -50,17 +50,18 @@ _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 def make_config(
     spec: SandboxSpec, layout: Layout, *, root: str, user: tuple[int, int], maps: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside.
+    """Returns the config.json of a sandbox whose tree is at `root`; its first process has the ids `user`.
 
-    `maps` are those of the user namespace that it enters to have others.
+    If commands need other ids, `maps` are the uid map and gid map of the user namespace that init makes for
+    them.
     """
     size = spec.limits.shared_memory_size
     shared = [f"size={size}"] if size else []
     namespaces = [*_NAMESPACES, *(["network"] if spec.network is not Network.HOST else [])]
-    # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
+    # Root inside (an image extension's RUN) has the capabilities that docker gives it, others have none.
     capabilities = list(CAPABILITIES) if spec.uid == 0 else []
     if user != (spec.uid, spec.gid):
-        # A first process that is to change its ids can map that of root with this alone (user_namespaces(7)).
+        # Init needs this one, and no other, to map root's id in a new user namespace (user_namespaces(7)).
         capabilities = ["CAP_SETFCAP"]
     return {
         "ociVersion": "1.0.2",
@@ -92,9 +93,9 @@ def make_config(
 
 
 def make_mounts(spec: SandboxSpec, layout: Layout) -> list[MountSpec]:
-    """The mounts of the step's tree, the root first."""
+    """Returns the mounts of the sandbox's tree, the root first."""
     if spec.root is None:
-        raise SandboxError("a step in a sandbox needs a root file system")
+        raise SandboxError("a sandbox needs a root file system")
     lowers = [str(layout.skeleton), str(spec.root.tree)]
     root = _make_overlay("/", lowers, str(spec.root.upper or ""), str(spec.root.work or ""))
     return [root, *(_make_mount(mount, layout) for mount in spec.mounts)]
@@ -107,9 +108,9 @@ def _make_mount(mount: Mount, layout: Layout) -> MountSpec:
     upper, work = str(mount.upper or ""), str(mount.work or "")
     writable = bool(upper and work)
     if not mount.lowers and not writable:
-        raise SandboxError(f"nothing is to be mounted at {mount.target}")
+        raise SandboxError(f"the mount at {mount.target} has no source")
     if len(mount.lowers) + writable < 2:
-        # An overlay has at least two layers; of one alone it is the same as a bind.
+        # An overlay needs two layers; a bind of the only one looks the same.
         return _make_bind(target, upper if writable else str(mount.lowers[0]), writable=writable)
     return _make_overlay(target, [str(path) for path in mount.lowers], upper, work)
 
@@ -133,18 +134,19 @@ def _make_overlay(target: str, lowers: Sequence[str], upper: str, work: str) -> 
 MONITOR = python_command("packhorse.sandbox.monitor")
 
 _MOMENTARY = re.compile(r"cloned binary: Device or resource busy")
-"""What runc says when it could not seal the copy of itself that it runs from, a page of which was in use for
-a moment (fcntl(2), F_ADD_SEALS); nothing has been made then."""
+"""runc's error if it could not seal the copy of itself that it runs from, because a page of it was in use for
+a moment (fcntl(2), F_ADD_SEALS). It has made nothing then."""
 
 
 class RuntimeBusy(SandboxError):
-    """The runtime met something that passes: the same container can be made when asked for again."""
+    """The runtime failed for a reason that passes. Making the same container again can work."""
 
 
 class Container(Process):
-    """A container made by a monitor, with its `options`, from what of a plan is not descriptors.
+    """A container that a monitor makes from `plan`, a `MonitorPlan` to which this class adds the descriptors.
 
-    `init` is the program of its first process; `inputs` are descriptors that the options name.
+    `options` are the monitor's, and `inputs` the descriptors that they name. `init` is the program of the
+    first process.
     """
 
     def __init__(
@@ -181,7 +183,7 @@ class Container(Process):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                # Ctrl-C would end it, and with it the sandbox, before anybody is asked.
+                # Else Ctrl-C would end it, and the sandbox with it, before packhorse can react.
                 process_group=0,
                 cwd="/",
                 env={},
@@ -197,10 +199,10 @@ class Container(Process):
             raise kind(
                 "the sandbox cannot be made",
                 why=words,
-                fix="leave out --sandbox, for bubblewrap to make it",
+                fix="leave out --sandbox, and packhorse uses bubblewrap",
                 check=find_check(words, ""),
             )
-        # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
+        # `mounts`, the mount namespace, keeps the mounts below the root after all processes have ended.
         self._root, mounts, self._pidfd = descriptors
         for descriptor in (self._root, self._pidfd):
             self._own.callback(os.close, descriptor)
@@ -211,41 +213,42 @@ class Container(Process):
         if not self._wait_until_ready():
             raise SandboxError(
                 "the sandbox cannot be made",
-                why="its first process cannot have the user's id",
+                why="its first process could not take the user's id",
                 check="user-namespaces",
             )
 
     def read_error(self) -> str:
-        """What the monitor and the runtime say, on their end: the runtime's log lines without their marks."""
+        """See `Process`. Of lines in the runtime's log format, only the messages are kept."""
         assert self._process is not None
         self._process.wait()
         said = os.pread(self._said, 65536, 0).decode(errors="replace").strip()
-        lines = [_plain_line(line) for line in said.splitlines()]
+        lines = [_extract_message(line) for line in said.splitlines()]
         return "\n".join(dict.fromkeys(lines)) or f"it ended with status {self._process.returncode}"
 
     def open_root(self, close: Callable[[int], None] = os.close) -> int:
-        """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
+        """See `Process`. The tree is as the monitor mounted it: without /proc and /dev."""
         self._unmount = close
         return os.dup(self._root)
 
 
-def _plain_line(line: str) -> str:
+def _extract_message(line: str) -> str:
+    """Returns the message of a line of the runtime's log (`msg="…"`), or the whole line if it has none."""
     message = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     return re.sub(r"\\(.)", r"\1", message[1]) if message else line
 
 
 _TIMEOUT = 10.0
-"""Seconds within which a runtime says its version."""
+"""Seconds in which a runtime has to answer --version."""
 
 _TRIES = 4
-"""How often a container is asked for while the runtime is busy."""
+"""How often to try to make a container while the runtime is busy."""
 
 _OTHERWISE = "choose another, or leave out --sandbox: bubblewrap comes with packhorse"
 
 
 @dataclass(frozen=True, slots=True)
 class _RuntimeKind:
-    """What differs between runtimes: the oldest version that serves, and the options before the command."""
+    """What differs between runtimes: the oldest version that packhorse can use, and options for each call."""
 
     oldest: tuple[int, int]
     options: tuple[str, ...] = ()
@@ -259,7 +262,10 @@ _RUNTIME_KINDS = {
 
 @cache
 def find_runtime(name: str) -> tuple[str, ...]:
-    """The runtime `name`, on PATH or a path, and the options it needs; SandboxError if it cannot serve."""
+    """Returns the path of the runtime `name` (a path, or found on PATH) and its options.
+
+    Raises SandboxError if there is none, or packhorse cannot use it.
+    """
     program = shutil.which(name)
     if program is None:
         raise _unfit_error(f"there is no OCI runtime {name}", "it is not installed, or not on PATH")
@@ -277,20 +283,22 @@ def find_runtime(name: str) -> tuple[str, ...]:
         raise _unfit_error(f"{program} cannot be started", error.strerror or "") from error
     except subprocess.TimeoutExpired as error:
         raise _unfit_error(
-            f"{program} is not an OCI runtime that packhorse can use", "it never answers --version"
+            f"{program} is not an OCI runtime that packhorse can use",
+            f"it does not answer --version within {_TIMEOUT:.0f} seconds",
         ) from error
-    told = re.match(r"(\w+) version (?:release-)?(\d+)\.(\d+)", done.stdout)
-    if told is None:
+    match = re.match(r"(\w+) version (?:release-)?(\d+)\.(\d+)", done.stdout)
+    if match is None:
         said = (done.stdout + done.stderr).strip().splitlines()
         why = f"it answers --version with {said[0]!r}" if said else "it does not answer --version"
         raise _unfit_error(f"{program} is not an OCI runtime that packhorse can use", why)
-    kind = _RUNTIME_KINDS.get(told[1])
+    runtime, major, minor = match.groups()
+    kind = _RUNTIME_KINDS.get(runtime)
     if kind is None:
-        raise _unfit_error(f"packhorse cannot use {told[1]}", f"it can use {' and '.join(_RUNTIME_KINDS)}")
-    if (int(told[2]), int(told[3])) < kind.oldest:
+        raise _unfit_error(f"packhorse cannot use {runtime}", f"it can use {' and '.join(_RUNTIME_KINDS)}")
+    if (int(major), int(minor)) < kind.oldest:
         needed = ".".join(map(str, kind.oldest))
         raise _unfit_error(
-            f"{program} is too old", f"it is {told[1]} {told[2]}.{told[3]}, and {needed} is needed"
+            f"{program} is too old", f"it is {runtime} {major}.{minor}, and {needed} is needed"
         )
     return (str(Path(program).absolute()), *kind.options)
 
@@ -300,7 +308,7 @@ def _unfit_error(what: str, why: str) -> SandboxError:
 
 
 class OciRuntime:
-    """A Runtime. `runtime` is what `find` gives, `init` the native program that is the first process."""
+    """An OCI runtime. `runtime` comes from `find_runtime`; `init` is the first process's native program."""
 
     def __init__(self, namespace: Namespace, *, runtime: Sequence[str], init: Path) -> None:
         self._runtime = runtime
@@ -310,7 +318,7 @@ class OciRuntime:
         self._namespace = namespace
 
     def start(self, spec: SandboxSpec, layout: Layout, on_started: Callable[[int], None]) -> Container:
-        """Starts a monitor with the step's plan; see `runner.Runtime`."""
+        """Starts a monitor with the sandbox's plan; see `runner.Runtime`."""
         with ExitStack() as stack:
             namespace = self._namespace
             if self._idmap.mode is MapMode.SINGLE:
@@ -322,18 +330,18 @@ class OciRuntime:
                 init=self._init,
                 inputs=[namespace.fd],
             )
-            held = _retry_while_busy(make)
+            container = _retry_while_busy(make)
             try:
-                on_started(held.pid)
+                on_started(container.pid)
             except BaseException:
-                held.close()
+                container.close()
                 raise
-            return held
+            return container
 
     def shell_line(self, spec: SandboxSpec, layout: Layout) -> str:
-        """See `runner.Runtime`. It makes its own namespace, for a user with the user's own id alone.
+        """See `runner.Runtime`. The line makes its own user namespace, for an ordinary user with one id.
 
-        What it cannot carry: pasta (the step then has loopback only).
+        It lacks pasta, so the sandbox has only loopback.
         """
         idmap = self._idmap if self._idmap.mode is MapMode.ROOT else _make_root_map()
         plan = self._make_plan(spec, layout, idmap)
@@ -350,7 +358,7 @@ class OciRuntime:
         return [word for option in options for word in option]
 
     def _make_plan(self, spec: SandboxSpec, layout: Layout, idmap: IdMap) -> dict[str, Any]:
-        """A `monitor.MonitorPlan` without descriptors; HostError for a user that the namespace has not."""
+        """Makes a `MonitorPlan` without descriptors; HostError for a user whom the namespace lacks."""
         self._idmap.to_outside(spec.uid, spec.gid)
         single = idmap.mode is MapMode.SINGLE
         first = (0, 0) if single else (spec.uid, spec.gid)
@@ -372,8 +380,8 @@ def _retry_while_busy(make: Callable[[], Container]) -> Container:
 
 
 def _make_root_map() -> IdMap:
-    """The map in which the user's own id is root: runtimes act as that before they are anybody else.
+    """Returns the map in which the invoking user's own id is root, because runtimes start as root.
 
-    The first process then makes a namespace for the command in which the id is the step's.
+    The first process then makes a namespace for the command, in which that id is the command's.
     """
     return IdMap(MapMode.SINGLE, (Extent(0, os.geteuid(), 1),), (Extent(0, os.getegid(), 1),))

@@ -1,7 +1,6 @@
-"""Runs a sandbox's first process and the pipes of a command, and names the doctor's check for a failure.
+"""Holds a sandbox's first process, makes the pipes of a command, and ends helper programs with packhorse.
 
-The same for every runtime. A runtime that fails is matched by its own message with a line of `packhorse
-doctor`.
+All runtimes share this. It also matches a runtime's error message with a check of `packhorse doctor`.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from packhorse.errors import SandboxError
 from packhorse.linux.processes import python_command
 from packhorse.sandbox.init import READY, Init
 
-_WORDS = (
+_CHECKS = (
     ("overlay", r"overlay"),
     ("seccomp", r"seccomp"),
     ("user-namespaces", r"new namespace|[ug]id[ _]map|setgroups|/ns/user|user namespace|^bwrap: loopback"),
 )
 
 
-def find_check(words: str, otherwise: str) -> str:
-    """The name of the line; `otherwise` where none is plain."""
-    for name, pattern in _WORDS:
-        if re.search(pattern, words, re.IGNORECASE | re.MULTILINE):
+def find_check(message: str, otherwise: str) -> str:
+    """Returns the name of the doctor's check for a runtime's error message, `otherwise` if none matches."""
+    for name, pattern in _CHECKS:
+        if re.search(pattern, message, re.IGNORECASE | re.MULTILINE):
             return name
     return otherwise
 
 
 _TIMEOUT = 10.0
-"""Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
+"""Seconds in which a runtime ends by itself once its sandbox is given up; a slow disk delays it."""
 
 
 class Process(ABC):
-    """A started runtime; the sandbox's first process is `init`, with the number `pid`, and has its mounts."""
+    """A runtime that was started. `pid` is the sandbox's first process; `init` sends requests to it."""
 
     def __init__(self) -> None:
         self._own = ExitStack()
@@ -53,28 +52,28 @@ class Process(ABC):
 
     @abstractmethod
     def read_error(self) -> str:
-        """What the runtime says of its failure, on which it ends."""
+        """Waits until a runtime that failed has ended, and returns its error message."""
 
     def open_root(self, close: Callable[[int], None] = os.close) -> int:
-        """A descriptor of the sandbox's root directory; it stays readable when the processes are gone.
+        """Returns a descriptor of the sandbox's root directory, which stays readable after its processes end.
 
-        The mount namespace is held as well, without which the mounts below the root would go with the
-        processes: by a descriptor that is closed by `close`.
+        Also opens the mount namespace, because the mounts below the root would otherwise go with the
+        processes. `self.close` passes that second descriptor to the argument `close`.
         """
         mounts = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._own.callback(close, mounts)
         return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def kill(self) -> None:
-        """Ends the first process; returns when that and all others of its namespace are gone.
+        """Kills the first process; returns when it and all others of its PID namespace have ended.
 
-        A process's end is told when its namespace is empty (pid_namespaces(7)).
+        The kernel reports the end of a first process only when its namespace is empty (pid_namespaces(7)).
         """
         if self.pid >= 0:
             _kill_and_wait(self._pidfd)
 
     def close(self) -> None:
-        """Ends whatever still runs and closes everything."""
+        """Kills whatever still runs and closes all descriptors."""
         self.init.close()
         self.kill()
         if self._process is not None and self.pid >= 0:
@@ -84,7 +83,7 @@ class Process(ABC):
             self._wait_for_failure(self._process)
 
     def _wait_for_failure(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits for a runtime whose sandbox is not wanted, and so will end; kills one that is stuck."""
+        """Waits for a runtime to end after its sandbox has; kills one that is stuck."""
         try:
             process.wait(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -97,17 +96,17 @@ class Process(ABC):
         self.pid = pid
 
     def _wait_until_ready(self) -> bool:
-        """Waits for the first process; whether it is there."""
+        """Waits until the first process has started; False if it failed to."""
         answer = self.init.receive()
         return answer is not None and answer["kind"] == READY
 
 
 class Pipes:
-    """What a command has as its stdin, stdout and stderr, `theirs`, and our ends of them.
+    """The pipes of one command: `theirs` are its stdin, stdout and stderr; the rest are our ends.
 
-    `output` is where its stdout and stderr come from; where it is `attached`, stdout alone, beside `errors`,
-    and `input` is where its stdin goes to. `owner` is the user, by the ids of this machine, who can open
-    /dev/stdout anew.
+    `output` reads its stdout and stderr. If `attached`, `output` reads stdout alone, `errors` reads stderr,
+    and `input` writes to its stdin. `owner` (host ids) becomes the owner of the output pipe, so that the
+    command can open /dev/stdout again.
     """
 
     def __init__(self, *, attached: bool = False, owner: tuple[int, int] | None = None) -> None:
@@ -135,7 +134,7 @@ class Pipes:
         self._own.close()
 
     def close_theirs(self) -> None:
-        """Closes the ends that the command has."""
+        """Closes our copies of the command's ends."""
         self._theirs.close()
 
     def _pipe(self, *, read_by_us: bool) -> tuple[FileIO, int]:
@@ -146,9 +145,10 @@ class Pipes:
 
 
 class ParentDeathGuard:
-    """A running `launcher/leash`, or for groups `leash`; `close` ends what is on it.
+    """Ends a helper program with `close`, and when this process ends, however that happens.
 
-    So does the end of this process. Only `builder.distro` has groups, which are asked to end first.
+    `launcher/leash` starts and guards one program. For a process group, `for_group` runs the module `leash`,
+    which asks the group to end before it kills it. Only `builder.distro` guards groups.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class ParentDeathGuard:
         except OSError as error:
             self._end.close()
             raise SandboxError(
-                "what a sandbox needs cannot be started",
+                "a program that a sandbox needs cannot be started",
                 why=f"{error.filename or 'packhorse'}: {error.strerror}",
             ) from error
 
@@ -179,13 +179,13 @@ class ParentDeathGuard:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                process_group=0,  # Ctrl-C is not for it, nor for what is on it
+                process_group=0,  # so that Ctrl-C does not reach it or the program that it guards
                 env={},
             )
 
     @classmethod
     def for_group(cls, leader: int) -> ParentDeathGuard:
-        """With a process group on it, whose leader is this process's child and was not waited for yet."""
+        """Guards a process group whose leader is a child of this process that nobody has waited for yet."""
         descriptor = os.pidfd_open(leader)
         try:
             python = python_command("packhorse.sandbox.leash")
@@ -194,12 +194,12 @@ class ParentDeathGuard:
             os.close(descriptor)
 
     def terminate(self) -> None:
-        """Has the process on the leash ended, without waiting for it; `close` does."""
-        with suppress(OSError):  # it is over already
+        """Tells the guard to end its process, and does not wait; `close` waits."""
+        with suppress(OSError):  # it has ended already
             self._end.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Ends the process on the leash and waits for it; a second time does nothing."""
+        """Ends the guarded process and waits for it. A second call does nothing."""
         if self._end.fileno() < 0:
             return
         with self._end:
@@ -210,12 +210,12 @@ class ParentDeathGuard:
             except BlockingIOError:
                 return
             for descriptor in descriptors:
-                _kill_and_wait(descriptor)  # which the leash has done, unless it was killed itself
+                _kill_and_wait(descriptor)  # in case the guard itself was killed before it could
                 os.close(descriptor)
 
 
 def _kill_and_wait(process: int) -> None:
-    """Kills a process; returns when it has ended, and with a first process all of its namespace."""
+    """Kills the process of a pidfd; returns when it, and its PID namespace if it is the first, have ended."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGKILL)
     ended = select.poll()

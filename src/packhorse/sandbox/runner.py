@@ -1,16 +1,16 @@
 """Opens sandboxes for builds and `run`, runs commands in them, and takes them down.
 
-`host.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. Every runtime opens a
-sandbox in the same order: mount points (`mounts`), the first process (the runtime's) and meanwhile its
-network (`network`), then its tree (`fs.rooted`).
+`host.wiring` makes one `SandboxRunner` per build or run, with the runtime that the user chose. A sandbox is
+opened in the same order for every runtime: its mount points (`mounts`), its first process (the runtime), its
+network at the same time (`network`), then its file tree (`fs.rooted`).
 
-The first process reports the end of each command and then, once no other command runs, that nothing else is
-left (`init`). Only after that does packhorse read what the commands wrote.
+The first process reports the end of each command. Once no command runs, it reports that no other process is
+left (`init`). Only then does packhorse read what the commands wrote.
 
-Teardown runs in the background, because the kernel takes longer for it than for setting up: to unmount an
-overlay it writes out all pending data of its file system, and a network device waits until no processor uses
-it. Only a command that mounts the same directories again, or has volumes, has to wait. No process sees what
-is still mounted when packhorse ends, and its directories can be removed.
+Teardown runs in the background, because it takes the kernel longer than setting up. To unmount an overlay,
+the kernel writes out all pending data of its file system; to remove a network device, it waits until no
+processor uses it. A sandbox with volumes waits for its teardown. When packhorse ends, no process sees the
+mounts that are left, and their directories can be removed.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ from packhorse.sandbox.init import (
     ENDED,
     GONE,
     REFUSED,
-    Order,
     check_executable,
     check_words_of,
     make_order,
     start_error,
     words_of,
 )
-from packhorse.sandbox.limits import LimitEnforcer, check, explain_full_disk
+from packhorse.sandbox.limits import LimitEnforcer, check_overlays, explain_full_disk
 from packhorse.sandbox.mounts import Layout, Layouts
 from packhorse.sandbox.network import Pasta
 from packhorse.sandbox.process import Pipes, Process
@@ -57,11 +56,11 @@ if TYPE_CHECKING:
     from packhorse.sandbox.network import Listener
 
 _TIMEOUT = 0.01
-"""Seconds in which the mounts of a small build are gone."""
+"""Seconds in which the mounts of a small build go away."""
 
 
 class TeardownQueue:
-    """A context, which ends when all is taken down but perhaps mounts."""
+    """A context manager that waits at its end for networks to be taken down. Mounts may take longer."""
 
     def __init__(self) -> None:
         self._networks: list[Pasta] = []
@@ -77,19 +76,19 @@ class TeardownQueue:
             pasta.close()
 
     def add_network(self, pasta: Pasta) -> None:
-        """Takes down a network that no step uses any more."""
+        """Takes down a network that no sandbox uses any more."""
         pasta.terminate()
         self._networks.append(pasta)
 
     def add_mounts(self, descriptor: int) -> None:
-        """Closes a descriptor, with which mounts go."""
+        """Closes the descriptor of a mount namespace, and with it the mounts."""
         if not self._hand_over(descriptor):
             os.close(descriptor)
 
     def _hand_over(self, descriptor: int) -> bool:
-        """Has another process be the last to have a descriptor, so that the kernel works in the end of that.
+        """Lets another process close the descriptor last, so that the kernel unmounts when that one ends.
 
-        False when there is none.
+        Returns False if no such process can be started.
         """
         held, hold = os.pipe()
         try:
@@ -105,16 +104,14 @@ class TeardownQueue:
 
 
 _AT_ONCE_LIMIT = 128
-"""How many commands run at once at most."""
+"""The most commands that run at once."""
 
 _KILLED = 128 + signal.SIGKILL
-"""The status of a command that has ended with its sandbox."""
+"""The status of a command that was killed with its sandbox."""
 
 
 class _RunningCommand:
-    """A command that runs, or has run: `ended` has its status and how long it took, `refusal` why it did not
-    run.
-    """
+    """A command that was started. `ended` is its status and its seconds, `refusal` why it could not run."""
 
     def __init__(self, command: Command, pipes: Pipes) -> None:
         self.command = command
@@ -134,9 +131,10 @@ class _RunningCommand:
 
 
 class RunningSandbox:
-    """A Sandbox. `shell_line` makes the line that repeats a step from a shell, which only a failure needs.
+    """The `Sandbox` that `SandboxRunner.open` returns.
 
-    `owner` is the user of its commands by the ids of this machine, who can open /dev/stdout anew.
+    `shell_line` makes the shell line that repeats a command; it is called only after a failure. `owner` is
+    the user of the commands in host ids (see `Pipes`).
     """
 
     def __init__(
@@ -150,7 +148,7 @@ class RunningSandbox:
         owner: tuple[int, int] | None = None,
         terminal: Terminal | None = None,
     ) -> None:
-        self._step = spec
+        self._spec = spec
         self._process = process
         self._tree = tree
         self._limits = limits
@@ -163,34 +161,34 @@ class RunningSandbox:
 
     @property
     def tree(self) -> TreeEdit:
-        """The file tree as commands see it, before, while and after they run."""
+        """The file tree as commands see it: before, during and after their run."""
         return self._tree
 
     def run(self, output: Output | None, command: Command | None = None) -> Result:
-        """Runs a command, or the step's own; its output is handed on from this thread.
+        """Runs `command`, or the default command; calls `output` from this thread.
 
-        A step that is attached, or has a terminal, gives `output` nothing. Any other has an empty stdin, and
-        without `output` its stdout and stderr go to this process's stdout.
+        If the sandbox is attached or has a terminal, `output` gets nothing. Otherwise stdin is empty, and
+        without `output` the command's stdout and stderr go to this process's stdout.
         """
-        command = command or self._step.command
-        if self._terminal is not None or self._step.attached:
+        command = command or self._spec.command
+        if self._terminal is not None or self._spec.attached:
             outcome = self._run_attached(command)
         else:
-            given = output or _write_stdout
-            (outcome,) = self.run_all([command], lambda _, chunk: given(chunk), at_once=1)
+            write = output or _write_stdout
+            (outcome,) = self.run_all([command], lambda _, chunk: write(chunk), at_once=1)
         if isinstance(outcome, PackhorseError):
             raise outcome
         if outcome.status == 0:
             return outcome
         line = ""
-        with suppress(OSError):  # a disk that is full
-            line = self._shell_line(_with_command(self._step, command))
+        with suppress(OSError):  # the disk is full: the result matters more than the line
+            line = self._shell_line(_with_command(self._spec, command))
         return replace(outcome, command=line)
 
     def run_all(
         self, commands: Sequence[Command], output: Callable[[int, bytes], None], *, at_once: int
     ) -> Sequence[Result | PackhorseError]:
-        """Runs commands side by side; their output is handed on from this thread."""
+        """Runs commands side by side, at most `at_once`; calls `output` from this thread."""
         waiting = list(enumerate(commands))[::-1]
         outcomes: dict[int, Result | PackhorseError] = {}
         with self._limits.watch(self._process.kill), ExitStack() as stack:
@@ -213,7 +211,7 @@ class RunningSandbox:
         return [outcomes[number] for number in range(len(commands))]
 
     def _wait(self, output: Callable[[int, bytes], None]) -> None:
-        """Hands on what there is, and takes the answers that there are."""
+        """Waits until a command prints something or init answers, and handles that."""
         pipes = {
             one.pipes.output.fileno(): (number, one)
             for number, one in self._started.items()
@@ -227,7 +225,7 @@ class RunningSandbox:
                 output(number, chunk)
             else:
                 one.pipes.is_empty = True
-                one.pipes.output.close()  # of a thousand commands there would be too many
+                one.pipes.output.close()  # at once: a thousand commands would need too many descriptors
         if channel in ready:
             self._take_answer()
 
@@ -239,8 +237,8 @@ class RunningSandbox:
             channel = self._process.init.fileno()
             if self._terminal is not None:
                 words = self._terminal.words(words_of(command), command.argv[0])
-                given = (*pipes.theirs, *self._terminal.passed)
-                self._start(0, command, pipes, given, words)
+                descriptors = (*pipes.theirs, *self._terminal.passed)
+                self._start(0, command, pipes, descriptors, words)
                 self._terminal.run(command.argv[0], channel, self._finish)
             else:
                 self._start(0, command, pipes, pipes.theirs)
@@ -253,23 +251,26 @@ class RunningSandbox:
         number: int,
         command: Command,
         pipes: Pipes,
-        given: Sequence[int],
+        descriptors: Sequence[int],
         words: Sequence[str] = (),
     ) -> None:
-        """Starts a command; raises PackhorseError for one that cannot be."""
+        """Starts a command, which gets `descriptors` as 0, 1 and on; raises PackhorseError if it cannot.
+
+        `words` are executed in place of the command's own (see `Terminal.words`).
+        """
         if not command.argv:
-            raise SandboxError("a sandbox that has no command cannot run any")
-        told: Order = make_order(command, words)
+            raise SandboxError("this sandbox has no default command")
+        order = make_order(command, words)
         name = command.executable or command.argv[0]
         check_executable(self._tree, name, cwd=command.cwd, env=command.env)
         self._is_alone = False
         self._started[number] = _RunningCommand(command, pipes)
-        self._process.init.start(number, told, self._program, given)
+        self._process.init.start(number, order, self._program, descriptors)
         pipes.close_theirs()
 
     def _take_answer(self) -> None:
         answer = self._process.init.receive()
-        if answer is None:  # a limit has ended the sandbox, or somebody outside
+        if answer is None:  # a limit, or somebody outside, has ended the sandbox
             self._process.kill()
             for started in self._started.values():
                 started.end(_KILLED)
@@ -287,22 +288,22 @@ class RunningSandbox:
         return sum(started.ended is None for started in self._started.values())
 
     def _is_over(self) -> bool:
-        """Whether all that was started has ended, and nothing else is left."""
+        """Returns whether all commands have ended and no other process is left."""
         return not self._started or (self._is_alone and not self._count())
 
     def _finish(self) -> None:
-        """Returns when nothing runs any more."""
+        """Waits until no process is left."""
         while not self._is_over():
             self._take_answer()
 
     def find_listeners(self) -> frozenset[Listener]:
-        """The TCP ports on which the command listens now. Safe from another thread."""
+        """Returns the TCP ports on which the sandbox listens now. Another thread may call this."""
         from packhorse.sandbox.network import find_listeners  # for images that run, not for builds
 
-        return find_listeners(self._process.pid, own_network=self._step.network is not Network.HOST)
+        return find_listeners(self._process.pid, own_network=self._spec.network is not Network.HOST)
 
     def signal(self, number: int) -> None:
-        """Sends a signal to all commands that run; see `Sandbox`."""
+        """Sends a signal to all commands (see `Sandbox`)."""
         for command in tuple(self._started):
             self._process.init.signal(command, number)
 
@@ -317,34 +318,34 @@ def _write_stdout(chunk: bytes) -> None:
 
 
 class Runtime(Protocol):
-    """What makes sandboxes with the ids of one user namespace."""
+    """Starts sandboxes with the ids of one user namespace: bubblewrap, or an OCI runtime."""
 
     def start(self, spec: SandboxSpec, layout: Layout, on_started: Callable[[int], None]) -> Process:
-        """Makes the step's mounts and starts the first process; SandboxError in its own words.
+        """Makes the mounts and starts the first process. SandboxError has the runtime's own message.
 
-        `on_started` is told of that process as soon as it has its namespaces, mounts or not. It reaches no
-        abstract socket of others (`starter`).
+        Calls `on_started` with the id of that process as soon as it has its namespaces, perhaps before its
+        mounts. No process in the sandbox reaches abstract sockets outside of it.
         """
         ...
 
     def shell_line(self, spec: SandboxSpec, layout: Layout) -> str:
-        """A line for a shell that starts the same step, as long as the build's directories are there.
+        """Returns a shell line that runs the spec's command again, as long as the build's directories exist.
 
-        Behind its last ` -- ` stands the step's command. OSError when what it reads cannot be written.
+        The command stands after the line's last ` -- `. OSError if the files that the line reads cannot be
+        written.
         """
         ...
 
 
 class SandboxRunner:
-    """A Runner whose steps are made by `runtime` with the ids of `namespace`.
+    """Opens sandboxes with `runtime` and the ids of `namespace`, several at once if need be.
 
-    `scratch` is a directory that `platform` makes for the build and removes; in it `mount-points-…` and
-    `resolv-…` are the runner's. `loopback` are ports of the host's loopback (a proxy's) that steps with a
-    network of their own find at theirs. Steps may be opened side by side. `terminal` is the native program
-    that steps with a terminal begin as. `cgroups` is the directory where control groups are noted, made when
-    it is missing; without it there are none. `mount_points` is the directory in which mount points are kept,
-    if they are. With `teardown` a step that is over does not wait until its network and its mounts are taken
-    down.
+    The caller makes and removes the directory `scratch`, in which the runner makes `mount-points-…` and
+    `resolv-…`. `loopback` are ports of the host's loopback, such as a proxy's, that a sandbox with its own
+    network finds at its own loopback. `terminal` is the native program that gives a command a terminal.
+    `cgroups` is the directory with a record of each control group, made if missing; without it there are no
+    control groups. `mount_points` is a directory that keeps mount points for later builds. With `teardown`,
+    closing a sandbox does not wait until its network and its mounts are taken down.
     """
 
     def __init__(
@@ -371,10 +372,10 @@ class SandboxRunner:
 
     @contextmanager
     def open(self, spec: SandboxSpec) -> Iterator[RunningSandbox]:
-        """Makes the step's sandbox; leaving the context ends all that still runs there.
+        """Makes a sandbox; leaving the context kills what still runs there.
 
-        SandboxError, with the runtime's own words, when it cannot be made; DiskFull; InputError for ports
-        that cannot be had; HostError for a user that the namespace has not.
+        Raises SandboxError with the runtime's own message, DiskFull, InputError for ports that cannot be
+        published, and HostError for a user whom the namespace does not have.
         """
         check_words_of(spec)
         network.check_ports(spec)
@@ -384,36 +385,36 @@ class SandboxRunner:
         places = {layout.place(mount.target) for mount in spec.mounts}
         if "/proc" in places:
             raise SandboxError(
-                "nothing can be mounted at /proc", why="it is the kernel's, and sandboxes begin with it"
+                "nothing can be mounted at /proc", why="every sandbox has the kernel's own /proc there"
             )
         with ExitStack() as stack:
             terminal = self._open_terminal(spec)
             if terminal is not None:
                 stack.callback(terminal.close)
             own_memory = places.isdisjoint(("/dev", "/dev/shm"))
-            bounds = LimitEnforcer(spec, records=self._cgroups, own_shared_memory=own_memory)
-            stack.callback(bounds.close)
+            limits = LimitEnforcer(spec, records=self._cgroups, own_shared_memory=own_memory)
+            stack.callback(limits.close)
             owner = self._idmap.to_outside(spec.uid, spec.gid)
             editor = owner if self._idmap.mode is MapMode.ROOT else None
             networks: list[network.Pasta] = []
 
-            def begun(pid: int) -> None:
-                bounds.apply(pid, owner)
+            def on_started(pid: int) -> None:
+                limits.apply(pid, owner)
                 if spec.network is Network.OWN:
                     pasta = network.Pasta(pid, ports=spec.ports, loopback=self._loopback)
                     stack.callback(self._remove_network, pasta)
                     networks.append(pasta)
 
             with explain_full_disk(self._scratch):
-                held = self._runtime.start(spec, layout, begun)
-            stack.callback(held.close)
-            root = held.open_root(self._unmount)
+                process = self._runtime.start(spec, layout, on_started)
+            stack.callback(process.close)
+            root = process.open_root(self._unmount)
             tree = stack.enter_context(RootedTree(root, idmap=self._idmap, owner=editor, whiteouts=False))
-            check(root, spec, layout, self._scratch)
+            check_overlays(root, spec, layout, self._scratch)
             for pasta in networks:
                 pasta.wait()
             line = partial(self._runtime.shell_line, layout=layout)
-            yield RunningSandbox(spec, held, tree, bounds, line, owner=editor, terminal=terminal)
+            yield RunningSandbox(spec, process, tree, limits, line, owner=editor, terminal=terminal)
 
     def _remove_network(self, pasta: network.Pasta) -> None:
         if self._teardown is None:
@@ -431,5 +432,5 @@ class SandboxRunner:
         if not spec.terminal:
             return None
         if self._terminal is None:
-            raise SandboxError("a step with a terminal needs the program that makes it")
+            raise SandboxError("a sandbox with a terminal needs the program that makes the terminal")
         return Terminal(self._terminal)

@@ -1,12 +1,12 @@
 """Makes the system call filter of a sandbox, a BPF program, and says what its root may do.
 
-Called by the runtimes, which load the filter. It refuses what docker's default profile (2026) refuses to a
-container without added capabilities, so that what works here works there: namespaces, mounts, modules, keys,
-tracing of the kernel, memory policies. A refused call answers EPERM. clone3(2), whose flags a filter cannot
-read, answers ENOSYS, and libc then uses clone(2). ENOSYS is also the answer to every number not known here,
-which a later kernel may have, and to every call of another architecture (32-bit and x32 programs). Three
-refusals are ours: typing into a terminal, tracing process 1, which is the sandbox's own, and access to the
-memory of that process.
+`launcher/init` loads the filter before it executes a command. The filter refuses what docker's default
+profile (2026) refuses to a container without added capabilities, so that what works here works there:
+namespaces, mounts, modules, keys, tracing of the kernel, memory policies. A refused call answers EPERM.
+clone3(2), whose flags a filter cannot read, answers ENOSYS, and libc then uses clone(2). ENOSYS is also the
+answer to a system call that is not known here, which a later kernel may have, and to every call of another
+architecture (32-bit and x32 programs). The filter also refuses three things that docker allows: typing into a
+terminal, tracing process 1 (init), and access to the memory of process 1.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from packhorse.base.dataclass import dataclass
 from packhorse.errors import SandboxError
 
 MASKED_FILES = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/latency_stats", "/proc/sched_debug")
-"""What tells about the machine or other users' keys; docker hides the same."""
+"""Files that show the machine's memory, timers or other users' keys. docker hides the same ones."""
 
 MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi")
 
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What is to be read only, by root too, whose namespaces' settings are below /proc/sys; as docker has it."""
+"""Paths that are read-only, for root inside too, as in docker."""
 
 CAPABILITIES = (
     *("CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL"),
     *("CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"),
     "CAP_SYS_CHROOT",
 )
-"""What root inside may do, over what belongs to its namespace: what docker lets a container's root do, but
-for CAP_NET_RAW. With that it could write the addresses of packets itself, and pasta connects to any address,
-this machine's loopback included. Anybody else has nothing.
+"""The capabilities of root inside, over what belongs to its user namespace: docker's, without CAP_NET_RAW.
+With that one, root could write the addresses of packets itself, and pasta connects to any address, this
+machine's loopback included. Other users have no capabilities.
 """
 
 
 def masked_paths() -> list[str]:
-    """Those of the masked paths that exist on this machine."""
+    """Returns the paths to hide that exist on this machine."""
     return [path for path in MASKED_FILES + MASKED_DIRECTORIES if Path(path).exists()]
 
 
@@ -115,34 +115,35 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "vhangup": (153, 58),
     "vserver": (236, None),
 }
-"""Names with their numbers on x86_64 and on aarch64, None where there is no such call."""
+"""Refused system calls with their numbers on x86_64 and aarch64; None if there is no such call."""
 
 _LAST = 466
-"""The highest number that is known (removexattrat); numbers have been the same everywhere since 424."""
+"""The highest number that is known here (removexattrat)."""
 
 _UNIFIED = 424
+"""From this number on, all architectures use the same numbers."""
 
 _NAMESPACES = 0x7E020000
 """The CLONE_NEW… flags of clone(2): cgroup, UTS, IPC, user, PID, network and mount."""
 
 _TERMINAL = (0x5412, 0x541C)
-"""ioctl(2)'s TIOCSTI and TIOCLINUX, which type into a terminal as if its user did (CVE-2017-5226)."""
+"""Refused requests of ioctl(2): TIOCSTI and TIOCLINUX, which type into a terminal (CVE-2017-5226)."""
 
 _FAMILIES = (38, 40)
-"""Families of sockets: AF_ALG, the kernel's own ciphers; AF_VSOCK, to the virtual machine's host, which
-belong to no network namespace.
+"""Refused families of socket(2), which belong to no network namespace: AF_ALG, the kernel's ciphers, and
+AF_VSOCK, which reaches the host of a virtual machine.
 """
 
 _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
-"""What personality(2) may be asked for: Linux, its 32-bit machine name, an old version number, the answer."""
+"""Allowed arguments of personality(2): Linux, a 32-bit machine name, an old kernel version, and the query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What the filter has to know of an architecture: its audit number and its system calls' numbers.
+    """The numbers of an architecture that the filter needs: its audit number and its system calls.
 
-    `end` is the first number that is free before the unified ones begin; `memory` are the calls that reach
-    another process's.
+    `end` is the first free number below the unified ones. `memory` are the two calls that reach the memory of
+    another process.
     """
 
     audit: int
@@ -188,7 +189,7 @@ MACHINES = {
     ),
 }
 
-# Offsets in struct seccomp_data; arguments are 64 bits wide, of which the low word comes first.
+# Offsets in struct seccomp_data. Arguments are 64 bits wide, low word first.
 _NUMBER, _AUDIT, _ARGUMENT = 0, 4, 16
 # Instructions of classic BPF (linux/filter.h): load a word, jump if equal / greater or equal / any bit set,
 # return.
@@ -196,13 +197,14 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
 _Instruction = tuple[int, int, str]
-"""Operation, operand, and a label: `label:` names the instruction, any other is where a jump goes on
-success.
-"""
+"""Operation, operand, and a label: `name:` names this instruction, `name` is the target of a jump."""
 
 
 def make_filter(machine: str | None = None) -> bytes:
-    """The filter for `machine` (as uname has it; by default this one), as an array of struct sock_filter."""
+    """Makes the filter for `machine` (uname's word; this machine by default), an array of struct sock_filter.
+
+    Raises SandboxError for an unknown machine.
+    """
     name = machine or os.uname().machine
     if name not in MACHINES:
         raise SandboxError(

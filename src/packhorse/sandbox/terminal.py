@@ -1,14 +1,14 @@
-"""Copies a command's stdin, stdout and stderr by pipes, or gives it a terminal of its own.
+"""Connects a command of `packhorse run` to this process: by pipes, or through its own pseudo terminal.
 
-A command never gets this process's own descriptors. It could open them again through /proc, as files of the
-user whose id it has (*tried*): read what is typed into the terminal, write the file that it should only read,
-or truncate the one that it appends to.
+A command never gets this process's own descriptors, because it could open them again through /proc with the
+rights of the user whose id it has (*tried*). So it could read what is typed into the terminal, write a file
+that it should only read, or truncate one that it should append to.
 
-In the user's own terminal, the command would be in a session that its PID namespace does not see: shells fail
-at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the command begins as the
-program `launcher/terminal`, which is executed by its descriptor and is therefore not found inside. It makes a
-pseudo terminal in the sandbox, hands out its ends, and becomes the command, as leader of a session with that
-terminal.
+In the user's terminal, the command would be in a session that its PID namespace does not see: shells fail at
+job control (*tried*), and Ctrl-C would reach whatever else runs there. So the native program
+`launcher/terminal` starts instead. It is executed by its descriptor, so no file in the sandbox is needed. It
+makes a pseudo terminal inside, sends both ends to this process, and becomes the command, as leader of a
+session with that terminal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHUNK = 65536
 
 
 def poll(wanted: Mapping[int, int]) -> dict[int, int]:
-    """Waits until a descriptor is ready for one of its events; the descriptors that are, with theirs."""
+    """Waits until descriptors are ready for the `wanted` events; returns these and their events."""
     waiting = select.poll()
     for descriptor, events in wanted.items():
         waiting.register(descriptor, events)
@@ -44,7 +44,7 @@ def poll(wanted: Mapping[int, int]) -> dict[int, int]:
 
 
 def read(descriptor: int) -> bytes:
-    """What there is, empty at the end; a terminal that is hung up, or another's, answers EIO then."""
+    """Reads what is there, empty at the end. A terminal that hung up, or is in another session, ends too."""
     try:
         return os.read(descriptor, CHUNK)
     except OSError as error:
@@ -54,11 +54,11 @@ def read(descriptor: int) -> bytes:
 
 
 def write(target: int, chunk: bytes) -> None:
-    """Writes it all. What a terminal does not take that is gone is lost: SIGHUP tells of that. OSError."""
+    """Writes all of a chunk; raises OSError. Drops it if the terminal has hung up: SIGHUP reports that."""
     while chunk:
         try:
             chunk = chunk[os.write(target, chunk) :]
-        except BlockingIOError:  # another program has left the user's terminal so
+        except BlockingIOError:  # another program has made the user's terminal non-blocking
             poll({target: select.POLLOUT})
         except OSError as error:
             if error.errno != errno.EIO:
@@ -70,7 +70,7 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class _Input:
-    """What was read for the step and not taken by it; ends with stdin, or when the step closes its own."""
+    """Copies stdin to the command's pipe. Ends when stdin ends, or when the command closes its own."""
 
     def __init__(self, pipe: FileIO) -> None:
         self._pipe = pipe
@@ -78,7 +78,7 @@ class _Input:
         os.set_blocking(pipe.fileno(), False)
 
     def poll_events(self) -> dict[int, int]:
-        """What to wait for. No more is read while the step does not take what there is."""
+        """Returns what to wait for: not for stdin while the command has not taken what was read."""
         if self._pipe.closed:
             return {}
         if self._pending:
@@ -102,23 +102,23 @@ class _Input:
 
 
 def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
-    """Hands on what goes in and out until all processes of the command are gone.
+    """Copies a command's stdin, stdout and stderr until all processes of the sandbox have ended.
 
-    `ended` is readable as soon as the command has ended, and `finish` returns when all are gone. A reader of
-    stdout or stderr that has gone is gone for the command too. Raises SandboxError when they cannot be
-    written for another reason.
+    The descriptor `ended` is readable as soon as the command has ended; `finish` then waits for all others.
+    If the reader of our stdout or stderr goes away, the command's pipe closes too. Raises SandboxError if
+    they cannot be written for another reason.
     """
     assert pipes.input is not None and pipes.errors is not None
-    given = _Input(pipes.input)
+    stdin = _Input(pipes.input)
     printed = {pipes.output.fileno(): (pipes.output, _STDOUT), pipes.errors.fileno(): (pipes.errors, _STDERR)}
     running = True
     while running or printed:
         ready = poll(
-            (given.poll_events() | {ended: select.POLLIN} if running else {})
+            (stdin.poll_events() | {ended: select.POLLIN} if running else {})
             | dict.fromkeys(printed, select.POLLIN)
         )
         if running:
-            given.relay(ready)
+            stdin.relay(ready)
         if ended in ready:
             finish()
             running = False
@@ -131,23 +131,25 @@ def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
 
 
 def _write_all(target: int, chunk: bytes) -> bool:
-    """Writes it all; False when nobody reads any more."""
+    """Writes all of a chunk; returns False if nobody reads any more."""
     try:
         write(target, chunk)
     except BrokenPipeError:
         return False
     except OSError as error:
-        raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
+        raise _write_error(error) from error
     return True
 
 
-_STDIN, _STDOUT, _STDERR = 0, 1, 2
+def _write_error(error: OSError) -> SandboxError:
+    return SandboxError("the output of the image cannot be written", why=error.strerror or "")
 
 
 class Terminal:
-    """A pseudo terminal that is yet to be made, inside, by the native program `program`.
+    """A pseudo terminal that the native program `program` makes in the sandbox.
 
-    `passed` are the descriptors that the step's process has to be started with.
+    The command has to be started with `words` and with the descriptors `passed` after its stdin, stdout and
+    stderr.
     """
 
     def __init__(self, program: Path) -> None:
@@ -158,29 +160,26 @@ class Terminal:
         self.passed = (self._theirs.fileno(), descriptor)
 
     def words(self, command: Sequence[str], name: str) -> list[str]:
-        """The words to execute inside, so that `command` has the terminal; its argv[0] will be `name`.
-
-        There `passed` follow stdin, stdout and stderr.
-        """
+        """Returns the words to execute so that `command` has the terminal; its argv[0] will be `name`."""
         return ["/proc/self/fd/4", "3", "4", command[0], name, *command[1:]]
 
     def run(self, name: str, ended: int, finish: Callable[[], None]) -> None:
-        """Relays until all processes of the command `name` are gone, which was started with `words`.
+        """Copies what is typed and printed until all processes of the sandbox have ended.
 
-        `ended` is readable as soon as it has ended, and `finish` returns when all are gone. This process's
-        stdin, if it is a terminal, is raw meanwhile, so that every key reaches the command; the command's
-        terminal has the size of this process's, and follows it. Only the main thread can call this, since
-        SIGWINCH is handled.
+        The descriptor `ended` is readable as soon as the command `name` has ended; `finish` then waits for
+        all others. If this process's stdin is a terminal, it is raw meanwhile, so that every key reaches the
+        command. The command's terminal follows the size of this process's. Only the main thread may call
+        this, because it handles SIGWINCH.
 
-        Raises CommandNotFound and NotExecutable when the kernel refused the command; SandboxError when there
-        can be no terminal.
+        Raises CommandNotFound and NotExecutable if the kernel refuses the command, and SandboxError if the
+        terminal cannot be made.
         """
         self._theirs.close()
         data, ends, _, _ = socket.recv_fds(self._channel, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not ends:
             why = os.strerror(data[0]) if data else "the program that makes it cannot be started"
-            raise SandboxError("the step's terminal cannot be made", why=why, check="bubblewrap")
-        # Somebody has to have the slave open as long as the command may: a master alone answers EIO.
+            raise SandboxError("the image's terminal cannot be made", why=why, check="bubblewrap")
+        # The slave stays open here too, because a master whose slaves are all closed answers EIO.
         with FileIO(ends[0], "r+") as master, FileIO(ends[1], "r+") as slave:
             os.set_blocking(master.fileno(), False)
             with _follow_size(master.fileno()), _raw_mode(_STDIN):
@@ -194,15 +193,15 @@ class Terminal:
                 _drain(master.fileno())
 
     def close(self) -> None:
-        """Closes everything."""
+        """Closes all descriptors."""
         self._own.close()
 
 
 def _relay(master: int, ended: int) -> None:
-    """Hands on what is typed and what is printed until `ended` is readable.
+    """Copies what is typed and printed until `ended` is readable.
 
-    What was typed waits here while the step does not read it, and no more is read then; what the step prints
-    still goes out. Else both could wait for each other.
+    While the command does not read what was typed, this reads no more from stdin, but still copies the
+    output. Otherwise both sides could wait for each other.
     """
     typed, listening = b"", True
     while True:
@@ -218,7 +217,7 @@ def _relay(master: int, ended: int) -> None:
                 typed = typed[os.write(master, typed) :]
         if ready.get(master, 0) & select.POLLIN:
             chunk = b""
-            with suppress(BlockingIOError):  # the step may have flushed what was there
+            with suppress(BlockingIOError):  # the command may have discarded what was there
                 chunk = read(master)
             _print(chunk)
         if ended in ready:
@@ -226,25 +225,25 @@ def _relay(master: int, ended: int) -> None:
 
 
 def _drain(master: int) -> None:
-    """Hands on what is printed until the last process that has the terminal open is gone."""
+    """Copies what is printed until the last process that has the terminal open has ended."""
     os.set_blocking(master, True)
     while chunk := read(master):
         _print(chunk)
 
 
 def _print(chunk: bytes) -> None:
-    """Writes what the step prints. SystemExit as SIGPIPE's when nobody reads it any more; SandboxError."""
+    """Writes to stdout. Raises SystemExit (as SIGPIPE does) if nobody reads it; otherwise SandboxError."""
     try:
         write(_STDOUT, chunk)
     except BrokenPipeError as error:
         raise SystemExit(PIPE_GONE) from error
     except OSError as error:
-        raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
+        raise _write_error(error) from error
 
 
 @contextmanager
 def _raw_mode(descriptor: int) -> Iterator[None]:
-    """Has a terminal hand on every byte as it is typed, and puts it back; leaves anything else as it is."""
+    """Sets a terminal to raw mode for the block; does nothing if the descriptor is no terminal."""
     if not os.isatty(descriptor):
         yield
         return
@@ -253,13 +252,13 @@ def _raw_mode(descriptor: int) -> Iterator[None]:
         tty.setraw(descriptor, termios.TCSANOW)
         yield
     finally:
-        with suppress(termios.error):  # a terminal that was hung up is nobody's any more
+        with suppress(termios.error):  # the terminal has hung up
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 @contextmanager
 def _follow_size(master: int) -> Iterator[None]:
-    """Gives a terminal the size of this process's, now and whenever that changes."""
+    """Gives a terminal the size of this process's terminal, now and whenever that changes."""
 
     def copy(number: int = 0, frame: FrameType | None = None) -> None:
         for descriptor in (_STDOUT, _STDIN, _STDERR):

@@ -8,7 +8,6 @@ from typing import Self
 from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Distro
 from packhorse.base.toml import Table, Warn
-from packhorse.errors import InputError
 from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, SEVERAL_STACKS, BuildpackApi
 
 
@@ -125,17 +124,6 @@ def read_order(top: Table, key: str = "order") -> list[Group]:
         if not refs:
             group.add_issue("an order's group names no buildpack")
         order.append(refs)
-    return order
-
-
-def parse_order(data: bytes, source: str, *, warn: Warn | None = None) -> Order:
-    """Reads an order.toml; raises InputError with every issue in it."""
-    top = Table.read(data, source, warn)
-    order = tuple(read_order(top))
-    read_order(top, _EXTENSIONS)
-    top.finish()
-    if not order:
-        raise InputError(f"{source} has no [[order]]", why="so there is no buildpack to try")
     return order
 
 

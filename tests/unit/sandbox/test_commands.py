@@ -26,7 +26,7 @@ def test_what_no_program_can_be_given_is_refused_by_where_it_stands(bad: str) ->
         (replace(STEP, cwd=bad), "the directory to start in has"),
         (replace(STEP, env={bad: ""}), "the environment has"),
         (replace(STEP, env={"A": bad}), "the environment has"),
-        (replace(STEP, mounts=(Bind(Path("/x"), bad),)), "the place of a mount has"),
+        (replace(STEP, mounts=(Bind(Path("/x"), bad),)), "the target of a mount has"),
     ):
         with pytest.raises(SandboxError, match=says):
             check_words_of(spec)

@@ -59,7 +59,7 @@ def test_on_the_hosts_network_nobody_listens_on_the_ports_of_root() -> None:
 
 
 def test_without_a_network_there_are_no_ports() -> None:
-    with pytest.raises(InputError, match="no ports"):
+    with pytest.raises(InputError, match="cannot publish ports"):
         network.check_ports(replace(STEP, network=Network.NONE))
 
 

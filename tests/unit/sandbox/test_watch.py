@@ -31,7 +31,7 @@ def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
     finally:
         readable.set()
         watch.stop()
-    assert watch.verdict() == "what it uses of this machine could not be seen any more"
+    assert watch.verdict() == "packhorse could no longer see what it uses of this machine"
 
 
 def test_a_command_is_not_ended_for_what_one_before_it_has_met(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_command_is_not_ended_for_what_one_before_it_has_met(tmp_path: Path) -
     [
         (2 << 30, 20 << 30, ""),
         (100 << 20, 1 << 30, ""),  # others have the rest
-        (100 << 20, 9 << 30, "it had 9 GiB of 32 GiB"),
+        (100 << 20, 9 << 30, "it used 9 GiB of 32 GiB"),
     ],
 )
 def test_a_step_is_not_blamed_for_memory_that_others_use(left: int, used: int, said: str) -> None:

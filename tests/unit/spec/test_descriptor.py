@@ -7,7 +7,7 @@ import pytest
 from packhorse.base.target import Distro
 from packhorse.errors import BuildpackApiError, InputError
 from packhorse.spec.api import BuildpackApi
-from packhorse.spec.buildpack_toml import BuildpackTarget, Descriptor, Ref, escape_id, parse_order
+from packhorse.spec.buildpack_toml import BuildpackTarget, Descriptor, Ref, escape_id, parse_extensions
 
 WHOLE = """
 api = "0.12"
@@ -208,16 +208,18 @@ def test_an_id_names_directories_with_its_slashes_replaced() -> None:
     assert str(parse(WHOLE).ref) == "example/node.js@1.2.3"
 
 
-def test_an_order_is_read_and_every_issue_in_it_told() -> None:
-    assert parse_order(b'[[order]]\ngroup = [{id = "a", version = "1"}]\n', "order.toml") == (
+def test_the_extensions_of_an_order_are_read_and_every_issue_in_them_reported() -> None:
+    assert parse_extensions(b'[[order-extensions]]\ngroup = [{id = "a", version = "1"}]\n', "order.toml") == (
         (Ref("a", "1"),),
     )
     with pytest.raises(InputError) as raised:
-        parse_order(b"[[order]]\n[[order]]\n[[order.group]]\nversion = 1\n", "order.toml")
+        parse_extensions(
+            b"[[order-extensions]]\n[[order-extensions]]\n[[order-extensions.group]]\nversion = 1\n",
+            "order.toml",
+        )
     assert raised.value.issues == (
         "order.toml:1: an order's group names no buildpack",
-        "order.toml:3: order.group.id is missing",
-        "order.toml:4: order.group.version must be a string",
+        "order.toml:3: order-extensions.group.id is missing",
+        "order.toml:4: order-extensions.group.version must be a string",
     )
-    with pytest.raises(InputError, match=r"has no \[\[order\]\]"):
-        parse_order(b"", "order.toml")
+    assert parse_extensions(b"", "order.toml") == ()
