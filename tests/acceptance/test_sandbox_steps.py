@@ -21,7 +21,7 @@ import pytest
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
 from lanes import first_in_test
-from packhorse.base.installation import init
+from packhorse.base.installation import find_program
 from packhorse.base.sandbox import Bind, Network, Overlay, Root, SandboxSpec
 from packhorse.base.tree import NodeKind
 from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
@@ -70,7 +70,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
     """It is process 1 inside, and on this machine it may belong to the very user the step runs as."""
     program = own_init(here) if here.runtime != "bubblewrap" else own_bubblewrap(here)
     program.chmod(0o755)
-    runtime: Runtime = Bubblewrap(here.namespace, init=init(), program=program)
+    runtime: Runtime = Bubblewrap(here.namespace, init=find_program("init"), program=program)
     if here.runtime != "bubblewrap":
         runtime = OciRuntime(here.namespace, runtime=oci.find_runtime(here.runtime), init=program)
     script = (
@@ -85,7 +85,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
 
 def own_init(here: Place) -> Path:
     """The first process's program in a runtime's container, as the step's user's own."""
-    program = Path(shutil.copy(init(), here.directory()))
+    program = Path(shutil.copy(find_program("init"), here.directory()))
     os.chown(program, *here.namespace.idmap.to_outside(1000, 1000))
     return program
 
@@ -588,7 +588,7 @@ def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
 def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
     """Bubblewrap fails if somebody else has brought it up, as what makes the network does."""
     spec = replace(here.spec("true"), network=Network.OWN)
-    runtime: Runtime = Bubblewrap(here.namespace, init=init())
+    runtime: Runtime = Bubblewrap(here.namespace, init=find_program("init"))
     seen: list[bool] = []
 
     def begun(pid: int) -> None:
