@@ -12,8 +12,8 @@ _here = Path(__file__).absolute().parent
 sys.path[:0] = [str(_here), str(_here / "lib")]
 del sys.argv[0]
 
-from procfile import build, detect  # noqa: E402 - found on the path above
+from procfile import build  # noqa: E402 - found on the path above
 
 from packhorse import sdk  # noqa: E402
 
-sdk.main(detect=detect, build=build)
+sdk.main(detect=lambda _: sdk.Pass(), build=build)  # bin/detect has decided; it is a shell script

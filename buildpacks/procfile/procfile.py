@@ -16,12 +16,6 @@ _SHELL = ("bash", "-c")
 """As Heroku specifies it. bash replaces itself by a single program, which so gets the container's signals."""
 
 
-def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
-    """Passes for a source with a Procfile, as bin/detect does without starting Python."""
-    path = context.app / NAME
-    return sdk.Pass() if path.exists() or path.is_symlink() else sdk.Fail(f"there is no {NAME}")
-
-
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
     """Names the processes; the default is `web`, or the only process that there is."""
     found = sdk.Procfile.read(context.app / NAME)

@@ -14,6 +14,7 @@ import pytest
 
 from fakes import users
 from fakes.installation import Home
+from fakes.shell_buildpack import shell_buildpack
 from fakes.web import answer, free_port
 from lanes import first_in_test
 from packhorse.base.digest import Digest
@@ -87,6 +88,21 @@ def test_a_procfile_alone_makes_an_image_of_any_program(home: Home, tmp_path: Pa
     home.ok("build", "procfile", "--path", tmp_path)
     assert home.ok("run", "--env", "NAME=world", "procfile") == "hello world"
     assert home.ok("run", "--entrypoint", "job", "procfile") == "working"
+
+
+def test_a_procfile_adds_processes_to_those_of_another_buildpack_and_replaces_its_web(
+    home: Home, tmp_path: Path
+) -> None:
+    processes = "".join(
+        f'[[processes]]\ntype = "{type}"\ncommand = ["echo", "mine"]\n' for type in ("web", "own")
+    )
+    mine = shell_buildpack(tmp_path / "mine", build=f"echo '{processes}' > $CNB_LAYERS_DIR/launch.toml")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "Procfile").write_text("web: echo web\njob: echo job\n")
+    home.ok("build", "both", "--path", source, "--buildpack", mine, "--buildpack", "packhorse/procfile")
+    assert home.ok("run", "both") == "web"
+    assert [home.ok("run", "--entrypoint", type, "both") for type in ("own", "job")] == ["mine", "job"]
 
 
 def test_another_folder_and_cleared_caches_make_the_same_image(
