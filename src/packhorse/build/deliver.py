@@ -15,12 +15,10 @@ from packhorse.base.dataclass import replace
 from packhorse.build.host import Host
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.errors import InputError, NetworkError, StoreError
-from packhorse.fleet.copy import run_image_layers
 from packhorse.host.limits import trim
 from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported, report_toml
-from packhorse.oci.files import require_directory, resolve_target
 from packhorse.oci.place import Image, Place, Receipt, copy, count_bytes, push_image, write_layers
 from packhorse.oci.reference import Location, LocationKind, Reference
 from packhorse.store.layer_cache import LayerCounters
@@ -90,6 +88,8 @@ def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path
 
     Raises the error that writing would raise, for the first destination that cannot be written.
     """
+    from packhorse.oci.files import require_directory, resolve_target  # most builds write to the store alone
+
     for location in outputs:
         path = Path(location.path)
         if location.kind is LocationKind.REGISTRY:
@@ -157,6 +157,8 @@ def deliver(
 def _write(
     request: BuildRequest, location: Location, source: Place, host: Host, observer: Observer
 ) -> Receipt:
+    from packhorse.fleet.copy import run_image_layers  # most builds write to the store alone
+
     with observer.phase(f"write {location}"):
         image = source.read()
         sparse = request.sparse and location.kind is LocationKind.OCI

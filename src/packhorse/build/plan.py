@@ -30,7 +30,6 @@ from packhorse.build.request import BuildRequest
 from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.fleet.run_images import RunImages
 from packhorse.host.limits import build_limits
 from packhorse.host.locate import fetch_exact, fetch_first, fetch_image
 from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
@@ -384,6 +383,8 @@ def _find_run_image(
         image = host.images.registry(Reference.parse(request.run_reference), target).read()
         return RunImagePlan(name, name.image, request.run_reference, image.id, image)
     elif request.publish:
+        from packhorse.fleet.run_images import RunImages  # most builds write to the store alone
+
         run_images = RunImages(host.images, say=observer.say, policy=request.pull)
         found = run_images.find(names, location_of(request.name), target)
         return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)

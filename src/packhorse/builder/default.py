@@ -27,7 +27,6 @@ from packhorse.base.go_toml import SortedMap, sort_maps, toml_bytes
 from packhorse.base.sandbox import Bind, Network, Root, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView
-from packhorse.builder.distro.files import PackageChange, RootKind, changed_packages
 from packhorse.builder.image import (
     LAUNCHER,
     LAYERS,
@@ -56,6 +55,7 @@ from packhorse.tar.writer import TarEntry
 from packhorse.version import __version__
 
 if TYPE_CHECKING:
+    from packhorse.builder.distro.files import PackageChange, RootKind
     from packhorse.builder.distro.roots import RootRecord
 
 # The bytecode is of what stands beside it, whenever that was written (PEP 552), and the same in every run.
@@ -152,6 +152,8 @@ def ensure(
     name = names.name("builder")
     if not update and _is_current(store, names):
         return BuilderUpdate(name)
+    from packhorse.builder.distro.files import changed_packages  # the builder is there nearly always
+
     with store.lock_task("default-builder"):
         if not update and _is_current(store, names):
             return BuilderUpdate(name)

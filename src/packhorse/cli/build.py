@@ -14,7 +14,6 @@ import click
 
 from packhorse.base.dataclass import replace
 from packhorse.base.go_toml import END
-from packhorse.build.description import describe
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan, Fetch, resolve
@@ -27,7 +26,6 @@ from packhorse.cli.build_options import (
     sandbox_options,
     source_options,
 )
-from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     add_registry_options,
@@ -53,6 +51,9 @@ _LISTED = 10
 
 def print_plan(console: Console, plan: BuildPlan, host: Host, form: str) -> None:
     """Prints the plan on stdout; `form` is `human` or `json`."""
+    from packhorse.build.description import describe  # a build that runs does not need these
+    from packhorse.cli.document import serialize
+
     fields = describe(plan, host)
     if form == "json":
         console.document(serialize(fields, "json"))

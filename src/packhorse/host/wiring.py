@@ -193,7 +193,7 @@ class Wiring:
         place = RegistryPlace(reference, registry, target=target, compression=how)
         if store is None:
             return place
-        from packhorse.host.registries import DedupingRegistryTarget
+        from packhorse.host.deduping import DedupingRegistryTarget
 
         return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
 
