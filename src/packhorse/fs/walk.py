@@ -231,7 +231,7 @@ def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
 
     Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
     the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when `budget` ends before all is gone.
+    Unfinished when `patience` ends before all is gone.
     """
     pending = [name]
     freed = 0

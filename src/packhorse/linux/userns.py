@@ -48,7 +48,7 @@ class MapMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """`count` ids in a row: from `to_inside` in the namespace, from `to_outside` on this machine."""
+    """`count` consecutive ids: from `inside` in the namespace, from `outside` on this machine."""
 
     inside: int
     outside: int
@@ -154,9 +154,9 @@ def map_as_root(idmap: IdMap) -> IdMap:
 
 
 def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
-    """The map in which `own` is `to_inside` and the other ids, from 0 on, come from `spare` in its order.
+    """The extents that map `own` to the id `inside`, and the other ids, from 0 on, to those in `spare`.
 
-    `spare` has (first id, count) pairs; at most SIZE ids are mapped in all.
+    `spare` has (first id, count) pairs, used in their order. At most SIZE ids are mapped.
     """
     extents: list[Extent] = []
     position = 0
@@ -350,8 +350,8 @@ def reachable_names(paths: Sequence[Path]) -> list[Path]:
 def open_idmapped_mount(source: Path, idmap: IdMap) -> int:
     """A detached mount of `source` that shows ids as `idmap` says (root only); the caller closes it.
 
-    `to_outside` of an extent is the id as seen, `to_inside` the id on disk. OSError when the file system
-    cannot do it.
+    `outside` of an extent is the id that programs see, `inside` the id on disk. Raises OSError if the file
+    system cannot do it.
     """
     with make_namespace(idmap) as namespace:
         return _map_mount(source, namespace)

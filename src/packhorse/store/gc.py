@@ -86,9 +86,10 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
 def collect(
     own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = remove
 ) -> FreedSpace:
-    """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
+    """Removes what is not needed from the store of the lease `own`; with `only`, no more than what it names.
 
-    What commands that are over have left goes too. `remove` is one of `removal`. Raises StoreError.
+    It also removes what ended commands have left behind. `remove` is `store.trash.remove` or
+    `store.trash.trash`. Raises StoreError.
     """
     store = own.store
     with lock_file(gate_path(store)), map_errors(store):

@@ -83,8 +83,8 @@ class Lease:
     """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
 
     In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
-    `removal_budget` is what its command has to remove what it needs no more (`removal.trash`); None, as much
-    as that takes. What is not removed yet, and has its name, is `left`.
+    `removal_budget` limits how much the command removes itself (`store.trash.trash`); with None it removes
+    everything. `trash` has the paths that are still to be removed.
     """
 
     def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
@@ -152,7 +152,7 @@ class Lease:
             os.close(descriptor)
 
     def temporary(self, directory: Path | None = None) -> Path:
-        """A name nobody else uses, in `make_directory` (as a name beginning with a dot) or in `scratch`.
+        """A path that nobody else uses: in `directory`, with a name that begins with a dot, or in `scratch`.
 
         Raises StoreError where nothing can be written.
         """
@@ -171,7 +171,7 @@ class Lease:
     def close(self) -> None:
         """Ends the lease, and removes the files that were not finished.
 
-        Trees of its own that are still there (`left`) are the next `sweep`'s, which finds them by the lease.
+        If a path in `trash` still exists, the lease file stays, and the next `sweep` removes the path.
         """
         if self.descriptor is None or self._closed:
             return

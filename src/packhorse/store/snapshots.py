@@ -238,10 +238,10 @@ class LayerSnapshots:
         return sound
 
     def add(self, directory: Path, location: LayerLocation, owner: Owner) -> Snapshot:
-        """Hashes the tree `directory`, which has `layers/<id>/<name>` and lies in `home(owner)`, and keeps
-        it.
+        """Hashes the tree `directory`, and moves it to the kept trees.
 
-        If an equal one is kept already, that stays and the new one goes. TreeError when it cannot be a layer.
+        The tree has `layers/<id>/<name>`, and lies in `owner_directory(owner)`. If an equal tree is kept
+        already, that one stays and the new one is removed. Raises TreeError if the tree cannot be a layer.
         """
         diff_id, size = digest(_make_tar(directory, location))
         target = self.owner_directory(owner) / diff_id.hex[:NAME_LENGTH]

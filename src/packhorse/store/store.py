@@ -377,7 +377,7 @@ class Store:
     def open_layer_copies(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
     ) -> CopyLayerCache:
-        """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
+        """As `open_layers`, but buildpacks get plain copies of the layers instead of an overlay."""
         app_of = self._make_app(app, family, like)
         return CopyLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "copies"))
 

@@ -36,10 +36,10 @@ def remove(path: Path, lease: Lease) -> int:
 
 
 def trash(path: Path, lease: Lease) -> int:
-    """As `remove`, of what a command needs no more; with no more of the lease's patience than there is.
+    """Removes as `remove` does, within the lease's `removal_budget`, what a command no longer needs.
 
-    What that does not suffice for, or takes another's rights, is `left` to who closes the lease; it is half
-    gone, and counts nothing.
+    If the budget runs out or permissions are missing, the rest stays in `lease.trash`, for whoever closes the
+    lease, and the answer is 0 bytes.
     """
     if lease.removal_budget is None:
         return remove(path, lease)
@@ -87,9 +87,9 @@ def open_trash_lease(store: Path) -> Lease:
 
 
 def remove_in_background(own: Lease) -> None:
-    """Has what the lease has `left` removed by a process, which goes on when this one is over.
+    """Starts a process that removes the lease's `trash`, and does not wait for it.
 
-    Where none can be started, it is the next `sweep`'s.
+    If no process can be started, the next `sweep` removes the files.
     """
     if own.trash and own.descriptor is not None:
         words = python_command("packhorse.store.trash", packages=True)

@@ -30,11 +30,12 @@ def run(
     directories: Sequence[int],
     stdin: Iterable[bytes] = (),
 ) -> dict[str, Any]:
-    """Runs `inside` with `words` in `namespace`, feeds it `stdin`, and answers the JSON object it prints.
+    """Runs `userns_worker` with `words` in `namespace`, writes `stdin` to it, and returns its JSON answer.
 
-    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. It
-    holds the lease too, so that nobody sweeps away what it still works on when this process was killed.
-    Raises FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
+    The child inherits the descriptors `directories`; `words` names them by number. Errors name the path
+    `where`. The child holds the lease too: if this process is killed, no sweep removes the files that the
+    child still uses. Raises FormatError for a layer that cannot be unpacked, StoreError, and what iterating
+    over `stdin` raises.
     """
     assert lease.descriptor is not None  # who made a name for what is written has asked for it
     with userns.spawn(

@@ -22,7 +22,7 @@ Extent = tuple[int, int]
 PREFIX = b"GNU.sparse."
 MAP = PREFIX + b"map"
 REPEATED = (PREFIX + b"offset", PREFIX + b"numbytes")
-"""Records of version 0.0, which come once for each extent; `untar` joins them to what 0.1 has."""
+"""Records of version 0.0, one pair for each extent; `_parse_records` joins them into version 0.1's map."""
 
 _LIMIT = 1 << 20  # bytes of one map; Go's reader has the same limit
 _BLOCK = 512
