@@ -65,8 +65,13 @@ class IdMap:
 
     @property
     def key(self) -> str:
-        """A short text, the same for the same map on any day, for records of what was unpacked with it."""
-        text = repr((self.uids, self.gids)).encode()
+        """A short text that is equal for two maps if trees unpacked with them have equal owners.
+
+        It never changes, so it can name directories. With a single id every file belongs to the user, whatever
+        that id is inside.
+        """
+        owners = map_as_root(self)
+        text = repr((owners.uids, owners.gids)).encode()
         return f"{self.mode.value}-{hashlib.sha256(text).hexdigest()[:12]}"
 
     def has(self, uid: int, gid: int) -> bool:
