@@ -67,8 +67,8 @@ class IdMap:
     def key(self) -> str:
         """A short text that is equal for two maps if trees unpacked with them have equal owners.
 
-        It never changes, so it can name directories. With a single id every file belongs to the user, whatever
-        that id is inside.
+        It names directories of the store, so it must not change. With a single id every file belongs to the
+        user, whatever that id is inside.
         """
         owners = map_as_root(self)
         text = repr((owners.uids, owners.gids)).encode()

@@ -28,7 +28,7 @@ from typing import Any, Self
 from packhorse.base.digest import Digest
 from packhorse.base.files import FULL
 from packhorse.errors import DiskFull, StoreError
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
@@ -94,7 +94,7 @@ class Lease:
         self.descriptor = descriptor
         self.unneeded: set[str] = set()
         self.trash: set[Path] = set()
-        self.removal_budget: Patience | None = None
+        self.removal_budget: RemovalBudget | None = None
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()

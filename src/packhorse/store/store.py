@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Self
 from packhorse.base.digest import Digest
 from packhorse.base.progress import Meter
 from packhorse.errors import HostError, StoreError
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.userns import IdMap
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Descriptor, Index
@@ -232,7 +232,7 @@ class Store:
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
         lease = open_or_create(path.absolute(), frees=frees)
-        lease.removal_budget = Patience(_ENTRIES, _SECONDS) if hurries else None
+        lease.removal_budget = RemovalBudget(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
 
     @property
@@ -259,7 +259,7 @@ class Store:
         if self._frees:
             reserve_space(self.path)
 
-    def _remove(self, unneeded: set[str], budget: Patience | None) -> None:
+    def _remove(self, unneeded: set[str], budget: RemovalBudget | None) -> None:
         own = open_trash_lease(self.path)
         own.removal_budget = budget
         try:
@@ -522,7 +522,7 @@ class Store:
         own = open_trash_lease(self.path)
         try:
             if self._lease.removal_budget is not None and _has_room(self.path):
-                own.removal_budget = Patience(_ENTRIES, _SECONDS)
+                own.removal_budget = RemovalBudget(_ENTRIES, _SECONDS)
                 gc.sweep(own, remove=trash)
                 remove_in_background(own)
             else:

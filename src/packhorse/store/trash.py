@@ -45,9 +45,9 @@ def trash(path: Path, lease: Lease) -> int:
         return remove(path, lease)
     lease.trash.add(path)
     freed = 0
-    with suppress(walk.Unfinished, OSError), lease.removal_budget.running():
+    with suppress(walk.BudgetExceeded, OSError), lease.removal_budget.running():
         with overlay.open_directory(path.parent) as parent:
-            freed = walk.remove(parent, path.name, patience=lease.removal_budget)
+            freed = walk.remove(parent, path.name, budget=lease.removal_budget)
         lease.trash.discard(path)
     return freed
 

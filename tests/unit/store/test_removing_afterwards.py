@@ -18,7 +18,7 @@ import pytest
 
 from fakes import afterwards, linux
 from packhorse.fs.rooted import RootedTree
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.processes import read_proc
 from packhorse.linux.userns import MapMode, choose_map
 from packhorse.store import snapshots
@@ -114,14 +114,14 @@ def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> Non
 def test_what_is_small_is_removed_at_once(path: Path) -> None:
     with Store.open(path):
         lease = Lease.acquire(path)
-        for patience, megabytes, goes in (
-            (Patience(0, 60), 0, True),
-            (Patience(101, 0), 0, True),
-            (Patience(100, 0), 0, False),
-            (Patience(101, 0), 2, False),
+        for budget, megabytes, goes in (
+            (RemovalBudget(0, 60), 0, True),
+            (RemovalBudget(101, 0), 0, True),
+            (RemovalBudget(100, 0), 0, False),
+            (RemovalBudget(101, 0), 2, False),
             (None, 2, True),
         ):
-            lease.removal_budget = patience
+            lease.removal_budget = budget
             tree = lease.temporary()
             tree.mkdir()
             for number in range(100):
