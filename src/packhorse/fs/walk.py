@@ -173,12 +173,12 @@ def move(old_parent: int, old: str, new_parent: int, new: str) -> None:
                 target.leave()
                 os.rmdir(name, dir_fd=directory)
                 continue
-            made = name if walk.depth else new
-            if _rename(directory, name, target.here, made):
+            new_name = name if walk.depth else new
+            if _rename(directory, name, target.here, new_name):
                 walk.skip()
             elif stat.S_ISDIR(status.st_mode):
-                os.mkdir(made, 0o700, dir_fd=target.here)
-                target.enter(made)
+                os.mkdir(new_name, 0o700, dir_fd=target.here)
+                target.enter(new_name)
             else:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
