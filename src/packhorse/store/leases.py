@@ -207,6 +207,17 @@ def make_directory(path: Path) -> None:
     path.chmod(0o755)
 
 
+@contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    """Opens a directory of the store, or the store itself, which may be a link. Raises StoreError."""
+    with map_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def gate_path(store: Path) -> Path:
     """The lock file between leases and `gc`."""
     return store / "gate"

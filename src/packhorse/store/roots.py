@@ -25,7 +25,7 @@ from packhorse.linux import userns
 from packhorse.linux.userns import IdMap, MapMode, Namespace
 from packhorse.store import userns_jobs
 from packhorse.store.layers import LayerStore
-from packhorse.store.leases import Lease, make_directory, map_errors, read, write
+from packhorse.store.leases import Lease, make_directory, map_errors, open_directory, read, write
 from packhorse.store.snapshots import Disk, LayerSnapshots, TreeStamp
 from packhorse.store.trash import remove
 
@@ -139,7 +139,7 @@ class Trees:
         self, layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
     ) -> dict[str, Any]:
         """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
-        with _open_directory(layers) as source, _open_directory(new.parent) as parent:
+        with open_directory(layers) as source, open_directory(new.parent) as parent:
             return userns_jobs.run(
                 ["merge", str(source), str(parent), new.name],
                 where=new.parent,
@@ -239,13 +239,3 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
 
 def _record_of(tree: Path) -> Path:
     return tree.with_name(f"{tree.name}.json")
-
-
-@contextmanager
-def _open_directory(path: Path) -> Iterator[int]:
-    with map_errors(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,6 @@ syncfs(2) for each boot ID. The file `unsettled` exists while some tree has not 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import time
@@ -28,11 +27,21 @@ from packhorse.fs import overlay
 from packhorse.fs.rooted import RootedTree
 from packhorse.linux import userns
 from packhorse.linux.processes import accept_signals, detach, python_command, start
+from packhorse.linux.syscalls import sync_filesystem
 from packhorse.linux.userns import IdMap, MapMode
 from packhorse.oci.place import Layer
 from packhorse.oci.types import JsonNode
 from packhorse.store import userns_jobs
-from packhorse.store.leases import Lease, is_about, make_directory, make_error, map_errors, read, write
+from packhorse.store.leases import (
+    Lease,
+    is_about,
+    make_directory,
+    make_error,
+    map_errors,
+    open_directory,
+    read,
+    write,
+)
 from packhorse.store.trash import remove, trash
 from packhorse.tar.writer import TarEntry, digest, stream
 from packhorse.tar.writer import directory_entries as layer_entries
@@ -97,7 +106,8 @@ class Disk:
         with map_errors(self._marker):
             self._marker.unlink(missing_ok=True)
         now = _now()
-        sync_filesystem(self._lease.store)
+        with map_errors(self._lease.store), open_directory(self._lease.store) as directory:
+            sync_filesystem(directory)
         before = [(boot, made) for boot, made in self._read_synced().items() if boot != _boot()]
         write(self._lease, self._notes, dict([*before[-_BOOTS + 1 :], (_boot(), now)]))
 
@@ -115,17 +125,6 @@ class Disk:
     def _read_synced(self) -> dict[str, int]:
         notes = read(self._notes) or {}
         return {boot: made for boot, made in notes.items() if isinstance(made, int)}
-
-
-def sync_filesystem(directory: Path) -> None:
-    """Puts what was written to the file system of `directory` on the disk (syncfs(2)); raises StoreError."""
-    with map_errors(directory):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        finally:
-            os.close(descriptor)
 
 
 def main(words: list[str]) -> int:

@@ -17,7 +17,7 @@ from packhorse.fs import overlay, walk
 from packhorse.linux import userns
 from packhorse.linux.processes import accept_signals, detach, python_command, start
 from packhorse.store import userns_jobs
-from packhorse.store.leases import Lease, find_unfinished, map_errors
+from packhorse.store.leases import Lease, find_unfinished, map_errors, open_directory
 
 
 def remove(path: Path, lease: Lease) -> int:
@@ -53,9 +53,7 @@ def trash(path: Path, lease: Lease) -> int:
 
 
 def _remove(path: Path, lease: Lease) -> int:
-    with map_errors(path):
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with open_directory(path.parent) as parent:
         with map_errors(path):
             try:
                 return walk.remove(parent, path.name)
@@ -71,8 +69,6 @@ def _remove(path: Path, lease: Lease) -> int:
                 directories=[parent],
             )
             return int(answer["freed"])
-    finally:
-        os.close(parent)
 
 
 _PURPOSE = "aside"

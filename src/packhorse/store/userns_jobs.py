@@ -18,7 +18,7 @@ from packhorse.errors import FormatError, StoreError
 from packhorse.linux import userns
 from packhorse.linux.processes import python_command
 from packhorse.linux.userns import Namespace
-from packhorse.store.leases import Lease, map_errors
+from packhorse.store.leases import Lease, map_errors, open_directory
 
 
 def run(
@@ -75,24 +75,16 @@ class Unpacker:
     def __init__(self, where: Path, *, namespace: Namespace, lease: Lease, owners: bool) -> None:
         assert lease.descriptor is not None  # as above
         self._where = where
-        with map_errors(where):
-            parent = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with open_directory(where) as parent:
+            words = ["unpack-all", str(parent), "yes" if owners else "no"]
             self._child = userns.spawn(
-                [
-                    *python_command("packhorse.store.userns_worker"),
-                    "unpack-all",
-                    str(parent),
-                    "yes" if owners else "no",
-                ],
+                [*python_command("packhorse.store.userns_worker"), *words],
                 namespace=namespace,
                 pass_fds=(parent, lease.descriptor),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-        finally:
-            os.close(parent)
 
     def unpack(self, name: str, chunks: Iterable[bytes]) -> dict[str, Any]:
         """Unpacks a tar into the new directory `name`; raises as `run` does."""
