@@ -26,8 +26,9 @@ from packhorse.linux.userns import IdMap, MapMode, Namespace
 from packhorse.store import userns_jobs
 from packhorse.store.layers import LayerStore
 from packhorse.store.leases import Lease, make_directory, map_errors, open_directory, read, write
-from packhorse.store.snapshots import Disk, LayerSnapshots, TreeStamp
+from packhorse.store.snapshots import LayerSnapshots
 from packhorse.store.trash import remove
+from packhorse.store.tree_sync import TreeStamp, TreeSync
 
 _PROCESSES = 2  # unpacking waits for the disk as much as for the processor
 
@@ -39,9 +40,11 @@ _HIDING = ("whiteouts", "opaque", "implied")
 class Trees:
     """The trees of a store. What was found or made stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, disk: Disk, layers: LayerStore, snapshots: LayerSnapshots) -> None:
+    def __init__(
+        self, lease: Lease, tree_sync: TreeSync, layers: LayerStore, snapshots: LayerSnapshots
+    ) -> None:
         self._lease = lease
-        self._disk = disk
+        self._tree_sync = tree_sync
         self._layers = layers
         self._snapshots = snapshots
         self.meter = UNWATCHED
@@ -166,7 +169,7 @@ class Trees:
                 fields = make(new)
                 with map_errors(path):
                     new.rename(path)
-                    fields |= self._disk.stamp(path).fields()
+                    fields |= self._tree_sync.stamp(path).fields()
                 write(self._lease, _record_of(path), fields, durable=False)
             except BaseException:
                 with suppress(StoreError, HostError):  # the next sweep will
@@ -179,7 +182,7 @@ class Trees:
         self._lease.pin(str(path.relative_to(self._lease.store)))
         fields = read(_record_of(path))
         stamp = None if fields is None else TreeStamp.parse(fields)
-        return fields if stamp is not None and self._disk.matches(path, stamp) else None
+        return fields if stamp is not None and self._tree_sync.matches(path, stamp) else None
 
     def _map_directory(self, kind: str, idmap: IdMap) -> Path:
         """The directory for trees of one map of ids, in which the namespace's root can make some."""
