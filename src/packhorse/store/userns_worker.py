@@ -64,7 +64,7 @@ def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[st
 
 
 def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
-    """Unpacks the layers of a stream, and prints a line for each. Raises the error of the first that fails."""
+    """Unpacks the layers of a stream, and prints a line for each. Raises the first error."""
     while name := stream.readline():
         frames = _read_frames(stream)
         with _new_directory(parent, name.decode().rstrip("\n")) as target:
