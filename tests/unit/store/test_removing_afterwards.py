@@ -18,11 +18,11 @@ import pytest
 
 from fakes import afterwards, linux
 from packhorse.fs.rooted import RootedTree
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.processes import read_proc
 from packhorse.linux.userns import MapMode, choose_map
-from packhorse.store import snapshots
 from packhorse.store import trash as trash_module
+from packhorse.store import tree_sync
 from packhorse.store.leases import Lease
 from packhorse.store.store import Store
 from packhorse.store.trash import remove, trash
@@ -80,7 +80,7 @@ def held() -> Iterator[list[int]]:
         return process
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (snapshots, trash_module):
+        for module in (tree_sync, trash_module):
             patch.setattr(module, "start", stopped)
         yield processes
 
@@ -114,14 +114,14 @@ def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> Non
 def test_what_is_small_is_removed_at_once(path: Path) -> None:
     with Store.open(path):
         lease = Lease.acquire(path)
-        for patience, megabytes, goes in (
-            (Patience(0, 60), 0, True),
-            (Patience(101, 0), 0, True),
-            (Patience(100, 0), 0, False),
-            (Patience(101, 0), 2, False),
+        for budget, megabytes, goes in (
+            (RemovalBudget(0, 60), 0, True),
+            (RemovalBudget(101, 0), 0, True),
+            (RemovalBudget(100, 0), 0, False),
+            (RemovalBudget(101, 0), 2, False),
             (None, 2, True),
         ):
-            lease.removal_budget = patience
+            lease.removal_budget = budget
             tree = lease.temporary()
             tree.mkdir()
             for number in range(100):
@@ -237,14 +237,14 @@ COMMAND = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from packhorse.store import snapshots, trash
+from packhorse.store import trash, tree_sync
 from packhorse.store.store import Store
 start = trash.start
 def stopped(*words, **options):
     process = start(*words, **options)
     os.kill(process.pid, signal.SIGSTOP)
     return process
-snapshots.start = trash.start = stopped
+tree_sync.start = trash.start = stopped
 with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
     for number in range(int(sys.argv[3])):
         (scratch / f"{number}").touch()
