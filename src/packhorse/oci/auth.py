@@ -1,19 +1,12 @@
-"""④ Who somebody is to a registry, as a value; made by `oci.auth` and presented by `registry.auth`.
+"""Finds the credentials for a registry where docker, podman and build platforms keep them.
 
-④ Files with passwords for registries: docker's config.json and podman's auth.json, which have one form.
+`Keychain` looks in environment variables, in docker's config.json and podman's auth.json (`AuthFile`; both
+have the same form), and asks docker's credential helpers (`CredentialHelper`). `host.wiring` makes one;
+`oci.registry.auth` calls it when a registry asks for credentials, so that no helper runs for a public image.
+`login` writes and removes entries.
 
-Called by `oci.auth` and `login`. Other programs keep their settings in the same file, so a
-change keeps every key that it does not concern, in its order. No message has a value of such a file in it.
-
-④ Programs that keep passwords for docker: `docker-credential-NAME`, asked through their pipes.
-
-The protocol is docker's ("Credential helper protocol"): a verb as the argument, a server or a JSON object on
-stdin, JSON or one line of complaint on stdout. Called by `oci.auth`.
-
-④ Who this user is to which registry: what docker, podman and a build platform have left to be found.
-
-One of the edges that read the environment. Made in `host.wiring`; `oci.registry` asks it when a
-registry asks who we are, so that no helper program runs for what anybody may have.
+Other programs keep their settings in the same file, so a change keeps all other keys, in their order. No
+error message contains a value from such a file.
 """
 
 from __future__ import annotations

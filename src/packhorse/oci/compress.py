@@ -1,8 +1,8 @@
-"""④ Layer bytes on their way in and out: hashed, compressed, decompressed and checked in one streaming pass.
+"""Hashes, compresses, decompresses and verifies the bytes of layers while they stream.
 
-New layers become gzip of concatenated members, each of 1 MiB of input, by libdeflate at level 1, or zstd of
-concatenated frames of 4 MiB at level 3: in parallel, in flat memory, the same bytes on every CPU. Called by
-the places. What is inside a tar is not known here.
+New layers become gzip members of 1 MiB of input each, by libdeflate at level 1, or zstd frames of 4 MiB of
+input each, at level 3. The blocks are compressed in parallel, in flat memory, and give the same bytes on
+every CPU. The places and the store use this. It does not look inside a tar.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""④ `docker-daemon:NAME`: an image in a container engine, dockerd or podman, as a `Place`.
+"""Reads and writes images in a container engine, dockerd or podman: `docker-daemon:NAME` as a `Place`.
 
-An engine takes and gives images as archives (`oci.archive`), whole or, where its store allows it,
-without the layers that it has. It never shows a config as it is stored: that comes from whoever knows its
-digest, or is written again from what the engine tells, and only if the digest says that it is the same. Made
-in `host.wiring`; the connection is `oci.engine_client`'s.
+An engine takes and gives an image as a docker archive (`oci.archive`). Where its storage allows, packhorse
+sends the archive without the layers that the engine has. An engine does not show the bytes of a config. They
+come from the store, which has them by digest, or are written again from what the engine reports, and count
+only if their digest is the image ID. Otherwise packhorse reads the config from the saved archive.
+`host.wiring` makes a `Daemon`; `oci.engine_client` makes the requests.
 """
 
 from __future__ import annotations

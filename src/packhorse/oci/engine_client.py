@@ -1,17 +1,12 @@
-"""The address of a container engine: what an option, the environment or a docker context names.
+"""Calls a container engine, dockerd or podman, by the Docker Engine API.
 
-Called by `host.wiring`; `oci.engine_client` speaks to the engine there.
+`find` decides which engine a user means: an option, DOCKER_HOST, the docker context or a usual socket.
+`Connection` connects by a socket, by TCP with or without TLS, or by ssh. `Engine` makes the calls.
+`oci.engine` knows what is sent and read. The doctor checks the connection.
 
-A connection to a container engine: through a socket, by TCP with or without TLS, or by ssh.
-
-Called by `oci.engine_client` and the doctor. By ssh it is as the docker client does it (docker/cli,
-cli/connhelper): each connection is one `docker system dial-stdio` over there, with this machine's own ssh,
-its configuration, keys and agent.
-
-A container engine, dockerd or podman: the eight calls of the Docker Engine API that packhorse makes.
-
-Called by `oci.engine`, which knows what is sent and read. `oci.engine_client` finds where the engine
-listens, `oci.engine_client` connects to it.
+An ssh connection works as in the docker client (docker/cli, cli/connhelper): each one is a process
+`docker system dial-stdio` on the other machine, started by this machine's ssh with the user's configuration,
+keys and agent.
 """
 
 from __future__ import annotations

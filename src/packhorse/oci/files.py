@@ -1,6 +1,6 @@
-"""④ Files on disk: appearing whole or not at all, and read at offsets from several threads.
+"""Writes files that appear whole or not at all (`Draft`), and reads files at offsets from several threads.
 
-Called by `oci.layout` and the archives; what is in the files is theirs. OSErrors become StoreErrors here.
+The layout, the archives and the engine use this. OSErrors become StoreErrors here.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""④ `oci:DIR[:REF]`: an OCI image layout directory as a `Place`, as skopeo and umoci read and write it.
+"""Reads and writes images in an OCI image layout directory (`oci:DIR[:REF]`), as skopeo and umoci do.
 
-`read_image` reads the same layout from anything that has files by name, so `oci.archive` calls it
-too. Made in `host.wiring`. The store, which has more than a layout, is `packhorse.store`.
-
-④ A name in an OCI layout with all that stands under it, as `oci.place` copies it, and what is attached
-to that (`oci.attached`).
-
-Also in an archive of one, to read from. Made in `host.wiring`.
+`Layout` is the `Place` of one image. `LayoutName` is a name with everything under it, to copy from and to
+(`oci.place`), and with what is attached to it (`oci.attached`). Reading needs only files by name
+(`LayoutFiles`), so `oci.archive` reads layouts inside archives with the same functions. `host.wiring` makes
+all of these. The store is not a plain layout; it is `packhorse.store`.
 """
 
 from __future__ import annotations

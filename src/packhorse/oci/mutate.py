@@ -1,13 +1,9 @@
-"""④ A new config from an old one, byte for byte as go-containerregistry's ConfigFile marshals it.
+"""Makes a new image config from an old one, with the bytes that the reference writes.
 
-The reference writes every image through that struct: fields in its order, zero values left out where it
-says `omitempty`, unknown fields dropped. So equal values give equal image IDs. Called by lifecycle (export,
-rebase) and platform (builder, package), which choose the values; copying an image never comes here.
-
-④ An image on another base: its own layers and settings over the layers of the new one.
-
-Called by `lifecycle.rebase`, which knows where the base ends and what labels say of it. Pure; the config is
-the one that go-containerregistry's rebase gives the reference.
+The reference marshals go-containerregistry's ConfigFile: it writes fields in that struct's order, omits zero
+values where the struct says `omitempty`, and drops unknown fields. Equal values so give equal image IDs.
+`lifecycle` and `builder` choose the values. `rebase_image` puts an image on another base, as
+go-containerregistry's rebase does. Nothing here does I/O. Copying an image does not need this module.
 """
 
 from __future__ import annotations

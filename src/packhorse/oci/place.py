@@ -1,21 +1,12 @@
-"""④ An image as an immutable view: a config, and layers whose bytes are read only when somebody asks.
+"""Defines an image as an immutable value (`Image`), the port of all places (`Place`), and copying between them.
 
-Places make views and take them (`oci.place`); `oci.mutate` makes a new config from an old one. Nothing here
-does I/O.
+A place is one name in one kind of storage. The adapters are `store.place`, `oci.layout`, `oci.archive`,
+`oci.registry.place` and `oci.engine`; `host.wiring` makes them. Each place decides what it stores and whether
+it compresses layers.
 
-④ Where images live. A `Place` is one name in one kind of storage; copying between any two is `copy`.
-
-Adapters: `store` (ours), `oci.layout` (`oci:`), `oci.archive`, `oci.archive`,
-`oci.registry` (`docker://`), `oci.engine` (`docker-daemon:`). They are made in `host.wiring`.
-
-④ An image from any place to any other, layers side by side; only what the target lacks is read.
-
-Called by platform. What a place keeps, and whether it compresses, is the place's own.
-
-④ All that stands under one name, the images for several targets too, byte for byte from place to place.
-
-Called by platform. What is no image (an attestation beside one) goes along: nothing is understood here but
-which documents and blobs there are. Places for one image are `oci.place`'s.
+`copy` copies one image, several layers at a time, and reads only the layers that the destination lacks.
+`copy_all` copies everything under a name byte for byte: images for several targets, and documents that are no
+images, such as attestations. It has ports of its own (`DocumentSource`, `DocumentSink`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""④ Names of images: docker's reference grammar, and the places packhorse spells as skopeo does.
+"""Parses image names by docker's grammar (`Reference`), and locations as skopeo spells them (`Location`).
 
-Called by cli, platform and the adapters of `oci.place`; opens nothing. Whether a name exists is for places.
+The command line and the places call this. It opens nothing: only a place knows whether a name exists.
 """
 
 from __future__ import annotations

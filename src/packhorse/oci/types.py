@@ -1,12 +1,8 @@
-"""④ JSON off the wire, read field by field, with the place of every value for the error message.
+"""Parses and makes the JSON documents of images: manifest, index and config, of OCI and docker's schema 2.
 
-Called by `oci.types`, `oci.layout` and the archives. What the fields mean is not here.
-
-④ The documents of an image: descriptor, manifest, index and config, of OCI and of docker's schema 2.
-
-Each parsed document keeps the bytes it came from in `raw`; what this file does not know lives only there, so
-copying never re-encodes. Called by every place, and by lifecycle and platform for reading. Changing a config
-is `oci.mutate`'s.
+`JsonNode` reads JSON field by field, and its errors name the field. A parsed document keeps its bytes in
+`raw`. Fields that this module does not know are only there, so copying never encodes a document again.
+Every place calls this. `oci.mutate` changes configs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""④ Where the images of a registry really come from: containers' registries.conf, version 2.
+"""Reads containers' registries.conf, version 2, and reads images from the mirrors that it names.
 
-One of the edges that read the environment. Called by `host.registries`. Search lists and aliases for short
-names have no say: names are docker's, `debian` is `docker.io/library/debian` on every machine.
-
-Names in a registry that has mirrors: each thing is read from the first mirror that has it, then from the
-registry, and written to the registry alone.
-
-Called by `host.wiring`.
+Everything is read from the first mirror that has it, then from the registry. Everything is written to the
+registry only. Search lists and aliases for short names are ignored: a short name means docker's, so `debian`
+is `docker.io/library/debian` on every machine. `host.registries` calls this, and `host.wiring` makes places
+and names. It is one of the modules that read the environment.
 """
 
 from __future__ import annotations
