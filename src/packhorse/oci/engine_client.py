@@ -4,9 +4,9 @@
 `Connection` connects by a socket, by TCP with or without TLS, or by ssh. `Engine` makes the calls.
 `oci.engine` knows what is sent and read. The doctor checks the connection.
 
-An ssh connection works as in the docker client (docker/cli, cli/connhelper): each one is a process
-`docker system dial-stdio` on the other machine, started by this machine's ssh with the user's configuration,
-keys and agent.
+An ssh connection works as in the docker client (docker/cli, cli/connhelper): each one is a process `docker
+system dial-stdio` on the other machine, started by this machine's ssh with the user's configuration, keys and
+agent.
 """
 
 from __future__ import annotations

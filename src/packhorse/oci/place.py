@@ -1,4 +1,4 @@
-"""Defines an image as an immutable value (`Image`), the port of all places (`Place`), and copying between them.
+"""Defines an image (`Image`), the port of all places that images live in (`Place`), and copying between them.
 
 A place is one name in one kind of storage. The adapters are `store.place`, `oci.layout`, `oci.archive`,
 `oci.registry.place` and `oci.engine`; `host.wiring` makes them. Each place decides what it stores and whether

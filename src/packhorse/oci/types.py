@@ -1,8 +1,8 @@
 """Parses and makes the JSON documents of images: manifest, index and config, of OCI and docker's schema 2.
 
 `JsonNode` reads JSON field by field, and its errors name the field. A parsed document keeps its bytes in
-`raw`. Fields that this module does not know are only there, so copying never encodes a document again.
-Every place calls this. `oci.mutate` changes configs.
+`raw`. Fields that this module does not know are only there, so copying never encodes a document again. Every
+place calls this. `oci.mutate` changes configs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""④ What a registry's refusals mean, in words (distribution-spec, "Error Codes").
+"""Answers a registry's challenges with credentials and tokens, and explains its refusals.
 
-Called by the other files of `oci.registry`.
-
-④ Who we are to a registry: challenges read, tokens fetched and kept, as generators without sockets.
-
-Called by `oci.registry.client`, which carries each yielded request to the network and sends the answer back
-in. Follows RFC 9110 11 (challenges) and the distribution project's "Token Authentication Specification",
-with identity tokens by its "OAuth2 Token Authentication". Where credentials come from is `oci.auth`'s.
+`Authorizer.flow` is a generator without sockets: `registry.client` sends each request that it yields, and
+sends the answer back in. It follows RFC 9110 section 11 (challenges) and the distribution project's "Token
+Authentication Specification", with identity tokens by its "OAuth2 Token Authentication". The credentials come
+from `oci.auth`. `refusal_error` turns an answer that is no success into an error (distribution-spec, "Error
+Codes").
 """
 
 from __future__ import annotations

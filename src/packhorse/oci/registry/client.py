@@ -1,11 +1,7 @@
-"""④ What a registry warns of in headers of its answers, told once (distribution-spec, "Warnings").
+"""Calls one registry by the OCI distribution specification: reads manifests and blobs, and reports warnings.
 
-Called by `oci.registry.client`. Nothing is done because of a warning.
-
-④ One registry, spoken to by the OCI distribution specification: manifests by name, and the bytes of blobs.
-
-Called by `oci.registry.place`. Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are
-`http`'s.
+`oci.registry.place` and its siblings call this. `registry.auth` presents credentials, `registry.push`
+uploads, and `http` sends the requests.
 """
 
 from __future__ import annotations

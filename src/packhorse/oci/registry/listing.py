@@ -1,15 +1,9 @@
-"""④ What a registry has, by its lists: repositories and tags, page by page (distribution-spec).
+"""Lists what a registry has: repositories, tags, and the referrers of an image. Also removes images.
 
-Called by `fleet.selection`. Many registries have no list of repositories, or show it to nobody.
-
-④ What refers to an image in its registry: signatures, bills of materials, attestations (distribution-spec,
-"Listing Referrers"), by the registry's own list or, where it has none, by the tag that stands in for it.
-
-Called by `several`.
-
-④ Taking a tag or a manifest out of a registry (distribution-spec, "Content Management").
-
-Called by platform. Blobs are left to the registry's own collection of garbage.
+`fleet.selection` lists repositories and tags, page by page. Many registries have no list of repositories, or
+show it to nobody. `registry.place` lists referrers: signatures, SBOMs and attestations (distribution-spec,
+"Listing Referrers"). A registry without such a list keeps it under a tag. `host.wiring` calls `remove`
+(distribution-spec, "Content Management"). The registry's own garbage collection removes blobs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""④ `docker://NAME`: one name in a registry as a `Place` (`oci.place`). Made in `host.wiring`.
+"""Reads and writes images in a registry: `docker://NAME`.
 
-Reading takes the manifest and the config; layers stream when somebody asks for them. Nothing of the protocol
-is here.
-
-④ A name in a registry with all that stands under it, as `oci.place` copies it, and what is attached to
-that (`oci.attached`). Made in `host.wiring`.
+`RegistryPlace` is the `Place` of one image. Reading fetches the manifest and the config; a layer streams when
+somebody reads it. `RegistryName` is a name with everything under it, to copy from and to (`oci.place`), and
+with what is attached to it (`oci.attached`). `host.wiring` makes both. The protocol is in `registry.client`,
+`registry.push` and `registry.listing`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,11 @@
-"""④ One upload under way: how much of a blob the registry has, and where it goes on.
+"""Uploads blobs and manifests to a registry (distribution-spec, "Push").
 
-Distribution-spec, "Pushing Blobs" and "Pushing a blob in chunks". Called by `oci.registry.push`, which
-decides what is sent and when to go on.
+A blob goes in one piece, which all registries accept, or in chunks if something on the way refuses so large a
+piece. After a cut connection packhorse asks how much has arrived, and does not send that again. `Session` is
+one upload.
 
-④ Bringing blobs and manifests to a registry (distribution-spec, "Push").
-
-Called by `oci.registry.place`. Blobs go in one piece, which all registries take; in chunks where something
-on the way refuses so large a piece. What a cut connection has brought there is asked for and not sent again.
-
-④ A layer of unknown digest, compressed while it is uploaded (docs/decisions/0015).
-
-Called by `oci.registry.place`. Two parts of a layer are in memory: the one that is on its way, so that it
-can be sent again from where a connection was cut, and the next one.
+`stream` compresses a layer while it uploads it (docs/decisions/0015). Two parts of the layer are in memory:
+the one on its way, to send it again after a cut connection, and the next one. `registry.place` calls this.
 """
 
 from __future__ import annotations
