@@ -108,7 +108,10 @@ REFUSED: dict[str, tuple[Defect, str]] = {
     ),
     "fewer layers than diff IDs": (lambda d: d.manifest.update(layers=[]), "contradicts itself"),
     "more layers than are read": (lambda d: d.manifest.update(layers=[{}] * 4097), "at most 4096"),
-    "a manifest that is an index as well": (lambda d: d.manifest.update(manifests=[]), "another kind of document"),
+    "a manifest that is an index as well": (
+        lambda d: d.manifest.update(manifests=[]),
+        "another kind of document",
+    ),
     "an index that is a manifest as well": (lambda d: d.index.update(config={}), "another kind of document"),
     "a manifest of docker's first schema as well": (
         lambda d: d.manifest.update(fsLayers=[]),
