@@ -107,7 +107,7 @@ class Reference:
         return Reference(self.registry, self.repository, None, digest)
 
     def pinned(self, digest: Digest) -> str:
-        """Returns the name by digest as the Go lifecycle writes it: `index.docker.io/library/run@sha256:…`."""
+        """The name by digest as the Go lifecycle writes it: `index.docker.io/library/run@sha256:…`."""
         registry = f"index.{DEFAULT_REGISTRY}" if self.registry == DEFAULT_REGISTRY else self.registry
         return f"{registry}/{self.repository}@{digest}"
 

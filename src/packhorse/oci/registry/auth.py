@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.http.client import Request, Response, host_of, origin, sanitize, split_url
-from packhorse.oci.auth import SHORTEST, Credentials, Lookup, nobody
+from packhorse.oci.auth import ANONYMOUS_LOOKUP, SHORTEST_SECRET, Credentials, Lookup
 from packhorse.oci.types import JsonNode
 
 _ERROR_LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
@@ -128,7 +128,7 @@ class Authorizer:
     refuses them: their lifetime is the registry's to know.
     """
 
-    def __init__(self, credentials: Lookup = nobody) -> None:
+    def __init__(self, credentials: Lookup = ANONYMOUS_LOOKUP) -> None:
         self._lookup = credentials
         self._headers: dict[str, str] = {}
         self._origins: dict[str, str] = {}
@@ -144,7 +144,7 @@ class Authorizer:
     def secrets(self) -> tuple[str, ...]:
         """What was presented, tokens and passwords; a server may repeat it in what it says."""
         with self._lock:
-            return tuple(each for each in self._secrets if len(each) >= SHORTEST)
+            return tuple(each for each in self._secrets if len(each) >= SHORTEST_SECRET)
 
     def flow(self, request: Request, scope: str) -> Flow:
         """Asks without authorization or with what is kept, and answers one challenge.

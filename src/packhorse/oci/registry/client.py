@@ -26,7 +26,7 @@ from packhorse.http.client import (
     origin,
     split_url,
 )
-from packhorse.oci.auth import Lookup, nobody
+from packhorse.oci.auth import ANONYMOUS_LOOKUP, Lookup
 from packhorse.oci.compress import verify
 from packhorse.oci.reference import DEFAULT_REGISTRY
 from packhorse.oci.registry.auth import Authorizer, refusal_error, remove_secrets
@@ -100,7 +100,7 @@ class Registry:
         host: str,
         http: Client,
         *,
-        credentials: Lookup = nobody,
+        credentials: Lookup = ANONYMOUS_LOOKUP,
         tell: Callable[[str], None] = ignore_warning,
     ) -> None:
         where = _HOSTS.get(host, host)
