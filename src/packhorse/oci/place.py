@@ -158,7 +158,7 @@ def copy(source: Place, destination: Place, *, meter: Meter = UNWATCHED, name: s
 def push_image(
     image: Image, destination: Place, *, jobs: int = JOBS, meter: Meter = UNWATCHED, name: str = "copying"
 ) -> Receipt:
-    """Writes an image to a place, `jobs` layers at a time; `meter` counts bytes in a task called `name`."""
+    """Writes an image to a place, `jobs` layers at a time; counts its bytes in a task called `name`."""
     with count_bytes(image, meter, name) as image:
         return destination.write_image(write_layers(image, destination, jobs=jobs))
 
