@@ -11,7 +11,7 @@ the one on its way, to send it again after a cut connection, and the next one. `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -37,7 +37,7 @@ from packhorse.http.client import (
     sanitize,
     split_url,
 )
-from packhorse.oci.compress import Compression, tee
+from packhorse.oci.compress import Compression, split_blocks, tee
 from packhorse.oci.place import Chunks, Layer
 from packhorse.oci.registry.client import Registry, pull_scope, push_scope
 from packhorse.oci.types import Descriptor, Document
@@ -356,25 +356,13 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
 def _append(session: Session, blob: Descriptor, content: Chunks, length: int) -> None:
     """Sends in chunks what the registry lacks of a blob, but for the last chunk's worth."""
     while blob.size - session.offset > length:
-        for chunk in _split_pieces(skip_bytes(content(), session.offset), length):
+        for chunk in split_blocks(skip_bytes(content(), session.offset), length):
             expected = session.offset + len(chunk)
             if blob.size - session.offset <= length:
                 return
             session.append(chunk)
             if session.offset != expected:
                 break  # it took less: go on from there
-
-
-def _split_pieces(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
-    """The same bytes in pieces of a length, the last one shorter."""
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= length:
-            yield bytes(buffer[:length])
-            del buffer[:length]
-    if buffer:
-        yield bytes(buffer)
 
 
 PART = 8 << 20
