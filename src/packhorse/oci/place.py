@@ -112,7 +112,7 @@ def make_manifest(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Mani
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How a place identifies a written image: its ID, and its manifest's digest if the place has manifests."""
+    """Identifies a written image: by its ID, and if the place has manifests, by its manifest's digest."""
 
     image_id: Digest
     manifest_digest: Digest | None = None

@@ -315,18 +315,10 @@ class Manifest:
         cls, config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY
     ) -> Self:
         """Makes an OCI manifest. The same arguments always give the same bytes."""
-        layers = tuple(layers)
-        fields: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": str(MediaType.OCI_MANIFEST),
-            "config": config.fields(),
-            "layers": [layer.fields() for layer in layers],
-        }
-        if annotations:
-            fields["annotations"] = SortedMap(annotations)
-        return cls(
-            json_bytes(fields), MediaType.OCI_MANIFEST, config, layers, MappingProxyType(dict(annotations))
-        )
+        layers, kind = tuple(layers), MediaType.OCI_MANIFEST
+        members = {"config": config.fields(), "layers": [layer.fields() for layer in layers]}
+        raw = _document_bytes(kind, members, annotations)
+        return cls(raw, kind, config, layers, MappingProxyType(dict(annotations)))
 
     @property
     def blobs(self) -> list[Digest]:
@@ -375,15 +367,9 @@ class Index:
     @classmethod
     def of(cls, manifests: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY) -> Self:
         """Makes an OCI index. The same arguments always give the same bytes."""
-        manifests = tuple(manifests)
-        fields: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": str(MediaType.OCI_INDEX),
-            "manifests": [item.fields() for item in manifests],
-        }
-        if annotations:
-            fields["annotations"] = SortedMap(annotations)
-        return cls(json_bytes(fields), MediaType.OCI_INDEX, manifests, MappingProxyType(dict(annotations)))
+        manifests, kind = tuple(manifests), MediaType.OCI_INDEX
+        raw = _document_bytes(kind, {"manifests": [item.fields() for item in manifests]}, annotations)
+        return cls(raw, kind, manifests, MappingProxyType(dict(annotations)))
 
     @property
     def digest(self) -> Digest:
@@ -532,6 +518,16 @@ class Config:
             if key == name:
                 return value
         return None
+
+
+def _document_bytes(
+    media_type: MediaType, members: Mapping[str, Any], annotations: Mapping[str, str]
+) -> bytes:
+    """Encodes a manifest or index, with its keys in go-containerregistry's order."""
+    fields: dict[str, Any] = {"schemaVersion": 2, "mediaType": str(media_type), **members}
+    if annotations:
+        fields["annotations"] = SortedMap(annotations)
+    return json_bytes(fields)
 
 
 def _document_type(node: JsonNode, expected: str, allowed: frozenset[MediaType], default: MediaType) -> str:
