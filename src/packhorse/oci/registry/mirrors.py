@@ -193,7 +193,7 @@ _NO_ANSWER = (NetworkError, NotFoundError)
 
 
 def first_answer(mirrors: Sequence[_Mirror], ask: Callable[[_Mirror], _Found]) -> _Found | None:
-    """The first answer that has something in it; mirrors that fail are passed over."""
+    """Asks mirrors in order, and returns the first non-empty answer, or None. It skips mirrors that fail."""
     for mirror in mirrors:
         try:
             found = ask(mirror)
@@ -205,27 +205,27 @@ def first_answer(mirrors: Sequence[_Mirror], ask: Callable[[_Mirror], _Found]) -
 
 
 class MirroredPlace:
-    """The image with one name; `mirrors` are asked for it in their order, then the registry is."""
+    """An image that is read from the first mirror that has it, else from its registry, and written there."""
 
     def __init__(self, place: Place, mirrors: Sequence[Place]) -> None:
         self._place = place
         self._mirrors = mirrors
 
     def read(self) -> Image:
-        """The image under this name; raises what the registry itself raises if no mirror has it."""
+        """Reads the image; raises what the registry raises if no mirror has it."""
         return first_answer(self._mirrors, lambda mirror: mirror.read()) or self._place.read()
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer to the registry itself."""
+        """Writes one layer to the registry."""
         return self._place.write_layer(layer)
 
     def write_image(self, image: Image) -> Receipt:
-        """Makes the image appear in the registry itself."""
+        """Writes the image to the registry."""
         return self._place.write_image(image)
 
 
 class MirroredName(RegistryName):
-    """A name whose `mirrors` are asked in their order, then the registry; only that is written to."""
+    """A name that is read from the first mirror that has it, else from its registry, and written there."""
 
     def __init__(self, reference: Reference, registry: Registry, mirrors: Sequence[RegistryName]) -> None:
         super().__init__(reference, registry)
@@ -233,46 +233,44 @@ class MirroredName(RegistryName):
         self._from_mirror = False
 
     def root(self) -> Document:
-        """What the name stands for."""
+        """Reads the manifest or index under the name."""
         found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.root())
         self._from_mirror = found is not None
         return found or super().root()
 
     def member(self, entry: Descriptor) -> Document:
-        """What an entry of an index describes."""
+        """Reads the manifest or index of an index entry."""
         return first_answer(self._mirrors, lambda mirror: mirror.member(entry)) or super().member(entry)
 
     def image(self, entry: Descriptor) -> Image:
-        """The image that an entry of an index describes."""
+        """Reads the image of an index entry."""
         return first_answer(self._mirrors, lambda mirror: mirror.image(entry)) or super().image(entry)
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, all from the first mirror that has any of it."""
+        """Yields the bytes of a blob, all of them from the first mirror that has the first ones."""
         for mirror in self._mirrors:
             chunks = mirror.blob(blob)
             try:
                 first = next(chunks, b"")
             except _NO_ANSWER:
                 continue
-            yield first  # nothing, for a blob that has nothing in it
+            yield first  # b"" if the blob is empty
             yield from chunks
             return
         yield from super().blob(blob)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
-        """What names a document as its subject; a mirror that knows of nothing may know nothing of such."""
+        """Lists what names `subject` as its subject. A mirror without any may just not support referrers."""
         found = first_answer(self._mirrors, lambda mirror: mirror.referrers(subject))
         return found or self._ask_registry(lambda: super(MirroredName, self).referrers(subject)) or ()
 
     def read_tag(self, tag: str) -> Document | None:
-        """What lies under a tag of the repository."""
+        """Reads the manifest or index under a tag of the repository; None if there is none."""
         found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.read_tag(tag))
         return found or self._ask_registry(lambda: super(MirroredName, self).read_tag(tag))
 
     def _ask_registry(self, ask: Callable[[], _Found]) -> _Found | None:
-        """What the registry itself says of what is attached; None if only the mirror that has the image can
-        be reached, and knows of nothing.
-        """
+        """Asks the registry for attachments; None if it is unreachable and the name came from a mirror."""
         try:
             return ask()
         except RegistryError:
