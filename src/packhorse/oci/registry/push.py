@@ -377,7 +377,7 @@ _DENIED = frozenset({401, 403})
 
 
 class UploadLost(Exception):
-    """An upload in parts failed or is not wanted; the caller compresses the layer again and then uploads it."""
+    """An upload in parts failed or is not wanted. The caller then compresses the whole layer first."""
 
 
 def stream(
