@@ -248,12 +248,12 @@ def test_unpacking_a_builder_is_broken_off(own_home: Home, app: Path, new_home: 
 
 
 @pytest.mark.torture
-def test_signals_at_random_moments_leave_nothing(seed: Home, common: Path) -> None:
+def test_signals_at_random_moments_leave_nothing(program: Path, common: Path) -> None:
     """A few; `torture.signals` sends hundreds."""
     number = int(os.environ.get("PACKHORSE_TESTS_SIGNALS", time.time_ns() % 1_000_000))
     print(f"PACKHORSE_TESTS_SIGNALS={number} repeats it")
     (common / "signals").mkdir()
-    interrupter = Interrupter(prepare(common / "signals", program=seed.program), number)
+    interrupter = Interrupter(prepare(common / "signals", program=program), number)
     for kind in interrupter.kinds():
         interrupter.send(kind)
     interrupter.check()
