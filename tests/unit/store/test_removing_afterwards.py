@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,14 +183,15 @@ def test_two_at_once_remove_what_each_was_left(path: Path) -> None:
 
 def test_gc_waits_for_what_is_being_removed(path: Path) -> None:
     process = replaced(path)
-    with Store.open(path) as store:
-        words = [
-            sys.executable,
-            "-c",
-            f"import os, time; time.sleep(0.3); os.kill({process}, {signal.SIGCONT})",
-        ]
-        with subprocess.Popen(words):
-            store.gc()
+
+    def let_go_on() -> None:
+        linux.wait_for_lock_waiter(os.getpid())
+        os.kill(process, signal.SIGCONT)
+
+    with Store.open(path) as store, ThreadPoolExecutor(1) as threads:
+        going_on = threads.submit(let_go_on)
+        store.gc()
+        going_on.result()
         assert not list(path.glob("kept/*/.*"))
         assert not list(path.glob("leases/*-aside"))
 
