@@ -202,13 +202,14 @@ def _read(path: Path) -> bytes:
 def _read_entry(entry: Table, path: Path) -> BuildpackEntry:
     """One entry of a group; it is named in exactly one way (J-006)."""
     script = entry.table("script") if entry.has("script") else None
+    key = "uri" if entry.has("uri") else "id"
     value = BuildpackEntry(
         id=entry.text("id"),
         version=entry.text("version"),
         uri=entry.text("uri"),
         script=_read_script(script) if script is not None else None,
         descriptor=path,
-        where=entry.locate(entry.full_key("uri" if entry.has("uri") else "id")),
+        where=entry.locate(entry.full_key(key), key),
     )
     if script is not None and value.uri:
         entry.add_issue(f"{entry.full_key('uri')} and script cannot both be there", "uri")
