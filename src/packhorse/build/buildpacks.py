@@ -178,8 +178,8 @@ def _make_script(named: NamedBuildpack, script: Script, target: Path) -> Path:
         path.chmod(0o755)
     descriptor = _script_descriptor(named.ref.id, named.ref.version, script)
     programs = {
-        "bin/detect": f"#!{script.shell}\nexit 0\n",
-        "bin/build": f"#!{script.shell}\n{script.inline}\n",
+        "bin/detect": f"#!{script.shell}\n\nexit 0\n",
+        "bin/build": f"#!{script.shell}\n\n{script.inline}\n",
     }
     for name, content, mode in (
         ("buildpack.toml", descriptor, 0o644),
