@@ -22,6 +22,7 @@ from packhorse.base.sandbox import Bind
 from packhorse.builder.image import Builder
 from packhorse.errors import InputError, NotFoundError
 from packhorse.source.project_toml import BuildpackEntry, Script
+from packhorse.spec.api import BuildpackApi
 from packhorse.spec.buildpack_toml import Descriptor, Order, Ref
 
 _PROGRAMS = ("bin/detect", "bin/build")
@@ -132,6 +133,7 @@ def find_entries(
 
 def _find_entry(entry: BuildpackEntry, builder: Builder, source: Path) -> NamedBuildpack:
     if entry.script is not None:
+        BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.where}")
         descriptor = Descriptor.parse(_script_descriptor(entry.id, entry.version, entry.script), entry.where)
         return NamedBuildpack(descriptor.ref, script=entry.script, is_of_project=True)
     if entry.uri:
