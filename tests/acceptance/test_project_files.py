@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes.random_source import content as content_of
+from fakes.random_source import find_kept, make_source
 from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from lanes import first_in_test
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 from packhorse.lifecycle.stages import Exported
 from packhorse.oci.place import Image
 from packhorse.report.provenance import BuildProvenance
+from packhorse.source.project_toml import Project
 
 LOOK = 'ls -aR; echo "GREETING=${GREETING:-} NAME=${NAME:-}"; ls "$CNB_PLATFORM_DIR"'
 PROJECT = """\
@@ -133,6 +139,38 @@ def test_variables_of_the_command_line_go_before_those_of_the_file(
     (app / "project.toml").unlink()
     built(tiny, app, looks, name="env")
     assert "GREETING= NAME=\nenv" in "\n".join(line.split(": ", 1)[-1] for line in tiny.lines)
+
+
+def members(image: Image, top: str) -> set[str]:
+    """The paths below a directory in the layers of an image."""
+    found: set[str] = set()
+    for layer in image.layers:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
+            found |= {member.name.strip("/") for member in tar}
+    return {name.removeprefix(f"{top}/") for name in found if name.startswith(f"{top}/")}
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+@pytest.mark.parametrize("seed", first_in_test(range(1000, 1010), count=2))
+def test_what_random_rules_exclude_is_in_no_layer_and_seen_by_no_buildpack(
+    tiny: TinyBuilder, tmp_path: Path, seed: int, *, overlay: bool
+) -> None:
+    source = make_source(tmp_path / "app", seed)
+    kept = find_kept(source, tmp_path / "git")
+    (source.app / "project.toml").write_text(source.project_toml)
+    kept |= (
+        set() if "project.toml" in Project.read(source.app).excluded_paths(source.app) else {"project.toml"}
+    )
+    look = "grep -rh 'content of' . || true"
+    copy = 'mkdir "$1/copy"; cp -r . "$1/copy"; printf "[types]\\nlaunch = true\\n" > "$1/copy.toml"'
+    looks = shell_buildpack(tmp_path / "looks", "test/looks", detect=look, build=f"{look}\n{copy}")
+    image = built(tiny, source.app, looks, name=f"random-{seed}", overlay=overlay).image
+    assert members(image, "workspace") == members(image, "layers/test_looks/copy") == kept
+    files = {path for path in source.app.rglob("*") if path.is_file() and not path.is_symlink()}
+    texts = {content_of(path.relative_to(source.app)) for path in files if path.name != "project.toml"}
+    seen = {text for text in texts if text in "\n".join(tiny.lines)}
+    assert seen == {text for text in texts if text.encode() in content(image)}
+    assert seen == texts & {content_of(path) for path in kept}
 
 
 HEAD = '[_]\nschema-version = "0.2"\n[io.buildpacks]\n'

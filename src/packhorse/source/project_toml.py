@@ -7,6 +7,7 @@ finds what the entries name.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -302,27 +303,33 @@ def _check(own: Table, project: Project) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Patterns as in a .gitignore. `rules` are the last first; each is a match and whether it means or spares
-    what it matches.
+    """Patterns as in a .gitignore. `rules` are the last first; each is a search, whether it takes the path of
+    a directory with its `/`, and whether it means or spares what it finds.
     """
 
-    rules: tuple[tuple[Callable[[str], object], bool], ...]
+    rules: tuple[tuple[Callable[[str], object], bool, bool], ...]
 
     @classmethod
     def compile(cls, patterns: Sequence[str]) -> Self:
         """Raises ValueError for what is not a pattern."""
         from pathspec import GitIgnoreSpec  # slow to import, and few sources have patterns
 
-        found = reversed(GitIgnoreSpec.from_lines(patterns).patterns)
-        return cls(tuple((each.regex.match, bool(each.include)) for each in found if each.regex is not None))
+        # To pathspec `a/**/` is `a/`. To Git it is each directory below a.
+        exact = (re.sub(r"(?<=[^/])/\*\*/\s*$", "/**/*/", pattern) for pattern in patterns)
+        found = ((each.regex, bool(each.include)) for each in GitIgnoreSpec.from_lines(exact).patterns)
+        rules = [(regex.search, bool(regex.groups), means) for regex, means in found if regex is not None]
+        return cls(tuple(reversed(rules)))
 
-    def matches(self, path: str) -> bool:
-        """Whether the last pattern that matches a path means it; the path of a directory ends with `/`."""
-        return next((means for match, means in self.rules if match(path)), False)
+    def matches(self, path: str, *, is_directory: bool) -> bool:
+        """Whether the last pattern that matches a path means it."""
+        marked = f"{path}/" if is_directory else path
+        return next(
+            (means for search, is_marked, means in self.rules if search(marked if is_marked else path)), False
+        )
 
     def has_exceptions(self) -> bool:
         """Whether something below a directory that is meant may not be meant itself."""
-        return not all(means for _, means in self.rules)
+        return not all(means for _, _, means in self.rules)
 
 
 def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequence[str]) -> Sequence[str]:
@@ -341,7 +348,7 @@ def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequ
                 if path in top:
                     continue
                 is_directory = entry.is_dir(follow_symlinks=False)
-                meant = patterns.matches(f"{path}/" if is_directory else path)
+                meant = patterns.matches(path, is_directory=is_directory)
                 found.append((path, above, meant is not is_include))
                 if is_directory and (spare or not meant):
                     waiting.append(path)

@@ -60,7 +60,9 @@ SECRET = {"secret/", "secret/key.pem", "secret/public/", "secret/public/cert.pem
 EXCLUDED = {
     "secret": SECRET,
     "secret/": SECRET,
-    "/secret/**": SECRET,
+    "/secret/**": SECRET - {"secret/"},
+    "/src/**/": {"src/lib/", "src/lib/deep/", "src/lib/deep/x.py", "src/lib/x.log"},
+    "*/": {name for name in ALL if "/" in name},
     "*.pem": {"secret/key.pem", "secret/public/cert.pem"},
     "build/": {"build/", "build/out.o"},
     "build": {"build/", "build/out.o", "docs/build"},
@@ -99,7 +101,9 @@ def test_with_include_nothing_else_is_part_of_the_source(
 
 def test_a_later_pattern_brings_back_what_is_below_an_excluded_directory(app: Path) -> None:
     project = Project(exclude=("secret", "!secret/public/*.pem", "src/**", "!src/lib/x.log", "*.log"))
-    left = {name for name in ALL if not name.startswith("src/")} - {"secret/key.pem", "a.log"}
+    # `src/**` matches what is in src, and not src itself.
+    left = {name for name in ALL if not name.startswith("src/")} | {"src/"}
+    left -= {"secret/key.pem", "a.log"}
     assert kept(app, project) == left
 
 
