@@ -1,7 +1,8 @@
-"""The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
+"""The buildpacks that a user or project.toml names: directories, ids of the builder, or inline scripts.
 
-Called by `build.plan` and `build.execute`. They replace the builder's order; a directory is seen in the
-sandbox where a builder has its own buildpacks, with the modes that it would have in a builder.
+Called by `build.plan` and `build.execute`. They replace the builder's order, or go before and after each of
+its groups. The sandbox has a directory where a builder has its own buildpacks, with the modes that it would
+have in a builder.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from packhorse.base.dataclass import dataclass
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.files import is_file, read, resolve
+from packhorse.base.go_toml import toml_bytes
 from packhorse.base.sandbox import Bind
 from packhorse.builder.image import Builder
 from packhorse.errors import InputError, NotFoundError
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.source.project_toml import BuildpackEntry, Script
+from packhorse.spec.api import BuildpackApi
+from packhorse.spec.buildpack_toml import Descriptor, Order, Ref
 
 _PROGRAMS = ("bin/detect", "bin/build")
 
@@ -31,11 +35,37 @@ _UNPACK = "unpack it, and name the directory"
 
 
 @dataclass(frozen=True, slots=True)
+class NamedBuildpacks:
+    """The named buildpacks: `group` replaces the builder's order, `pre` and `post` go around its groups."""
+
+    group: tuple[NamedBuildpack, ...] = ()
+    pre: tuple[NamedBuildpack, ...] = ()
+    post: tuple[NamedBuildpack, ...] = ()
+
+    @property
+    def all(self) -> tuple[NamedBuildpack, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys((*self.pre, *self.group, *self.post)))
+
+    def order(self, builder: Order) -> Order:
+        """The groups that detection tries."""
+        if self.group:
+            return (tuple(each.ref for each in self.group),)
+        before, after = (tuple(each.ref for each in part) for part in (self.pre, self.post))
+        return tuple((*before, *group, *after) for group in builder)
+
+
+@dataclass(frozen=True, slots=True)
 class NamedBuildpack:
-    """One buildpack that the user names: one of the builder's, or the one in `directory`."""
+    """One named buildpack: one of the builder's, the one in `directory`, or an inline `script`.
+
+    `is_of_project` is whether project.toml names it, which is part of the source.
+    """
 
     ref: Ref
     directory: Path | None = None
+    script: Script | None = None
+    is_of_project: bool = False
 
     @property
     def target(self) -> str:
@@ -43,8 +73,11 @@ class NamedBuildpack:
         return f"/cnb/buildpacks/{self.ref.directory_name}/{self.ref.version}"
 
 
-def require_supported(names: Sequence[str]) -> None:
-    """Raises InputError for a name that pack takes and that is not supported yet, with what does the same."""
+def require_supported(names: Sequence[str], option: str = "--buildpack") -> None:
+    """Raises InputError for a name that pack takes and that is not supported yet, with what does the same.
+
+    `option` says where the names stand.
+    """
     for name in names:
         if name in _ORDER:
             what = "the builder's order between other buildpacks"
@@ -63,27 +96,100 @@ def require_supported(names: Sequence[str]) -> None:
         else:
             continue
         raise InputError(
-            f"--buildpack {name[:300]} is not supported yet: {what}",
-            why="--buildpack takes a directory with a buildpack.toml, or ID or ID@VERSION of the builder",
+            f"{option} {name[:300]} is not supported yet: {what}",
+            why=f"{option} takes a directory with a buildpack.toml, or ID or ID@VERSION of the builder",
             fix=fix,
         )
 
 
-def find_named(names: Sequence[str], builder: Builder) -> tuple[NamedBuildpack, ...]:
+def find_named(
+    names: Sequence[str], builder: Builder, option: str = "--buildpack"
+) -> tuple[NamedBuildpack, ...]:
     """Finds the buildpack that each name stands for; they build as one group, in this order.
 
     Raises InputError for a directory that is no buildpack, NotFoundError for an id that the builder does not
-    have, BuildpackApiError.
+    have, BuildpackApiError. `option` says where the names stand.
     """
     named = []
     for name in names:
         identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
         path = resolve(Path(name)) if name and not identifier else None
         if path is None:
-            named.append(NamedBuildpack(_find_in_builder(identifier or name, builder)))
+            named.append(NamedBuildpack(_find_in_builder(identifier or name, builder, option)))
         else:
-            named.append(NamedBuildpack(_descriptor(path, name).ref, path))
+            named.append(NamedBuildpack(_descriptor(path, name, option).ref, path))
     return tuple(named)
+
+
+def find_entries(
+    entries: Sequence[BuildpackEntry], builder: Builder, source: Path
+) -> tuple[NamedBuildpack, ...]:
+    """Finds the buildpacks of a group of project.toml; raises as `find_named` does, with file, line and key.
+
+    The source itself is refused as a buildpack.
+    """
+    return tuple(_find_entry(entry, builder, source) for entry in entries)
+
+
+def _find_entry(entry: BuildpackEntry, builder: Builder, source: Path) -> NamedBuildpack:
+    if entry.script is not None:
+        BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.where}")
+        descriptor = Descriptor.parse(_script_descriptor(entry.id, entry.version, entry.script), entry.where)
+        return NamedBuildpack(descriptor.ref, script=entry.script, is_of_project=True)
+    if entry.uri:
+        path = resolve(Path(entry.name))
+        if path is None and entry.name != entry.uri:
+            raise InputError(
+                f"{entry.where}: there is no {entry.name}",
+                why="a uri is the path of a buildpack's directory, relative to the directory of project.toml",
+                fix="correct it; a buildpack of the builder has an id and a version, and no uri",
+            )
+        if path is not None and path in (source, resolve(entry.descriptor)):
+            raise InputError(
+                f"{entry.where}: {entry.uri} is the source itself",
+                why="a source cannot be one of the buildpacks that build it",
+                fix="name another directory, or write an inline script",
+            )
+        require_supported([entry.name], entry.where)
+        found = find_named([entry.name], builder, entry.where)[0]
+        if entry.id and entry.id != found.ref.id:
+            raise InputError(
+                f"{entry.where}: the buildpack at {entry.uri} is {found.ref.id}, not {entry.id}",
+                fix="correct the id, or leave it out",
+            )
+    else:
+        found = NamedBuildpack(_find_in_builder(entry.name, builder, entry.where))
+    return replace(found, is_of_project=True)
+
+
+def _script_descriptor(identifier: str, version: str, script: Script) -> bytes:
+    """The buildpack.toml of an inline buildpack, for every stack and target."""
+    return toml_bytes(
+        {
+            "api": script.api,
+            "buildpack": {"id": identifier, "version": version},
+            "stacks": [{"id": "*"}],
+        }
+    )
+
+
+def _make_script(named: NamedBuildpack, script: Script, target: Path) -> Path:
+    """Writes an inline buildpack to the new directory `target`. Its detection always passes."""
+    for path in (target, target / "bin"):
+        path.mkdir()
+        path.chmod(0o755)
+    descriptor = _script_descriptor(named.ref.id, named.ref.version, script)
+    programs = {
+        "bin/detect": f"#!{script.shell}\n\nexit 0\n",
+        "bin/build": f"#!{script.shell}\n\n{script.inline}\n",
+    }
+    for name, content, mode in (
+        ("buildpack.toml", descriptor, 0o644),
+        *((name, text.encode(), 0o755) for name, text in programs.items()),
+    ):
+        (target / name).write_bytes(content)
+        (target / name).chmod(mode)  # whatever the umask
+    return target
 
 
 def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
@@ -91,11 +197,14 @@ def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
 
     Raises InputError for a directory that cannot be read.
     """
-    return tuple(
-        Bind(_with_builder_modes(each.directory, scratch / f"buildpack-{number}"), each.target)
-        for number, each in enumerate(named)
-        if each.directory is not None
-    )
+    mounts = []
+    for number, each in enumerate(named):
+        directory = scratch / f"buildpack-{number}"
+        if each.script is not None:
+            mounts.append(Bind(_make_script(each, each.script, directory), each.target))
+        elif each.directory is not None:
+            mounts.append(Bind(_with_builder_modes(each.directory, directory), each.target))
+    return tuple(mounts)
 
 
 def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
@@ -105,7 +214,7 @@ def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
     )
 
 
-def _find_in_builder(name: str, builder: Builder) -> Ref:
+def _find_in_builder(name: str, builder: Builder, option: str) -> Ref:
     identifier, _, version = name.partition("@")
     versions = builder.buildpacks.get(identifier, ())
     if version in versions or (versions and not version):
@@ -120,14 +229,14 @@ def _find_in_builder(name: str, builder: Builder) -> Ref:
                 f"{builder.name} has {'; '.join(listed) or 'no buildpacks'}",
             )
         ),
-        fix="check --buildpack",
+        fix=f"check {option}",
     )
 
 
-def _descriptor(path: Path, name: str) -> Descriptor:
+def _descriptor(path: Path, name: str, option: str) -> Descriptor:
     file = path / "buildpack.toml"
     if resolve(file) is None:
-        raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
+        raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix=f"check {option}")
     descriptor = Descriptor.parse(read(file), str(file))
     if descriptor.order:
         return descriptor

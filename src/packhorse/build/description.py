@@ -39,6 +39,11 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
                 "exclude": list(plan.project.exclude),
                 "include": list(plan.project.include),
                 "env": sorted(plan.project.env),
+                "ignore_file": plan.project.ignore_file or None,
+                "builder": plan.project.builder or None,
+                "group": [entry.name for entry in plan.project.group],
+                "pre": [entry.name for entry in plan.project.pre],
+                "post": [entry.name for entry in plan.project.post],
             },
         },
         "builder": _builder(images, host) if images else None,
@@ -46,8 +51,13 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "target": str(images.target) if images else None,
         "order": _order(images.order) if images else None,
         "buildpacks": [
-            {"id": each.ref.id, "version": each.ref.version, "directory": _text(each.directory)}
-            for each in (images.named_buildpacks if images else ())
+            {
+                "id": each.ref.id,
+                "version": each.ref.version,
+                "directory": _text(each.directory),
+                "inline": each.script is not None,
+            }
+            for each in (images.named.all if images else ())
         ],
         "previous": {
             "image": str(plan.previous.image),
@@ -80,7 +90,7 @@ def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     for target in TEMPORARY:
         yield _mount(target, "new", None, writable=True)
     yield _mount("/platform", "new", None, writable=False)
-    named = plan.images.named_buildpacks if plan.images else ()
+    named = plan.images.named.all if plan.images else ()
     directories = [Bind(each.directory, each.target) for each in named if each.directory is not None]
     for bind in (*plan.host_network.mounts, *directories, *plan.volumes):
         yield _mount(bind.target, "bind", bind.source, writable=bind.writable)

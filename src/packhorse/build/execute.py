@@ -169,7 +169,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         open_source(plan.path, owner, plan.excluded, scratch, namespace, scan=plan.overlays) as source,
     ):
         layers = _make_build_layers(prepared, namespace, scratch, observer, copied=copied)
-        named = buildpacks.mount(prepared.images.named_buildpacks, scratch)
+        named = buildpacks.mount(prepared.images.named.all, scratch)
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)
@@ -261,7 +261,8 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
     request = prepared.plan.request
     if not since or request.clear_cache:
         return
-    for name in buildpacks.find_changed(request.buildpacks, since):
+    named = [str(each.directory) for each in prepared.images.named.all if each.directory is not None]
+    for name in buildpacks.find_changed(named, since):
         observer.say(
             f"{name} has changed since the last build of this image: layers that it keeps are those of then "
             "(--clear-cache makes all anew)"

@@ -21,7 +21,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
 from packhorse.build import buildpacks
-from packhorse.build.buildpacks import NamedBuildpack
+from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
 from packhorse.build.layers import CacheImage, supports_overlays
@@ -41,9 +41,9 @@ from packhorse.oci.place import Image
 from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
 from packhorse.report.provenance import BuildProvenance
 from packhorse.source import files
-from packhorse.source.project_toml import Project
+from packhorse.source.project_toml import NAME, Project
 from packhorse.spec.api import PLATFORM_EXEC_ENV, PlatformApi
-from packhorse.spec.buildpack_toml import Group, Order
+from packhorse.spec.buildpack_toml import Order
 from packhorse.version import __version__
 
 
@@ -161,16 +161,15 @@ class RunImagePlan:
 class ImagesPlan:
     """Everything that depends on the builder.
 
-    `named_buildpacks` are those of `--buildpack`, which replace the builder's order. `copied_buildpacks` are
-    the buildpacks, as `<id>@<version>`, for which the whole build gets copies because they failed on an
-    overlay.
+    `named` are the buildpacks of the command line and of project.toml. `copied_buildpacks` are those, as
+    `<id>@<version>`, for which the whole build gets copies because they failed on an overlay.
     `env` is the builder's own environment, as far as buildpacks get it, without HOME.
     """
 
     builder: Builder
     platform_api: PlatformApi
     run_image: RunImagePlan
-    named_buildpacks: tuple[NamedBuildpack, ...]
+    named: NamedBuildpacks
     copied_buildpacks: tuple[str, ...]
     env: Mapping[str, str]
     exec_env: str
@@ -179,12 +178,7 @@ class ImagesPlan:
     @property
     def order(self) -> Order:
         """The groups of buildpacks that detection tries, in this order."""
-        return (self.group,) if self.named_buildpacks else self.builder.order
-
-    @property
-    def group(self) -> Group:
-        """The buildpacks of `--buildpack` as one group, empty without them."""
-        return tuple(each.ref for each in self.named_buildpacks)
+        return self.named.order(self.builder.order)
 
     @property
     def target(self) -> Target:
@@ -233,8 +227,10 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     the default builder has to be made first, the plan has no images yet: `with_images` adds them.
     """
     path = _check_source(request, host)
-    buildpacks.require_supported(request.buildpacks)
+    for option, names in _named_options(request).items():
+        buildpacks.require_supported(names, option)
     project = _read_project(request, path, observer)
+    request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
     shown = check_volumes(request.volumes, observer, store=host.store.path.resolve())
     if fetch is not Fetch.NOTHING:
@@ -261,17 +257,17 @@ def with_images(
 ) -> BuildPlan:
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
-    named = buildpacks.find_named(request.buildpacks, builder)
+    named = _find_buildpacks(plan, builder)
     name = _choose_run_image(request, builder)
     run_image = _find_run_image(request, host, builder, name, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
-    known += [str(each.ref) for each in named]
+    known += [str(each.ref) for each in named.all]
     images = ImagesPlan(
         builder=builder,
         platform_api=api,
         run_image=run_image,
-        named_buildpacks=named,
+        named=named,
         copied_buildpacks=host.store.copied_writers(known) if plan.overlays else (),
         env={key: value for key, value in builder.env.items() if key in _INHERITED},
         # Before Platform API 0.15 production is the only execution environment.
@@ -292,12 +288,60 @@ def _check_source(request: BuildRequest, host: Host) -> Path:
     return path
 
 
+def _named_options(request: BuildRequest) -> Mapping[str, tuple[str, ...]]:
+    """The options that name buildpacks, and what each names."""
+    return {
+        "--buildpack": request.buildpacks,
+        "--pre-buildpack": request.pre_buildpacks,
+        "--post-buildpack": request.post_buildpacks,
+    }
+
+
 def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Project:
-    """The source's project.toml, without the settings that the command line replaces."""
-    overridden = [
-        name for name, value in (("builder", request.builder), ("group", request.buildpacks)) if value
-    ]
-    return Project.read(path, overridden=overridden, warn=observer.say)
+    """The source's project.toml or `--descriptor`; says which of the named buildpacks are not used."""
+    project = Project.read(path, descriptor=request.descriptor, warn=observer.say)
+    group = "--buildpack" if request.buildpacks else project.group and project.group[0].where
+    for option in ("--pre-buildpack", "--post-buildpack"):
+        if group and _named_options(request)[option]:
+            observer.say(f"{option} has no effect: {group} replaces the builder's groups")
+    for entries in (project.pre, project.post):
+        if group and entries:
+            observer.say(f"{entries[0].where} has no effect: {group} replaces the builder's groups")
+    return project
+
+
+def _with_project_builder(request: BuildRequest, project: Project) -> BuildRequest:
+    """The request with the builder of project.toml, unless the command line names one."""
+    if request.builder or not project.builder:
+        return request
+    location = Location.parse(project.builder)
+    source = request.descriptor or NAME
+    if location.kind is not LocationKind.STORE:
+        raise InputError(
+            f"{source}: the builder {project.builder[:300]!r} is a location, not the name of an image",
+            why="packhorse takes the builder from the store or from the registry in its name",
+            fix="write the name of an image",
+        )
+    if any(str(name) == str(Reference.parse(location.name)) for name in request.names):
+        raise InputError(
+            f"{source}: the builder {location.name} has the name of the image to build",
+            why="the image would replace its own builder",
+            fix="build under another name, or name another builder",
+        )
+    return replace(request, builder=location.name)
+
+
+def _find_buildpacks(plan: BuildPlan, builder: Builder) -> NamedBuildpacks:
+    """The named buildpacks; an option of the command line replaces what project.toml has in its place."""
+    project = plan.project
+    entries = dict(zip(_named_options(plan.request), (project.group, project.pre, project.post), strict=True))
+    group, pre, post = (
+        buildpacks.find_named(names, builder, option)
+        if names
+        else buildpacks.find_entries(entries[option], builder, plan.path)
+        for option, names in _named_options(plan.request).items()
+    )
+    return NamedBuildpacks(group) if group else NamedBuildpacks(pre=pre, post=post)
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:
@@ -403,19 +447,20 @@ def _find_run_image(
     return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
 
 
-def _provenance(
-    request: BuildRequest, builder: Builder, named: tuple[NamedBuildpack, ...]
-) -> BuildProvenance:
+def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:
     """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
     names = [
         name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in request.env
     ]
+    given = [each for each in named.all if not each.is_of_project]
     return BuildProvenance(
         builder=builder.name,
         builder_id=str(builder.image_id),
         version=__version__,
-        buildpacks=tuple(str(each.ref) for each in named),
-        directories=tuple(str(each.ref) for each in named if each.directory is not None),
+        buildpacks=_refs(named.group),
+        pre_buildpacks=_refs(named.pre),
+        post_buildpacks=_refs(named.post),
+        directories=tuple(str(each.ref) for each in given if each.directory is not None),
         env=tuple(sorted(names)),
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
@@ -424,3 +469,8 @@ def _provenance(
         created=request.created,
         network=str(request.network.value) if request.network else "",
     )
+
+
+def _refs(named: tuple[NamedBuildpack, ...]) -> tuple[str, ...]:
+    """What the command line named; project.toml is in the source, where a verification reads it again."""
+    return tuple(str(each.ref) for each in named if not each.is_of_project)

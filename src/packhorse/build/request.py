@@ -23,7 +23,8 @@ from packhorse.store.layer_cache import LayerCounters
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
-    order; buildpacks see `volumes`.
+    order, `pre_buildpacks` and `post_buildpacks` go around each of its groups; buildpacks see `volumes`.
+    `descriptor` is read instead of the source's project.toml.
 
     `run_image` replaces the builder's; `created` is the time in the image, in seconds since 1970.
     `tags` are further names of the image; `publish` uploads all names to their registries.
@@ -43,6 +44,9 @@ class BuildRequest:
     publish: bool = False
     builder: str = ""
     buildpacks: tuple[str, ...] = ()
+    pre_buildpacks: tuple[str, ...] = ()
+    post_buildpacks: tuple[str, ...] = ()
+    descriptor: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Bind, ...] = ()
     outputs: tuple[Location, ...] = ()

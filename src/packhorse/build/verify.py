@@ -83,6 +83,8 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     return replace(
         request,
         buildpacks=asked.buildpacks or known.buildpacks,
+        pre_buildpacks=asked.pre_buildpacks or known.pre_buildpacks,
+        post_buildpacks=asked.post_buildpacks or known.post_buildpacks,
         default_process=known.default_process,
         run_image=asked.run_image or known.run_image,
         exec_env=known.exec_env,
@@ -130,9 +132,14 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     volumes = [place for place in known.volumes if place not in places]
     if volumes:
         yield f"its build had volumes: {_options('--volume', [f'SOURCE:{place}' for place in volumes])}"
-    if known.directories and not asked.buildpacks:
-        directories = ", ".join(known.directories)
-        yield f"its build had buildpacks of directories ({directories}): name all again with --buildpack"
+    for option, named, given in (
+        ("--buildpack", known.buildpacks, asked.buildpacks),
+        ("--pre-buildpack", known.pre_buildpacks, asked.pre_buildpacks),
+        ("--post-buildpack", known.post_buildpacks, asked.post_buildpacks),
+    ):
+        directories = ", ".join(name for name in known.directories if name in named)
+        if directories and not given:
+            yield f"its build had buildpacks of directories ({directories}): name all again with {option}"
 
 
 def _options(option: str, values: Sequence[str]) -> str:

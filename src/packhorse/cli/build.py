@@ -79,7 +79,11 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "order", [_group(number, group) for number, group in enumerate(plan["order"] or (), 1)]
     yield (
         "buildpacks",
-        [f"{one['id']} from {one['directory']}" for one in plan["buildpacks"] if one["directory"]],
+        [
+            f"{one['id']} from {one['directory'] or 'a script in project.toml'}"
+            for one in plan["buildpacks"]
+            if one["directory"] or one["inline"]
+        ],
     )
     yield "previous", list(_previous(plan["previous"], plan["cache_image"]))
     yield "layers", list(_layers(plan["layers"]))

@@ -70,6 +70,26 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
         field_option(
             "-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help=words["buildpack"]
         ),
+        field_option(
+            "--pre-buildpack",
+            "pre_buildpacks",
+            multiple=True,
+            metavar="DIR|ID",
+            help="A buildpack before those of each group of the builder. Repeatable.",
+        ),
+        field_option(
+            "--post-buildpack",
+            "post_buildpacks",
+            multiple=True,
+            metavar="DIR|ID",
+            help="A buildpack after those of each group of the builder. Repeatable.",
+        ),
+        field_option(
+            "-d",
+            "--descriptor",
+            type=click.Path(path_type=Path),
+            help="Read this file instead of project.toml in the source.",
+        ),
         click.option(
             "-e",
             "--env",

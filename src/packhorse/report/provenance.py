@@ -26,14 +26,16 @@ _PRODUCTION = "production"
 class BuildProvenance:
     """What a build was asked for. `env` has names only, `volumes` the places in the sandbox.
 
-    `buildpacks` were named instead of the builder's order, `directories` those of them that were directories
-    of the machine; both are `id@version`.
+    `buildpacks` were named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` around its
+    groups, `directories` are those of them that were directories of the machine; all are `id@version`.
     """
 
     builder: str
     builder_id: str
     version: str = ""
     buildpacks: tuple[str, ...] = ()
+    pre_buildpacks: tuple[str, ...] = ()
+    post_buildpacks: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
@@ -62,6 +64,8 @@ class BuildProvenance:
             builder_id=str(builder.digest("id")),
             version=node.text("packhorse"),
             buildpacks=node.texts("buildpacks"),
+            pre_buildpacks=node.texts("pre-buildpacks"),
+            post_buildpacks=node.texts("post-buildpacks"),
             directories=node.texts("directories"),
             env=node.texts("env"),
             volumes=node.texts("volumes"),
@@ -87,6 +91,8 @@ class BuildProvenance:
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
             "network": self.network,
             "packhorse": self.version,
+            "post-buildpacks": list(self.post_buildpacks),
+            "pre-buildpacks": list(self.pre_buildpacks),
             "run-image": self.run_image,
             "volumes": list(self.volumes),
         }

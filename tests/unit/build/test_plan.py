@@ -64,7 +64,7 @@ def test_a_plan_is_a_value_and_leaves_the_store_as_it_is(
     assert plan == again and plan != other
     assert plan.excluded == ("x.log",) and plan.overlays and plan.previous.image_id is None
     assert plan.images is not None and plan.images.builder.name == BUILDER
-    assert [str(ref) for ref in plan.images.group] == ["test/shell@1.0.0"]
+    assert [str(each.ref) for each in plan.images.named.group] == ["test/shell@1.0.0"]
 
     told = describe(plan, tiny.host)
     assert "hunter2" not in json.dumps(told) and "s3cret" not in json.dumps(told)
