@@ -22,7 +22,7 @@ _HEAD = """\
 # The specification, clause by clause
 
 Made by `python tests/spec/matrix.py` from `tests/spec/clauses.toml` and the names of the tests; not edited
-by hand. `B` stands for the Buildpack API ([buildpack.md]), `P` for the Platform API ([platform.md]), `D` for
+by hand. `B` stands for the Buildpack API ([buildpack.md]), `P` for the Platform API ([platform.md]), `O` for
 what the OCI distribution specification asks of a client ([spec.md]); the numbers are ours. "The reference"
 is the lifecycle of the Cloud Native Buildpacks project. A clause that somebody else is to hold says who.
 
@@ -30,8 +30,8 @@ is the lifecycle of the Cloud Native Buildpacks project. A clause that somebody 
 [platform.md]: https://github.com/buildpacks/spec/blob/platform/0.15/platform.md
 [spec.md]: https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
-_TITLES = {"B": "Buildpack API 0.12", "P": "Platform API 0.15", "D": "OCI distribution 1.1, as a client"}
-_ID = re.compile(r"(?<![A-Za-z0-9])([BDPbdp])_(\d{3})(?:_to_[BDPbdp]_(\d{3}))?(?![0-9])")
+_TITLES = {"B": "Buildpack API 0.12", "P": "Platform API 0.15", "O": "OCI distribution 1.1, as a client"}
+_ID = re.compile(r"(?<![A-Za-z0-9])([BDJOPRXbdjoprx])_(\d{3})(?:_to_[BDJOPRXbdjoprx]_(\d{3}))?(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)
