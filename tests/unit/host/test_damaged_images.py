@@ -126,7 +126,7 @@ def test_an_image_that_nobody_else_has_is_said_to_be_damaged(wiring: Wiring, pol
         blob(wiring.store.path, lost).unlink()
         with pytest.raises(FormatError) as caught:
             fetch_image(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
-        assert f"the image {name} is not whole in the store" in caught.value.what
+        assert f"the image {name} is incomplete in the store" in caught.value.what
         assert "is missing" in caught.value.why
         assert "packhorse copy it from where it came" in caught.value.fix
 

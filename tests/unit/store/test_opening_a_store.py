@@ -57,7 +57,7 @@ def test_a_store_that_was_made_halfway_is_finished(tmp_path: Path) -> None:
 def test_a_store_of_a_version_that_is_not_known_is_refused(tmp_path: Path, version: str) -> None:
     Store.open(tmp_path / "store").close()
     (tmp_path / "store" / "version").write_text(version)
-    with pytest.raises(StoreError, match="has another version") as caught:
+    with pytest.raises(StoreError, match="has an unknown version") as caught:
         Store.open(tmp_path / "store")
     assert version[:10].strip().replace("\0", "\\x00") in caught.value.why
     assert (tmp_path / "store" / "version").read_text() == version

@@ -74,7 +74,7 @@ def test_a_layer_with_other_bytes_than_its_diff_id_is_refused(store: Store) -> N
 
 
 def test_an_image_cannot_be_committed_without_its_layers(store: Store) -> None:
-    with pytest.raises(FormatError, match="was not brought"):
+    with pytest.raises(FormatError, match="is not in the store"):
         store.place("app").write_image(samples.image(samples.plain(b"one")))
     assert store.images() == ()
 
