@@ -138,7 +138,7 @@ def test_a_mirror_is_asked_where_the_stores_copy_is_damaged(wiring: Wiring, regi
     push_image(IMAGE, wiring.registry(Reference.parse(names[1]), Target.host()))
     said: list[str] = []
     assert fetch_first(wiring, names, registry="", target=Target.host(), say=said.append).id == IMAGE.id
-    assert any("not whole in the store" in line for line in said)
+    assert any("incomplete in the store" in line for line in said)
 
 
 @pytest.mark.system
