@@ -113,12 +113,12 @@ def _bytes_equal(upper: int, lower: int, name: str) -> bool:
         entries.closing(shut.open_entry(lower, name, flags)) as below,
     ):
         while chunk := os.read(above, _CHUNK):
-            if chunk != _exactly(below, len(chunk)):
+            if chunk != _read_exactly(below, len(chunk)):
                 return False
         return not os.read(below, 1)
 
 
-def _exactly(descriptor: int, count: int) -> bytes:
+def _read_exactly(descriptor: int, count: int) -> bytes:
     """Reads the next `count` bytes of a file, or fewer at its end."""
     chunk = os.read(descriptor, count)
     while len(chunk) < count and (more := os.read(descriptor, count - len(chunk))):
@@ -135,7 +135,7 @@ def upperdir_digest(upper: Path) -> str:
     left = _MOST
     try:
         with overlay.open_directory(upper) as top:
-            for part in _parts(top):
+            for part in _describe_tree(top):
                 left -= len(part)
                 if left < 0:
                     return ""
@@ -145,7 +145,7 @@ def upperdir_digest(upper: Path) -> str:
     return digest.hexdigest()
 
 
-def _parts(top: int) -> Iterator[bytes]:
+def _describe_tree(top: int) -> Iterator[bytes]:
     """Describes everything in a directory: a line for each entry, and after a file's line its bytes."""
     with entries.Walk(top) as walk:
         for directory, name, status, is_done in walk:
@@ -163,10 +163,10 @@ def _parts(top: int) -> Iterator[bytes]:
                 words.append("gone")
             yield repr(words).encode("utf-8", "surrogateescape") + b"\n"
             if stat.S_ISREG(status.st_mode):
-                yield from _bytes_of(directory, name, status.st_size)
+                yield from _read_bytes(directory, name, status.st_size)
 
 
-def _bytes_of(directory: int, name: str, size: int) -> Iterator[bytes]:
+def _read_bytes(directory: int, name: str, size: int) -> Iterator[bytes]:
     """The bytes of a file; raises _TooMuch if there are not exactly `size` of them."""
     if size > _MOST:
         raise _TooMuch

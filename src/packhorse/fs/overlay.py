@@ -138,15 +138,15 @@ def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
 
 def _merge_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
     """Merges one entry, a directory without its content, into `target`; False for a whiteout."""
-    below = _mode(target, name)
+    below = entries.stat_existing(target, name)
     is_merged = (
         below is not None
-        and stat.S_ISDIR(below)
+        and stat.S_ISDIR(below.st_mode)
         and stat.S_ISDIR(status.st_mode)
         and not is_opaque(source, name)
     )
     if below is not None and not is_merged:
-        if stat.S_ISDIR(below):
+        if stat.S_ISDIR(below.st_mode):
             entries.remove(target, name)
         else:
             os.unlink(name, dir_fd=target)
@@ -159,13 +159,6 @@ def _merge_entry(source: int, name: str, status: os.stat_result, target: int) ->
     else:
         os.mkdir(name, 0o700, dir_fd=target)
     return True
-
-
-def _mode(directory: int, name: str) -> int | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
 
 
 def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str) -> None:

@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -57,12 +57,12 @@ class Upper:
     def change(self, buildpack: str, name: str) -> Change:
         """What buildpacks did to a layer. Raises TreeError if a directory was replaced by another entry."""
         with self._open() as top:
-            status = _stat(top, buildpack)
+            status = walk.stat_existing(top, buildpack)
             if status is None or overlay.is_whiteout(status):
                 return Change.NONE if status is None else Change.GONE
             _require_directory(status, f"/layers/{buildpack}")
             with _open_buildpack(top, buildpack) as directory:
-                status = _stat(directory, name)
+                status = walk.stat_existing(directory, name)
                 if status is None or overlay.is_whiteout(status):
                     return Change.NONE if status is None else Change.GONE
                 _require_directory(status, f"/layers/{buildpack}/{name}")
@@ -105,7 +105,7 @@ class Upper:
     def clear(self, buildpack: str, name: str) -> None:
         """Removes everything that the upper has of a layer, also a whiteout."""
         with self._open() as top:
-            status = _stat(top, buildpack)
+            status = walk.stat_existing(top, buildpack)
             if status is not None and not stat.S_ISDIR(status.st_mode):
                 walk.remove(top, buildpack)
             elif status is not None:
@@ -126,12 +126,6 @@ def _open_buildpack(top: int, buildpack: str) -> Iterator[int]:
         os.chmod(buildpack, stat.S_IMODE(status.st_mode) | stat.S_IRWXU, dir_fd=top)
     with overlay.open_subdirectory(top, buildpack) as directory:
         yield directory
-
-
-def _stat(directory: int, name: str) -> os.stat_result | None:
-    with suppress(FileNotFoundError):
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return None
 
 
 def _require_directory(status: os.stat_result, path: str) -> None:
