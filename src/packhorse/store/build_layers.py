@@ -30,9 +30,9 @@ from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Overlay
 from packhorse.base.tree import TreeView
 from packhorse.errors import TreeError
-from packhorse.fs import copy as replica
 from packhorse.fs import overlay, walk
 from packhorse.fs.compare import trees_equal
+from packhorse.fs.copy import Signature, copy_entry, signature
 from packhorse.oci.place import Layer
 from packhorse.store.layer_cache import TARGET, LayerCacheWriter, LayerCounters, split_layer_path
 from packhorse.store.leases import map_errors
@@ -301,7 +301,7 @@ class CopyLayerCache(MountedLayerCache):
     def __init__(self, writer: LayerCacheWriter, scratch: Path) -> None:
         super().__init__(writer, scratch)
         self._waiting: dict[str, Snapshot] = {}
-        self._signed: dict[str, replica.Signature] = {}
+        self._signed: dict[str, Signature] = {}
 
     def mounts(self) -> tuple[Bind, ...]:
         """The mount of `/layers` for the next sandbox; first copies layers restored or captured meanwhile."""
@@ -359,8 +359,8 @@ class CopyLayerCache(MountedLayerCache):
             self.writer.make_directory(self._upper.path / buildpack)
             source, target = tree.lower / buildpack, self._upper.path / buildpack
             with overlay.open_directory(source) as original, overlay.open_directory(target) as copy:
-                self.writer.count(copied=replica.copy(original, name, copy))
-                self._signed[path] = replica.signature(copy, name)
+                self.writer.count(copied=copy_entry(original, name, copy))
+                self._signed[path] = signature(copy, name)
 
     def _wait_for_clock_tick(self) -> None:
         """Waits until a write would give a file a later time than all files in the signatures have.
@@ -380,7 +380,7 @@ class CopyLayerCache(MountedLayerCache):
         """Whether no buildpack has written to the layer at `path`, in `directory`, since it was copied."""
         signed = self._signed.get(path)
         try:
-            return signed is not None and replica.signature(directory, split_layer_path(path)[1]) == signed
+            return signed is not None and signature(directory, split_layer_path(path)[1]) == signed
         except (OSError, TreeError):
             return False
 
