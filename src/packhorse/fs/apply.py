@@ -231,9 +231,8 @@ class _EntryKind(Enum):
 
 
 def _mode(directory: int, name: str) -> int | None:
-    with suppress(FileNotFoundError):
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    return None
+    status = walk.stat_existing(directory, name)
+    return None if status is None else status.st_mode
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from packhorse.errors import TreeError
 from packhorse.fs import overlay, shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing
 
 Entry = tuple[str, int, int, int, int, int]
 """Name, mode with the file type, size (0 unless a file), modification and change time in ns, and inode.
@@ -70,7 +70,7 @@ def trees_equal(upper: int, lower: int, name: str, *, whole: bool = False) -> bo
 def _trees_equal(upper: int, lower: int, name: str, *, whole: bool, read: bool) -> bool:
     hides = [whole]  # for each open directory, whether it hides everything of the lower one
     counts = [0]  # for each open directory, how many entries are in both
-    with entries.Walk(upper, [name]) as walk, entries.Chain(lower) as below:
+    with Walk(upper, [name]) as walk, Chain(lower) as below:
         for directory, child, status, is_done in walk:
             if is_done:
                 count = counts.pop()
@@ -109,16 +109,16 @@ def _entries_equal(
 def _bytes_equal(upper: int, lower: int, name: str) -> bool:
     flags = os.O_RDONLY | os.O_NONBLOCK
     with (
-        entries.closing(shut.open_entry(upper, name, flags)) as above,
-        entries.closing(shut.open_entry(lower, name, flags)) as below,
+        closing(shut.open_entry(upper, name, flags)) as above,
+        closing(shut.open_entry(lower, name, flags)) as below,
     ):
         while chunk := os.read(above, _CHUNK):
-            if chunk != _exactly(below, len(chunk)):
+            if chunk != _read_exactly(below, len(chunk)):
                 return False
         return not os.read(below, 1)
 
 
-def _exactly(descriptor: int, count: int) -> bytes:
+def _read_exactly(descriptor: int, count: int) -> bytes:
     """Reads the next `count` bytes of a file, or fewer at its end."""
     chunk = os.read(descriptor, count)
     while len(chunk) < count and (more := os.read(descriptor, count - len(chunk))):
@@ -135,7 +135,7 @@ def upperdir_digest(upper: Path) -> str:
     left = _MOST
     try:
         with overlay.open_directory(upper) as top:
-            for part in _parts(top):
+            for part in _describe_tree(top):
                 left -= len(part)
                 if left < 0:
                     return ""
@@ -145,9 +145,9 @@ def upperdir_digest(upper: Path) -> str:
     return digest.hexdigest()
 
 
-def _parts(top: int) -> Iterator[bytes]:
+def _describe_tree(top: int) -> Iterator[bytes]:
     """Describes everything in a directory: a line for each entry, and after a file's line its bytes."""
-    with entries.Walk(top) as walk:
+    with Walk(top) as walk:
         for directory, name, status, is_done in walk:
             if is_done:
                 yield b"\n"
@@ -163,14 +163,14 @@ def _parts(top: int) -> Iterator[bytes]:
                 words.append("gone")
             yield repr(words).encode("utf-8", "surrogateescape") + b"\n"
             if stat.S_ISREG(status.st_mode):
-                yield from _bytes_of(directory, name, status.st_size)
+                yield from _read_bytes(directory, name, status.st_size)
 
 
-def _bytes_of(directory: int, name: str, size: int) -> Iterator[bytes]:
+def _read_bytes(directory: int, name: str, size: int) -> Iterator[bytes]:
     """The bytes of a file; raises _TooMuch if there are not exactly `size` of them."""
     if size > _MOST:
         raise _TooMuch
-    with entries.closing(shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
+    with closing(shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
         while chunk := os.read(descriptor, _CHUNK):
             size -= len(chunk)
             yield chunk

@@ -13,7 +13,7 @@ import os
 import stat
 
 from packhorse.fs import overlay, shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing
 
 _FICLONE = 0x40049409
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
@@ -69,14 +69,14 @@ Signature = dict[str, tuple[int, ...]]
 """The lstat(2) numbers of a directory and everything in it, by path. Any write to the tree changes them."""
 
 
-def copy(source: int, name: str, target: int) -> int:
+def copy_entry(source: int, name: str, target: int) -> int:
     """Copies the entry `name` of the directory `source` to `target`, with modes, times and owners.
 
     Returns the number of entries copied. It skips sockets and devices, which no layer has. Raises OSError,
     and TreeError for a tree that is nested too deep.
     """
     count = 0
-    with entries.Walk(source, [name]) as walk, entries.Chain(target) as below:
+    with Walk(source, [name]) as walk, Chain(target) as below:
         for directory, child, status, is_done in walk:
             if is_done:
                 overlay.copy_metadata(below.here, status)
@@ -92,7 +92,7 @@ def signature(directory: int, name: str) -> Signature:
     """The signature of the directory `name` of `directory`. Raises OSError, TreeError."""
     found: Signature = {}
     above = [""]
-    with entries.Walk(directory, [name]) as walk:
+    with Walk(directory, [name]) as walk:
         for _, child, status, is_done in walk:
             if is_done:
                 above.pop()
@@ -131,15 +131,11 @@ def _copy(source: int, name: str, status: os.stat_result, target: int) -> bool:
 
 
 def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> None:
-    original = shut.open_entry(source, name, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        new = os.open(name, flags, 0o600, dir_fd=target)
-        try:
-            if status.st_size:
-                copy_content(original, new)
-            overlay.copy_metadata(new, status)
-        finally:
-            os.close(new)
-    finally:
-        os.close(original)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with (
+        closing(shut.open_entry(source, name, os.O_RDONLY | os.O_NONBLOCK)) as original,
+        closing(os.open(name, flags, 0o600, dir_fd=target)) as new,
+    ):
+        if status.st_size:
+            copy_content(original, new)
+        overlay.copy_metadata(new, status)

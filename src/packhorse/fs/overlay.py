@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from packhorse.fs import shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing, let_owner_in, remove, stat_existing
 
 OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
@@ -41,7 +41,7 @@ def strip_overlay_xattrs(parent: int, name: str) -> None:
 
     It keeps the modes of files and directories.
     """
-    with entries.Walk(parent, [name], edit=True) as walk:
+    with Walk(parent, [name], edit=True) as walk:
         for directory, child, status, is_done in walk:
             mode = stat.S_IMODE(status.st_mode)
             is_closed = mode & stat.S_IRWXU != stat.S_IRWXU
@@ -56,17 +56,14 @@ def strip_overlay_xattrs(parent: int, name: str) -> None:
                 _strip_xattrs(directory, child, status, _PRIVATE)
                 if is_closed:
                     # The mode may change for a moment: no other process uses this tree yet.
-                    entries.let_owner_in(directory, child)
+                    let_owner_in(directory, child)
 
 
 @contextmanager
 def open_directory(path: os.PathLike[str]) -> Iterator[int]:
     """Opens the directory at `path`, which no buildpack chose. Raises OSError if it is no directory."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -75,11 +72,8 @@ def open_subdirectory(parent: int, name: str) -> Iterator[int]:
 
     If the mode denies access, use `fs.shut` to look up names in it.
     """
-    descriptor = shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def copy_metadata(directory: int, like: os.stat_result) -> None:
@@ -98,7 +92,7 @@ def is_opaque(parent: int, name: str) -> bool:
 
 def walk_statuses(parent: int, name: str) -> Iterator[os.stat_result]:
     """The lstat(2) of the entry `name` and of everything below it; skips what is removed meanwhile."""
-    with entries.Walk(parent, [name], missing_ok=True) as walk:
+    with Walk(parent, [name], missing_ok=True) as walk:
         for _, _, status, is_done in walk:
             if not is_done:
                 yield status
@@ -124,7 +118,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 
 def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
     count = 0
-    with entries.Walk(source, chosen) as walk, entries.Chain(target) as below:
+    with Walk(source, chosen) as walk, Chain(target) as below:
         for directory, name, status, is_done in walk:
             if is_done:
                 copy_metadata(below.here, status)
@@ -138,16 +132,16 @@ def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
 
 def _merge_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
     """Merges one entry, a directory without its content, into `target`; False for a whiteout."""
-    below = _mode(target, name)
+    below = stat_existing(target, name)
     is_merged = (
         below is not None
-        and stat.S_ISDIR(below)
+        and stat.S_ISDIR(below.st_mode)
         and stat.S_ISDIR(status.st_mode)
         and not is_opaque(source, name)
     )
     if below is not None and not is_merged:
-        if stat.S_ISDIR(below):
-            entries.remove(target, name)
+        if stat.S_ISDIR(below.st_mode):
+            remove(target, name)
         else:
             os.unlink(name, dir_fd=target)
     if is_whiteout(status):
@@ -155,17 +149,10 @@ def _merge_entry(source: int, name: str, status: os.stat_result, target: int) ->
     if not stat.S_ISDIR(status.st_mode):
         shut.link(source, name, target)
     elif is_merged:
-        entries.let_owner_in(target, name)  # an ordinary user cannot add entries to a directory of mode 0555
+        let_owner_in(target, name)  # an ordinary user cannot add entries to a directory of mode 0555
     else:
         os.mkdir(name, 0o700, dir_fd=target)
     return True
-
-
-def _mode(directory: int, name: str) -> int | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
 
 
 def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str) -> None:

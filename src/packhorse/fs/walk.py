@@ -149,6 +149,14 @@ class Walk(Chain):
         return True
 
 
+def stat_existing(directory: int, name: str) -> os.stat_result | None:
+    """The lstat(2) of an entry, None if it does not exist."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 def _status(directory: int, name: str) -> os.stat_result:
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
 

@@ -35,7 +35,9 @@ Block = Callable[[], bytes]
 """Reads the next 512 bytes of the archive."""
 
 
-def read_header_map(block: bytes, more: Block, number: Callable[[bytes], int]) -> tuple[int, list[Extent]]:
+def read_header_map(
+    block: bytes, read_block: Block, number: Callable[[bytes], int]
+) -> tuple[int, list[Extent]]:
     """The size and extents of an entry of type S, from its header `block` and the blocks after it."""
     size = number(block[_REAL_SIZE])
     extents: list[Extent] = []
@@ -51,19 +53,21 @@ def read_header_map(block: bytes, more: Block, number: Callable[[bytes], int]) -
         taken += _BLOCK
         if taken > _LIMIT:
             raise _map_error(f"it is longer than {_LIMIT} bytes")
-        block = more()
+        block = read_block()
         start, count = _IN_BLOCK
 
 
-def read_records_map(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[Extent], int] | None:
-    """The size and extents of a sparse file in PAX records, and the bytes of blocks that it read by `more`.
+def read_records_map(
+    records: Mapping[bytes, bytes], read_block: Block
+) -> tuple[int, list[Extent], int] | None:
+    """The size and extents of a sparse file in PAX records, and the bytes that it read by `read_block`.
 
     None if the records describe no sparse file, or one in an unknown version.
     """
     version = records.get(PREFIX + b"major", b""), records.get(PREFIX + b"minor", b"")
     taken = 0
     if version == (b"1", b"0"):
-        numbers, taken = _read_leading_map(more)
+        numbers, taken = _read_leading_map(read_block)
     elif version in ((b"0", b"0"), (b"0", b"1")) or (version == (b"", b"") and MAP in records):
         numbers = [_parse_extent_number(digits) for digits in records.get(MAP, b"").split(b",") if digits]
         if len(numbers) != 2 * _parse_extent_number(records.get(PREFIX + b"numblocks", b"")):
@@ -92,7 +96,7 @@ def validate(extents: Sequence[Extent], size: int, stored: int) -> list[Extent]:
     return [extent for extent in extents if extent[1]]
 
 
-def _read_leading_map(more: Block) -> tuple[list[int], int]:
+def _read_leading_map(read_block: Block) -> tuple[list[int], int]:
     """Reads the map of version 1.0, in front of the data: one number a line, first the number of extents.
 
     Returns the numbers after the first, and the bytes that it read.
@@ -103,7 +107,7 @@ def _read_leading_map(more: Block) -> tuple[list[int], int]:
         if len(text) >= _LIMIT:
             raise _map_error(f"it is longer than {_LIMIT} bytes")
         # A block holds at most 256 numbers, so all these blocks are needed.
-        text += b"".join(more() for _ in range(max(1, (wanted - lines) // 256)))
+        text += b"".join(read_block() for _ in range(max(1, (wanted - lines) // 256)))
         if wanted == 1 and b"\n" in text:
             wanted += 2 * _parse_extent_number(text.partition(b"\n")[0])
             if 2 * wanted > _LIMIT:
@@ -181,7 +185,7 @@ class TarReader:
                 raise StopIteration
             kind = block[156:157]
             if kind in b"xgLK":
-                data = self._extension(kind, _parse_number(block[124:136], "size"))
+                data = self._read_extension(kind, _parse_number(block[124:136], "size"))
                 if kind == b"g":
                     records, long = {}, {}
                 elif kind == b"x":
@@ -197,7 +201,7 @@ class TarReader:
         for offset, length in self._extents:
             end = offset + length
             while offset < end:
-                piece = self._piece(end - offset)
+                piece = self._read_piece(end - offset)
                 self._left -= len(piece)
                 yield offset, piece
                 offset += len(piece)
@@ -210,57 +214,57 @@ class TarReader:
             return header
         if old:
             header.size, extents = read_header_map(
-                block, self._more, lambda field: _parse_number(field, "size")
+                block, self._read_block, lambda field: _parse_number(field, "size")
             )
         else:
-            found = read_records_map(records, self._block_of_content)
+            found = read_records_map(records, self._read_content_block)
             if found is None:
                 return header
             if header.type != b"0":
                 raise _tar_error("a sparse entry is not a file")
             header.size, extents, taken = found
             header.name = records.get(PREFIX + b"name") or header.name
-            self._count(taken)
+            self._count_extended(taken)
         self._extents = validate(extents, header.size, self._left)
         return header
 
-    def _more(self) -> bytes:
-        self._count(_BLOCK)
-        return self._take(_BLOCK)
+    def _read_block(self) -> bytes:
+        self._count_extended(_BLOCK)
+        return self._read(_BLOCK)
 
-    def _block_of_content(self) -> bytes:
+    def _read_content_block(self) -> bytes:
         if self._left < _BLOCK:
             raise _tar_error("the map of a sparse file does not end")
         self._left -= _BLOCK
-        return self._take(_BLOCK)
+        return self._read(_BLOCK)
 
     def _begin(self, size: int) -> None:
         self._left = size
         self._extents = ((0, size),)
         self._padding = -size % _BLOCK
 
-    def _skip(self) -> None:
+    def _skip_content(self) -> None:
         """Skips the rest of an entry. The padding of the last entry may be missing."""
         while self._left:
-            self._left -= len(self._piece(self._left))
+            self._left -= len(self._read_piece(self._left))
         while self._padding:
-            if not self._fill():
+            if not self._fetch_chunk():
                 return
-            self._padding -= len(self._piece(self._padding))
+            self._padding -= len(self._read_piece(self._padding))
 
-    def _count(self, size: int) -> None:
+    def _count_extended(self, size: int) -> None:
         self._extended += size
         if self._extended > _EXTENDED_TOTAL:
             raise _tar_error(f"it has more than {_EXTENDED_TOTAL} bytes of extended headers")
 
     def _next_block(self) -> bytes | None:
         """The next header block, with a valid checksum; None at the end of the archive."""
-        self._skip()
-        block = self._take(_BLOCK, end_allowed=True)
+        self._skip_content()
+        block = self._read(_BLOCK, end_allowed=True)
         if not block:
             return None
         if block == _ZERO:
-            if self._take(_BLOCK, end_allowed=True) not in (b"", _ZERO):
+            if self._read(_BLOCK, end_allowed=True) not in (b"", _ZERO):
                 raise _tar_error("a zero block stands between entries")
             # Read the stream to its end, because a caller may hash all of it.
             for _ in self._chunks:
@@ -273,39 +277,39 @@ class TarReader:
             raise _tar_error("the checksum of a header is wrong")
         return block
 
-    def _extension(self, kind: bytes, size: int) -> bytes:
+    def _read_extension(self, kind: bytes, size: int) -> bytes:
         """The data of an extended header; b"" for a global one, which is skipped."""
         self._begin(size)
         if kind == b"g":
             return b""
         if size > _EXTENDED_LIMIT:
             raise _tar_error(f"an extended header has {size} bytes, at most {_EXTENDED_LIMIT} are read")
-        self._count(size)
+        self._count_extended(size)
         return b"".join(piece for _, piece in self.content())
 
-    def _take(self, count: int, *, end_allowed: bool = False) -> bytes:
+    def _read(self, count: int, *, end_allowed: bool = False) -> bytes:
         """Reads exactly `count` bytes; returns b"" at the end of the stream if `end_allowed`."""
         end = self._at + count
         if end <= len(self._chunk):
             data = self._chunk[self._at : end]
             self._at = end
             return data
-        if end_allowed and not self._fill():
+        if end_allowed and not self._fetch_chunk():
             return b""
         data = b""
         while len(data) < count:
-            data += self._piece(count - len(data))
+            data += self._read_piece(count - len(data))
         return data
 
-    def _piece(self, most: int) -> memoryview:
+    def _read_piece(self, most: int) -> memoryview:
         """Reads between 1 and `most` bytes, from one chunk of the stream."""
-        if not self._fill():
+        if not self._fetch_chunk():
             raise _tar_error("it ends in the middle of an entry")
         piece = memoryview(self._chunk)[self._at : self._at + most]
         self._at += len(piece)
         return piece
 
-    def _fill(self) -> bool:
+    def _fetch_chunk(self) -> bool:
         """Fetches the next chunk if the current one is used up; False at the end of the stream."""
         while self._at == len(self._chunk):
             chunk = next(self._chunks, None)
@@ -317,7 +321,7 @@ class TarReader:
 
 def _read_header(block: bytes, records: dict[bytes, bytes]) -> TarHeader:
     name = block[:100].partition(b"\x00")[0]
-    prefix = _prefix(block)
+    prefix = _read_prefix(block)
     if prefix:
         name = prefix + b"/" + name
     name = records.get(b"path") or name
@@ -344,7 +348,7 @@ def _is_attribute(key: bytes) -> bool:
     return key.startswith(_ATTRIBUTE)
 
 
-def _prefix(block: bytes) -> bytes:
+def _read_prefix(block: bytes) -> bytes:
     """The leading directories of a name that is too long for its field."""
     if block[257:263] == b"ustar\x00":
         # STAR, known by its trailer, has times behind a shorter prefix.
@@ -361,7 +365,7 @@ def _parse_records(data: bytes) -> dict[bytes, bytes]:
     """The PAX records that the reader uses; an empty value cancels an earlier one."""
     records: dict[bytes, bytes] = {}
     parts: list[bytes] = []
-    for key, value in _records(data):
+    for key, value in _iterate_records(data):
         if key in REPEATED:
             if key != REPEATED[len(parts) % 2] or b"," in value:
                 raise _tar_error("the records of a sparse file are in disorder")
@@ -380,7 +384,7 @@ def _is_number(field: bytes) -> bool:
         return False
 
 
-def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _iterate_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The PAX records of an extended header: `<length> <key>=<value>` and a newline.
 
     The length counts the whole record.

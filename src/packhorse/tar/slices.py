@@ -244,7 +244,7 @@ class _TreeEntries:
     def __iter__(self) -> Iterator[Found | PackedTree]:
         pieces = self._pieces
         yield "", self._root
-        waiting = [("", 0, iter(self._below("")))]
+        waiting = [("", 0, iter(self._list_directory("")))]
         while waiting:
             above, start, rest = waiting[-1]
             for path, node in rest:
@@ -253,13 +253,13 @@ class _TreeEntries:
                 elif unchanged := pieces.find_unchanged(path[:-1]):
                     yield unchanged
                 else:
-                    waiting.append((path, pieces.position.bytes, iter(self._below(path))))
+                    waiting.append((path, pieces.position.bytes, iter(self._list_directory(path))))
                     break
             else:
                 waiting.pop()
                 pieces.note_packed(above[:-1], start)
 
-    def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
+    def _list_directory(self, start: str) -> Sequence[tuple[str, Node | None]]:
         """The entries of one directory, in order; each directory appears twice.
 
         First with its node, then with a slash at the end and None, where the entries below it belong. Others

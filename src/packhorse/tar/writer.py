@@ -191,7 +191,7 @@ def stream(entries: Iterable[TarEntry | PackedTree], position: Position | None =
     position.bytes = 0
     parts: list[bytes] = []
     length = 0
-    for piece in chain(_blocks(entries), (bytes(2 * _BLOCK),)):
+    for piece in chain(_make_blocks(entries), (bytes(2 * _BLOCK),)):
         position.bytes += len(piece)
         length += len(piece)
         if length > CHUNK:
@@ -218,7 +218,7 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
+def _make_blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
     """The bytes of each entry: its header, then a file's content and padding. A small file is one piece."""
     with ExitStack() as reading:
         last: TreeView | None = None
@@ -240,11 +240,11 @@ def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
             yield header(entry)
             start = entry.open if entry.at is None else partial(entry.at[0].open, entry.at[1])
             if start is not None:
-                yield from _content(entry, start)
+                yield from _read_content(entry, start)
                 yield _ZEROS[: -entry.size % _BLOCK]
 
 
-def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
+def _read_content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
     """The bytes of a file. It asks for one byte more than it expects, to notice that the file has grown."""
     left = entry.size
     with start() as file:
@@ -284,7 +284,7 @@ def header(entry: TarEntry) -> bytes:
     if fits and name.isascii() and link.isascii():
         if len(name) <= _FIELD:
             return _main_header(same, name, size, kind, link)
-        split = _split(name)
+        split = _split_name(name)
         if split is not None:
             return _main_header(same, split[1], size, kind, link, split[0])
     rest = size if size < _SIZE_LIMIT else 0
@@ -329,7 +329,7 @@ def _block(name: bytes, numbers: bytes, flag: bytes, fixed: bytes) -> bytes:
     return b"%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, total, end)
 
 
-def _split(name: bytes) -> tuple[bytes, bytes] | None:
+def _split_name(name: bytes) -> tuple[bytes, bytes] | None:
     """Splits a long `name` at the last slash with at most 155 bytes before it; None if over 100 follow."""
     prefix, slash, rest = name[: _PREFIX + 1].rpartition(b"/")
     rest += name[_PREFIX + 1 :]
@@ -351,7 +351,7 @@ def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
         records.append((b"size", b"%d" % entry.size))
     if entry.uid >= _ID_LIMIT:
         records.append((b"uid", b"%d" % entry.uid))
-    data = b"".join(_record(key, value) for key, value in records)
+    data = b"".join(_make_record(key, value) for key, value in records)
     above, _, last = name.rpartition(b"/")
     label = _ascii(above + b"/PaxHeaders.0/" + last)[:_FIELD].rstrip(b"/")
     numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%011o\x00" % (0, 0, 0, len(data), 0)
@@ -359,7 +359,7 @@ def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
     return block + data + bytes(-len(data) % _BLOCK)
 
 
-def _record(key: bytes, value: bytes) -> bytes:
+def _make_record(key: bytes, value: bytes) -> bytes:
     """A PAX record: its length in decimal, which counts these digits too, then key and value."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
