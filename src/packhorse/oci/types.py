@@ -467,10 +467,7 @@ class Config:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
-    stop_signal: str = ""
     labels: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
-    exposed_ports: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
     diff_ids: tuple[Digest, ...] = ()
     history: tuple[History, ...] = ()
 
@@ -480,7 +477,6 @@ class Config:
         node = JsonNode.parse(raw, "config")
         run = node.node("config") or JsonNode({}, "config.config")
         rootfs = node.node("rootfs") or JsonNode({}, "config.rootfs")
-        ports, volumes = run.node("ExposedPorts"), run.node("Volumes")
         return cls(
             raw=raw,
             os=node.text("os"),
@@ -493,10 +489,7 @@ class Config:
             entrypoint=run.texts("Entrypoint"),
             cmd=run.texts("Cmd"),
             working_dir=run.text("WorkingDir"),
-            stop_signal=run.text("StopSignal"),
             labels=MappingProxyType(run.mapping("Labels")),
-            exposed_ports=tuple(sorted(ports.fields)) if ports else (),
-            volumes=tuple(sorted(volumes.fields)) if volumes else (),
             diff_ids=rootfs.digests("diff_ids"),
             history=tuple(_history(entry) for entry in node.nodes("history")),
         )

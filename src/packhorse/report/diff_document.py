@@ -113,7 +113,7 @@ def _describe_attributes(one: ListedEntry, other: ListedEntry) -> Iterator[str]:
             yield f"attribute {name} {verb}"
 
 
-def mode_text(entry: ListedEntry) -> str:
+def _format_mode(entry: ListedEntry) -> str:
     """Formats a mode as ls(1) does: `-rwxr-xr-x`."""
     kinds = {EntryKind.DIRECTORY: stat.S_IFDIR, EntryKind.LINK: stat.S_IFLNK, EntryKind.FIFO: stat.S_IFIFO}
     return stat.filemode(kinds.get(entry.kind, stat.S_IFREG) | entry.mode)
@@ -136,7 +136,7 @@ def _describe_entry(entry: ListedEntry) -> str:
     if entry.kind is EntryKind.EMPTIED:
         return "hides all that layers below have in it"
     if entry.kind is EntryKind.FILE:
-        return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {mode_text(entry)}"
+        return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {_format_mode(entry)}"
     return f"{entry.kind} to {entry.link}" if entry.link else str(entry.kind)
 
 
