@@ -321,8 +321,7 @@ class DockerArchive:
         """Keeps a layer without a diff ID in an unnamed file. `write_image` reads the others."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
-        spool = OpenFile.spool(self._path.parent)
-        return replace(drain(layer, spool.append), tar=spool.chunks)
+        return spool_layer(layer, self._path.parent)
 
     def write_image(self, image: Image) -> Receipt:
         """Writes the archive; the image gets no name if this place has none.
@@ -340,6 +339,15 @@ class DockerArchive:
             write_docker_archive(image, new.file, [self._name] if self._name else [])
             new.publish(path)
         return Receipt(image.id)
+
+
+def spool_layer(layer: Layer, directory: Path) -> Layer:
+    """Writes a layer's tar to an unnamed file in `directory`, to learn its diff ID and size in bytes.
+
+    The returned layer is read from the file. Raises StoreError, and what reading the layer raises.
+    """
+    spool = OpenFile.spool(directory)
+    return replace(drain(layer, spool.append), tar=spool.chunks)
 
 
 def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
