@@ -51,6 +51,8 @@ _EMPTY_KINDS = b"123456"  # links, devices, directories and FIFOs: no bytes foll
 Entry = tuple[str, Iterable[bytes], int | None]
 """A file to archive: its name, its bytes, and their number, None if it is unknown."""
 
+_MANIFEST = "manifest.json"
+
 
 class TarWriter:
     """Writes regular files and directories into a new tar. They belong to root and all users may read."""
@@ -292,9 +294,6 @@ def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644) -> b
 
 def _tar_error(path: Path, why: str) -> FormatError:
     return FormatError(f"{path} cannot be read as a tar", why=why)
-
-
-_MANIFEST = "manifest.json"
 
 
 class DockerArchive:

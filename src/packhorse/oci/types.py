@@ -26,6 +26,18 @@ MANIFEST_LIMIT = 4 << 20
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation that names an image in a layout's index (image-spec, annotations.md)."""
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+_VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"), "arm64": ("v8", "v9")}
+_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
+_LAYER_LIMIT = 4096  # layers of a manifest
+_INDEX_LIMIT = 10_000  # entries of an index
+
+DEPTH = 4
+"""How deep indexes may be nested. In practice nobody nests more than two."""
+
 
 @dataclass(frozen=True, slots=True)
 class JsonNode:
@@ -187,19 +199,6 @@ def _json_kind(value: Any) -> str:
         dict: "an object",
     }
     return kinds.get(type(value), "missing")
-
-
-REF_NAME = "org.opencontainers.image.ref.name"
-"""The annotation that names an image in a layout's index (image-spec, annotations.md)."""
-
-_EMPTY: Mapping[str, str] = MappingProxyType({})
-_VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"), "arm64": ("v8", "v9")}
-_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
-_LAYER_LIMIT = 4096
-_INDEX_LIMIT = 10_000
-
-DEPTH = 4
-"""How deep indexes may be nested. In practice nobody nests more than two."""
 
 
 def _empty_mapping() -> Mapping[str, str]:

@@ -40,6 +40,19 @@ _OF_BASE = re.compile(
     r"|history\b.*"
 )
 
+_NAMED = 4
+"""The most parts that the headline names."""
+
+_CALLED = {
+    LayerPart.BASE: "the base",
+    LayerPart.APP: "the application",
+    LayerPart.SBOM: "the bills of materials",
+    LayerPart.LAUNCHER: "the launcher",
+    LayerPart.CONFIG: "the launcher's config",
+    LayerPart.PROCESSES: "the process types",
+    LayerPart.OTHER: "the layers",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ValueChange:
@@ -325,20 +338,6 @@ class Difference:
         total = max(len(self.before.layers), len(self.after.layers))
         same = self.shared_layers.total()
         return f"{same} of {total} layers are the same" if total else "there are no layers"
-
-
-_NAMED = 4
-"""The most parts that the headline names."""
-
-_CALLED = {
-    LayerPart.BASE: "the base",
-    LayerPart.APP: "the application",
-    LayerPart.SBOM: "the bills of materials",
-    LayerPart.LAUNCHER: "the launcher",
-    LayerPart.CONFIG: "the launcher's config",
-    LayerPart.PROCESSES: "the process types",
-    LayerPart.OTHER: "the layers",
-}
 
 
 def diff(before: ComparedImage, after: ComparedImage, *, files: bool = True) -> Difference:

@@ -30,6 +30,9 @@ _LAUNCHER = "/cnb/lifecycle/launcher"
 _OLD_API = (0, 4)  # Platform API before which a variable names the default process
 
 Fields = dict[str, Any]
+RELEASED = "io.buildpacks.base.released"
+_DEFAULT = "buildpack-default-process-type"
+_REAL = 2000  # an image from before this year has a constant time, for reproducible builds
 
 
 def pack_report(
@@ -151,12 +154,6 @@ def _version(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         return ()
     return tuple(map(int, parts))
-
-
-RELEASED = "io.buildpacks.base.released"
-
-_DEFAULT = "buildpack-default-process-type"
-_REAL = 2000  # an image from before this year has a constant time, for reproducible builds
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,16 @@ _STATUS_LIMIT = 64 << 20  # bytes; about as much as all packages of Debian need
 _ALTERNATIVES = re.compile(r"\s*,\s*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
+Fields = Mapping[str, Any]
+_PURL = re.compile(r"pkg:[A-Za-z][A-Za-z0-9.+-]*/[^\s]+")
+_NOTHING = ("", "NOASSERTION", "NONE")
+
+_DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
+"""SPDX relationships that are dependencies, and whether the second element needs the first."""
+
+_FILES_LIMIT = 256 << 20
+_FOLDER = "layers/sbom/launch/"
+_LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +204,6 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 
 def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-Fields = Mapping[str, Any]
-
-_PURL = re.compile(r"pkg:[A-Za-z][A-Za-z0-9.+-]*/[^\s]+")
-_NOTHING = ("", "NOASSERTION", "NONE")
-_DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
-"""SPDX relationships that are dependencies, and whether the second element needs the first."""
 
 
 def parse(data: bytes, ending: str, where: str) -> Bill:
@@ -405,11 +407,6 @@ def _tables(value: object) -> Iterator[Fields]:
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, str))
-
-
-_FILES_LIMIT = 256 << 20
-_FOLDER = "layers/sbom/launch/"
-_LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
 
 
 def read_files(image: Image) -> dict[str, bytes]:
