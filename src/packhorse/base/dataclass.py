@@ -24,12 +24,14 @@ _put = object.__setattr__  # works on frozen classes too
 
 
 class _Field:
-    """One field; `options` are the flags that the standard library's `field` takes."""
+    """One field; `options` are those of the standard library's `field`."""
 
-    def __init__(self, *, default: Any = _MISSING, default_factory: Any = None, **options: bool) -> None:
-        self.name, self.annotation, self.default, self.factory = "", "", default, default_factory
+    def __init__(self, **options: Any) -> None:
+        self.name, self.annotation = "", ""
+        self.default, self.factory = options.get("default", _MISSING), options.get("default_factory")
         self.options = {"init": True, "repr": True, "compare": True, **options}
-        self.options.setdefault("hash", self.options["compare"])
+        if options.get("hash") is None:
+            self.options["hash"] = self.options["compare"]
 
     def make_default(self) -> Any:
         """Returns the default, from the factory if there is one; _MISSING if there is no default."""
@@ -42,11 +44,9 @@ class _StandardFields:
     def __get__(self, instance: object, owner: type) -> Any:
         import dataclasses
 
-        fields = []
-        for one in getattr(owner, _FIELDS):
-            default = {} if one.default is _MISSING else {"default": one.default}
-            default |= {"default_factory": one.factory} if one.factory else {}
-            fields.append((one.name, one.annotation, dataclasses.field(**default, **one.options)))
+        fields = [
+            (one.name, one.annotation, dataclasses.field(**one.options)) for one in getattr(owner, _FIELDS)
+        ]
         made: Any = dataclasses.make_dataclass(owner.__name__, fields)
         return made.__dataclass_fields__
 
@@ -85,11 +85,11 @@ def _own_fields(cls: type, kw_only: bool) -> dict[str, _Field]:
         kind = str(annotation).partition("[")[0]
         if "ClassVar" in kind:
             continue
-        default = cls.__dict__.get(name, _MISSING)
-        fields[name] = one = default if type(default) is _Field else _Field(default=default)
+        value = cls.__dict__.get(name, _MISSING)
+        one = value if type(value) is _Field else _Field() if value is _MISSING else _Field(default=value)
         if "InitVar" in kind or "KW_ONLY" in kind or type(one.default) in (list, dict, set):
             raise TypeError(f"{cls.__qualname__}.{name}: use kw_only, __post_init__ or default_factory")
-        one.name, one.annotation = name, annotation
+        one.name, one.annotation, fields[name] = name, annotation, one
         one.options.setdefault("kw_only", kw_only)
     return fields
 

@@ -15,6 +15,8 @@ from packhorse.errors import InputError
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The error numbers of a full disk and of an exhausted quota."""
 
+_LIMIT = 1 << 20  # bytes that `read` reads unless told otherwise
+
 _FILES, _BYTES = 16, 128 << 10
 """How much `find_shortage` writes. The failed program may have freed some space since it failed."""
 
@@ -42,9 +44,6 @@ def find_shortage(directory: Path) -> str:
     return ""
 
 
-_LIMIT = 1 << 20
-
-
 def resolve(path: Path) -> Path | None:
     """Returns the absolute path behind all links, or None if nothing is there.
 
@@ -60,7 +59,7 @@ def resolve(path: Path) -> Path | None:
             f"{_display_path(path)} cannot be looked up", why=error.strerror or str(error)
         ) from error
     except ValueError as error:
-        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is not a valid path", why=str(error)) from error
 
 
 def is_file(path: str | Path) -> bool:
@@ -86,7 +85,7 @@ def read(path: Path, *, limit: int = _LIMIT) -> bytes:
     except OSError as error:
         raise InputError(f"{_display_path(path)} cannot be read", why=error.strerror or str(error)) from error
     except ValueError as error:
-        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is not a valid path", why=str(error)) from error
     if len(data) > limit:
         raise InputError(
             f"{_display_path(path)} is too large", why=f"at most {limit} bytes are read of such a file"
@@ -127,7 +126,7 @@ def write(path: Path, data: bytes) -> None:
             f"{_display_path(path)} cannot be written", why=error.strerror or str(error)
         ) from error
     except ValueError as error:
-        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is not a valid path", why=str(error)) from error
     finally:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)

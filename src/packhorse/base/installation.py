@@ -28,7 +28,7 @@ def find_program(name: str) -> Path:
 def incomplete_install_error() -> HostError:
     """Returns the error for an incomplete install."""
     return HostError(
-        "this packhorse is not installed whole",
+        "this installation of packhorse is incomplete",
         why="its native programs and buildpacks are missing",
         fix="install it again: pip install . (or make setup, in a clone)",
         check="installation",

@@ -21,6 +21,22 @@ from packhorse.errors import InputError, NetworkError
 Body = bytes | Callable[[], Iterator[bytes]]
 """Bytes to send, or a function that starts a new pass over them, so that a retry can send them again."""
 
+REDIRECTS = 10
+ATTEMPTS = 5
+
+LONGEST_PAUSE = 60.0
+"""The longest Retry-After in seconds that is obeyed. The caller gets an answer that asks for more."""
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2
+_REFUSED_UNDONE = frozenset({429, 503})
+_NOT_UNDERSTOOD = 400  # the answer of some TLS servers to an unencrypted request
+_FAILED_ONCE = frozenset({500, 502, 504})
+_REDIRECTING = frozenset({301, 302, 303, 307, 308})
+
+# The headers that are sent after a redirect to another host. This lists harmless headers, because a list of
+# headers with credentials might be incomplete.
+_KEPT_HEADERS = frozenset({"accept", "range"})
+
 
 class BrokenConnection(NetworkError):
     """A connection was cut or fell silent. The same request may succeed if repeated."""
@@ -199,22 +215,6 @@ def find_certificates(host: str, directories: Sequence[Path]) -> Path | None:
 def default_host_config(host: str) -> HostConfig:
     """Returns the default settings for every server."""
     return DEFAULT_HOST_CONFIG
-
-
-REDIRECTS = 10
-ATTEMPTS = 5
-LONGEST_PAUSE = 60.0
-"""The longest Retry-After in seconds that is obeyed. The caller gets an answer that asks for more."""
-
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2
-_REFUSED_UNDONE = frozenset({429, 503})
-_NOT_UNDERSTOOD = 400  # the answer of some TLS servers to an unencrypted request
-_FAILED_ONCE = frozenset({500, 502, 504})
-_REDIRECTING = frozenset({301, 302, 303, 307, 308})
-
-# The headers that are sent after a redirect to another host. This lists harmless headers, because a list of
-# headers with credentials might be incomplete.
-_KEPT_HEADERS = frozenset({"accept", "range"})
 
 
 class Client:

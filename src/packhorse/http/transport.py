@@ -44,6 +44,20 @@ from packhorse.version import __version__
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
+# OpenSSL's codes (x509_vfy.h) for errors that another certificate bundle would not fix.
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+
+_CHUNK = 256 * 1024
+_DRAIN_LIMIT = 64 * 1024  # bytes that are read to the end of an answer, to keep the connection
+
+# Where distributions keep their certificates. An interpreter that is not the distribution's has other paths
+# compiled in and may find nothing there.
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -113,10 +127,6 @@ def _covers(entry: str, host: str, port: int) -> bool:
     name, _, wanted_port = entry.partition(":")
     name = name.removeprefix("*").lstrip(".")
     return bool(name) and wanted_port in ("", str(port)) and (host == name or host.endswith(f".{name}"))
-
-
-# OpenSSL's codes (x509_vfy.h) for errors that another certificate bundle would not fix.
-_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
 def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
@@ -208,18 +218,6 @@ def _tls_error(error: BaseException, host: str, settings: Settings) -> NetworkEr
     if is_loopback(split_url(f"//{host}").hostname or ""):
         fix += f"; or do not verify it on this machine: --insecure-registry {host}"
     return UntrustedCertificate(f"the certificate of {host} is not trusted", why=why, fix=fix)
-
-
-_CHUNK = 256 * 1024
-_DRAIN_LIMIT = 64 * 1024  # bytes that are read to the end of an answer, to keep the connection
-
-# Where distributions keep their certificates. An interpreter that is not the distribution's has other paths
-# compiled in and may find nothing there.
-_SYSTEM_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-)
 
 
 class PooledTransport:

@@ -51,6 +51,8 @@ _EMPTY_KINDS = b"123456"  # links, devices, directories and FIFOs: no bytes foll
 Entry = tuple[str, Iterable[bytes], int | None]
 """A file to archive: its name, its bytes, and their number, None if it is unknown."""
 
+_MANIFEST = "manifest.json"
+
 
 class TarWriter:
     """Writes regular files and directories into a new tar. They belong to root and all users may read."""
@@ -294,9 +296,6 @@ def _tar_error(path: Path, why: str) -> FormatError:
     return FormatError(f"{path} cannot be read as a tar", why=why)
 
 
-_MANIFEST = "manifest.json"
-
-
 class DockerArchive:
     """The image `name` in an archive, by default its only one. Writing replaces the whole archive."""
 
@@ -321,8 +320,7 @@ class DockerArchive:
         """Keeps a layer without a diff ID in an unnamed file. `write_image` reads the others."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
-        spool = OpenFile.spool(self._path.parent)
-        return replace(drain(layer, spool.append), tar=spool.chunks)
+        return spool_layer(layer, self._path.parent)
 
     def write_image(self, image: Image) -> Receipt:
         """Writes the archive; the image gets no name if this place has none.
@@ -340,6 +338,15 @@ class DockerArchive:
             write_docker_archive(image, new.file, [self._name] if self._name else [])
             new.publish(path)
         return Receipt(image.id)
+
+
+def spool_layer(layer: Layer, directory: Path) -> Layer:
+    """Writes a layer's tar to an unnamed file in `directory`, to learn its diff ID and size in bytes.
+
+    The returned layer is read from the file. Raises StoreError, and what reading the layer raises.
+    """
+    spool = OpenFile.spool(directory)
+    return replace(drain(layer, spool.append), tar=spool.chunks)
 
 
 def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:

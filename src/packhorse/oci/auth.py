@@ -35,6 +35,24 @@ from packhorse.oci.types import MANIFEST_LIMIT, JsonNode
 SHORTEST_SECRET = 4
 """The fewest characters of a secret that packhorse removes from messages; shorter ones occur in any text."""
 
+_DOCKER_HUB = {f"index.{DEFAULT_REGISTRY}", f"registry-1.{DEFAULT_REGISTRY}"}
+_VERSIONS = {"v1", "v2"}  # in old keys this path follows the host
+
+TIMEOUT = 60.0
+"""The most seconds that a helper may take: some ask the user for a password."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+_LIMIT = 1 << 20  # bytes of a helper's output
+_TOKEN_USER = "<token>"  # the user name that helpers return when the secret is an identity token
+
+# A helper prints this if it has no credentials, and gives no other sign of it (docker-credential-helpers).
+_NOTHING = ("credentials not found", "no credentials server url", "no credentials username")
+
+REGISTRY_AUTH = "CNB_REGISTRY_AUTH"
+"""The variable with a JSON object of headers by registry (Platform API, "Registry Authentication")."""
+
+_AUTH_CONFIG = "DOCKER_AUTH_CONFIG"  # the content of a config.json, in place of the file
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -83,10 +101,6 @@ def constant_lookup(credentials: Credentials) -> Lookup:
 
 
 ANONYMOUS_LOOKUP = constant_lookup(ANONYMOUS)
-
-
-_DOCKER_HUB = {f"index.{DEFAULT_REGISTRY}", f"registry-1.{DEFAULT_REGISTRY}"}
-_VERSIONS = {"v1", "v2"}  # in old keys this path follows the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,17 +275,6 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-TIMEOUT = 60.0
-"""The most seconds that a helper may take: some ask the user for a password."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
-_LIMIT = 1 << 20
-_TOKEN_USER = "<token>"  # the user name that helpers return when the secret is an identity token
-
-# A helper prints this if it has no credentials, and gives no other sign of it (docker-credential-helpers).
-_NOTHING = ("credentials not found", "no credentials server url", "no credentials username")
-
-
 @dataclass(frozen=True, slots=True)
 class CredentialHelper:
     """A program `docker-credential-NAME` that stores credentials; `environ` is its environment.
@@ -393,12 +396,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(OSError):  # the helper has closed its end
                 pipe.close()
-
-
-REGISTRY_AUTH = "CNB_REGISTRY_AUTH"
-"""The variable with a JSON object of headers by registry (Platform API, "Registry Authentication")."""
-
-_AUTH_CONFIG = "DOCKER_AUTH_CONFIG"  # the content of a config.json, in place of the file
 
 
 class Keychain:

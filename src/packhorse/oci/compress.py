@@ -22,8 +22,8 @@ import deflate
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.oci.place import Chunks, Layer
-from packhorse.oci.types import Descriptor, MediaType
+from packhorse.oci.place import Chunks, Image, Layer
+from packhorse.oci.types import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 
 CHUNK = 1 << 20
 """The most bytes in one chunk, and the input of one gzip member."""
@@ -196,6 +196,32 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
     return Layer(
         tar, diff_id, descriptor=descriptor, blob=lambda: with_layer_context(checked(), layer), origin=where
     )
+
+
+def stored_image(
+    manifest: Manifest, config: Config, blob: Callable[[Descriptor], Chunks], *, where: str
+) -> Image:
+    """Makes an image from its manifest and config; `blob` makes the reader of a layer's stored form.
+
+    `where` names the image in errors. Raises FormatError if manifest and config have different numbers of
+    layers, or if a layer is no file system.
+    """
+    if len(config.diff_ids) != len(manifest.layers):
+        raise FormatError(
+            f"{where} has an image that contradicts itself",
+            why=f"its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}",
+        )
+    for descriptor in manifest.layers:
+        if descriptor.media_type not in OCI_LAYERS:
+            raise FormatError(
+                f"{where} has a layer that is not a file system",
+                why=f"its media type is {descriptor.media_type}",
+            )
+    layers = tuple(
+        stored_layer(blob(descriptor), descriptor, diff_id, where=where)
+        for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+    )
+    return Image(config, layers, manifest, tuple(sorted(manifest.annotations.items())))
 
 
 def with_layer_context(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:

@@ -21,8 +21,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.go_toml import END
 from packhorse.base.threads import prefetch, thread_pool
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
-from packhorse.oci.archive import TarIndex, archive_members, saved_image, stream_tar, tar_length
-from packhorse.oci.compress import drain
+from packhorse.oci.archive import TarIndex, archive_members, saved_image, spool_layer, stream_tar, tar_length
 from packhorse.oci.engine_client import Engine
 from packhorse.oci.files import OpenFile
 from packhorse.oci.mutate import edit_config
@@ -85,7 +84,7 @@ class Daemon:
         """Writes a layer without a diff ID to an unnamed file. `write_image` reads the others."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
-        return self._spool_layer(layer)
+        return spool_layer(layer, self._spool)
 
     def write_image(self, image: Image) -> Receipt:
         """Loads the image into the engine under this name; raises EngineError, FormatError, InputError."""
@@ -106,11 +105,14 @@ class Daemon:
         return Receipt(image.id)
 
     def _load(self, image: Image, name: Reference, present: int) -> None:
-        """Sends the image without its lowest `present` layers."""
+        """Sends the image without its lowest `present` layers.
+
+        An archive has the size of a file before its bytes, so layers of unknown size go to files first.
+        """
         unknown = [layer for layer in image.layers[present:] if layer.size is None]
         with thread_pool(JOBS, "layer", timeout=3) as workers:
             measured = iter(
-                workers.map(lambda layer: self._spool_layer(make_cancellable(workers, layer)), unknown)
+                workers.map(lambda layer: spool_layer(make_cancellable(workers, layer), self._spool), unknown)
             )
         layers = [
             next(measured) if layer.size is None and place >= present else layer
@@ -119,11 +121,6 @@ class Daemon:
         sent = replace(image, layers=tuple(layers))
         entries = list(archive_members(sent, [name], without=present))
         self._engine.load(prefetch(stream_tar(entries), name="archive"), tar_length(entries))
-
-    def _spool_layer(self, layer: Layer) -> Layer:
-        """Writes a layer to an unnamed file, because an archive needs its size before its bytes."""
-        spool = OpenFile.spool(self._spool)
-        return replace(drain(layer, spool.append), tar=spool.chunks)
 
     def _count_present(self, diff_ids: Sequence[Digest]) -> int:
         """Returns how many of the lowest layers are also the lowest layers of an image in the engine."""

@@ -39,6 +39,19 @@ _SOCKET = "/var/run/docker.sock"
 _PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 _SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
 _LABEL = 63  # the most characters between two dots of a host name
+_CONNECT_TIMEOUT = 30  # seconds for ssh to connect
+_PORTS = {"http": 80, "https": 443}
+_ANSWER_TIMEOUT = 60  # seconds for a ping, or to receive the next bytes
+_QUERY_TIMEOUT = 300  # seconds for a question: the engine may be busy with other clients' images
+_WORK_TIMEOUT = 3600  # seconds to load an image, or to begin saving one: it may first write gigabytes
+_ANSWER_LIMIT = 64 << 20  # bytes of an answer; a list of images can be long
+_MESSAGES_LIMIT = 1 << 20  # bytes of an error, or of the messages about a loaded image
+_CHUNK = 1 << 20
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")  # the Server header of a dockerd without containerd's store
+_EXCERPT_LIMIT = 200  # bytes of an answer that does not come from an engine
+_STDERR_LIMIT = 2000  # bytes of ssh's errors
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +208,6 @@ def error_reason(error: BaseException) -> str:
     return words[0].lower() + words[1:] if words else str(error) or type(error).__name__
 
 
-_CONNECT_TIMEOUT = 30  # seconds for ssh to connect
-_PORTS = {"http": 80, "https": 443}
-
-
 class Connection(HTTPConnection):
     """One HTTP connection to an engine: by a socket, by TCP with or without TLS, or by ssh.
 
@@ -254,20 +263,6 @@ def _ssh_command(host: str) -> list[str]:
     options += ["-p", str(url.port)] if url.port else []
     there = ["--host", f"unix://{url.path}"] if url.path.strip("/") else []
     return ["ssh", *options, "--", url.hostname, "docker", *there, "system", "dial-stdio"]
-
-
-_ANSWER_TIMEOUT = 60  # seconds for a ping, or to receive the next bytes
-_QUERY_TIMEOUT = 300  # seconds for a question: the engine may be busy with other clients' images
-_WORK_TIMEOUT = 3600  # seconds to load an image, or to begin saving one: it may first write gigabytes
-_ANSWER_LIMIT = 64 << 20  # bytes of an answer; a list of images can be long
-_MESSAGES_LIMIT = 1 << 20  # bytes of an error, or of the messages about a loaded image
-_CHUNK = 1 << 20
-_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
-_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")  # the Server header of a dockerd without containerd's store
-_EXCERPT_LIMIT = 200  # bytes of an answer that does not come from an engine
-_STDERR_LIMIT = 2000  # bytes of ssh's errors
-
-Answer = TypeVar("Answer")
 
 
 class _MissingError(EngineError):

@@ -24,13 +24,12 @@ from packhorse.base.go_json import json_bytes
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.oci.attached import Referrer, index_of_referrers, parse_referrers, referrers_tag, subject_of
-from packhorse.oci.compress import Compression, stored_layer, tee, verify
+from packhorse.oci.compress import Compression, stored_image, stored_layer, tee, verify
 from packhorse.oci.files import HIDDEN, OpenFile, map_errors, open_draft
 from packhorse.oci.place import Chunks, Image, Layer, Receipt, make_manifest
 from packhorse.oci.reference import is_attachment_tag
 from packhorse.oci.types import (
     MANIFEST_LIMIT,
-    OCI_LAYERS,
     REF_NAME,
     Config,
     Descriptor,
@@ -95,20 +94,11 @@ def read_document(files: LayoutFiles, entry: Descriptor, where: str) -> Document
 
 def _read_image(files: LayoutFiles, manifest: Manifest, where: str) -> Image:
     config = Config.parse(read_blob(files, manifest.config, where))
-    if len(config.diff_ids) != len(manifest.layers):
-        raise FormatError(
-            f"{where} has an image that contradicts itself",
-            why=f"its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}",
-        )
-    layers = []
-    for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-        if descriptor.media_type not in OCI_LAYERS:
-            raise FormatError(
-                f"{where} has a layer that is not a file system", why=f"it is {descriptor.media_type}"
-            )
-        blob = partial(files.chunks, blob_name(descriptor.digest))
-        layers.append(stored_layer(blob, descriptor, diff_id, where=where))
-    return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
+
+    def blob(descriptor: Descriptor) -> Chunks:
+        return partial(files.chunks, blob_name(descriptor.digest))
+
+    return stored_image(manifest, config, blob, where=where)
 
 
 def read_blob(files: LayoutFiles, descriptor: Descriptor, where: str = "") -> bytes:

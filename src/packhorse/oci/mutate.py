@@ -31,6 +31,15 @@ _ZERO_TIME = "0001-01-01T00:00:00Z"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 Fields = dict[str, object]
+_ENGINE_FIELDS = {
+    *("architecture", "author", "created", "history", "os", "rootfs", "config"),
+    *("os.version", "variant"),
+}
+_ENGINE_RUN_FIELDS = {
+    *("Cmd", "Healthcheck", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
+    *("ExposedPorts", "StopSignal", "Shell"),
+}
+_ALWAYS = {"architecture", "os", "created"}
 
 
 def edit_config(
@@ -189,15 +198,6 @@ def _go_time(text: object) -> str:
     return match[1] + ("." + fraction if fraction else "") + zone
 
 
-_ENGINE_FIELDS = {
-    *("architecture", "author", "created", "history", "os", "rootfs", "config"),
-    *("os.version", "variant"),
-}
-_ENGINE_RUN_FIELDS = {
-    *("Cmd", "Healthcheck", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
-    *("ExposedPorts", "StopSignal", "Shell"),
-}
-_ALWAYS = {"architecture", "os", "created"}
 _HEALTH: Mapping[str, Callable[[JsonNode, str], object]] = {
     "Test": JsonNode.texts,
     "Interval": JsonNode.number,

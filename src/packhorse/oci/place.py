@@ -35,6 +35,12 @@ from packhorse.oci.types import (
 Chunks = Callable[[], Iterator[bytes]]
 """Reads some bytes from their start, in chunks of at most 1 MiB. Each call reads them again."""
 
+JOBS = 4
+"""How many layers are copied at the same time."""
+
+DOCUMENT_LIMIT = 1000
+"""The most manifests and indexes that are copied with one name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -140,10 +146,6 @@ class Place(Protocol):
         ...
 
 
-JOBS = 4
-"""How many layers are copied at the same time."""
-
-
 def copy(source: Place, destination: Place, *, meter: Meter = UNWATCHED, name: str = "copying") -> Receipt:
     """Copies the image of one place to another; raises what the two places raise.
 
@@ -213,10 +215,6 @@ def make_cancellable(workers: ThreadPool, layer: Layer) -> Layer:
 def _layer_key(layer: Layer) -> object:
     """Identifies a layer: by its diff ID, or while that is unknown, by the object."""
     return layer.diff_id or id(layer)
-
-
-DOCUMENT_LIMIT = 1000
-"""The most manifests and indexes that are copied with one name."""
 
 
 class DocumentSource(Protocol):

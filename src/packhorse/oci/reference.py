@@ -23,6 +23,12 @@ _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _NAME_LIMIT = 255
+_ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
+_OF_OTHERS = frozenset({"containers-storage", "docker-tarball", "ostree", "sif"})  # other programs' places
+_PLACES = (
+    "places are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
+    "(docker or podman), oci:DIR[:REF], oci-archive:FILE[:REF] and docker-archive:FILE[:NAME]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +141,7 @@ class LocationKind(StrEnum):
     DOCKER_ARCHIVE = "docker-archive"
 
 
-_ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 _PREFIXES = {str(kind) for kind in LocationKind}
-_OF_OTHERS = frozenset({"containers-storage", "docker-tarball", "ostree", "sif"})  # other programs' places
-_PLACES = (
-    "places are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
-    "(docker or podman), oci:DIR[:REF], oci-archive:FILE[:REF] and docker-archive:FILE[:NAME]"
-)
 _WITH_PATH = {LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE}
 
 

@@ -26,6 +26,18 @@ MANIFEST_LIMIT = 4 << 20
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation that names an image in a layout's index (image-spec, annotations.md)."""
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+_VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"), "arm64": ("v8", "v9")}
+_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
+_LAYER_LIMIT = 4096  # layers of a manifest
+_INDEX_LIMIT = 10_000  # entries of an index
+
+DEPTH = 4
+"""How deep indexes may be nested. In practice nobody nests more than two."""
+
 
 @dataclass(frozen=True, slots=True)
 class JsonNode:
@@ -187,19 +199,6 @@ def _json_kind(value: Any) -> str:
         dict: "an object",
     }
     return kinds.get(type(value), "missing")
-
-
-REF_NAME = "org.opencontainers.image.ref.name"
-"""The annotation that names an image in a layout's index (image-spec, annotations.md)."""
-
-_EMPTY: Mapping[str, str] = MappingProxyType({})
-_VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"), "arm64": ("v8", "v9")}
-_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
-_LAYER_LIMIT = 4096
-_INDEX_LIMIT = 10_000
-
-DEPTH = 4
-"""How deep indexes may be nested. In practice nobody nests more than two."""
 
 
 def _empty_mapping() -> Mapping[str, str]:
@@ -467,10 +466,7 @@ class Config:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
-    stop_signal: str = ""
     labels: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
-    exposed_ports: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
     diff_ids: tuple[Digest, ...] = ()
     history: tuple[History, ...] = ()
 
@@ -480,7 +476,6 @@ class Config:
         node = JsonNode.parse(raw, "config")
         run = node.node("config") or JsonNode({}, "config.config")
         rootfs = node.node("rootfs") or JsonNode({}, "config.rootfs")
-        ports, volumes = run.node("ExposedPorts"), run.node("Volumes")
         return cls(
             raw=raw,
             os=node.text("os"),
@@ -493,10 +488,7 @@ class Config:
             entrypoint=run.texts("Entrypoint"),
             cmd=run.texts("Cmd"),
             working_dir=run.text("WorkingDir"),
-            stop_signal=run.text("StopSignal"),
             labels=MappingProxyType(run.mapping("Labels")),
-            exposed_ports=tuple(sorted(ports.fields)) if ports else (),
-            volumes=tuple(sorted(volumes.fields)) if volumes else (),
             diff_ids=rootfs.digests("diff_ids"),
             history=tuple(_history(entry) for entry in node.nodes("history")),
         )

@@ -1,9 +1,9 @@
-"""Compares two images, first by the owner of each layer and then by file: behind `packhorse diff`.
+"""Compares two images, first by the owners of their layers and then by file: behind `packhorse diff`.
 
-Layers that both images have are not read. A layer is compared with the other image's layer of the same owner:
-the base, the application, or one layer of a buildpack. Configs are compared value by value: each value has a
-path, also inside labels that are JSON. Packages are compared by dpkg's records and the buildpacks' SBOM
-files. cli prints the result; `verify` calls this too.
+It compares a layer with the other image's layer of the same owner: the base, the application, or one layer of
+a buildpack. If both images have a layer at the same place, it is usually not read. It compares configs value
+by value: each value has a path, also inside labels that are JSON. It compares packages by dpkg's records and
+the buildpacks' SBOM files. cli prints the result; `build.verify` calls this too.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from packhorse.report.sbom import debian_versions, is_sbom, is_status, versions
 from packhorse.tar.listing import EntryKind, ListedEntry, list_entries, merge_layers
 
 _NAMES = ("key", "id", "type", "name")
-"""What tells the entries of a list apart, wherever they stand in it."""
+"""The fields that identify an entry of a list, so that its position does not matter."""
 
 _DEPTH = 50
-"""Objects within objects of a label that is told value by value."""
+"""The most levels of a label that is compared value by value."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _LIFECYCLE = f"labels[{labels.LIFECYCLE}]"
@@ -40,12 +40,23 @@ _OF_BASE = re.compile(
     r"|history\b.*"
 )
 
+_NAMED = 4
+"""The most parts that the headline names."""
+
+_CALLED = {
+    LayerPart.BASE: "the base",
+    LayerPart.APP: "the application",
+    LayerPart.SBOM: "the bills of materials",
+    LayerPart.LAUNCHER: "the launcher",
+    LayerPart.CONFIG: "the launcher's config",
+    LayerPart.PROCESSES: "the process types",
+    LayerPart.OTHER: "the layers",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ValueChange:
-    """One value that differs; None is none at all. Those that are `is_derived` follow from layers
-    that differ.
-    """
+    """One value that differs; None means that the value is absent."""
 
     path: str
     before: object
@@ -53,27 +64,27 @@ class ValueChange:
 
     @property
     def is_derived(self) -> bool:
-        """Whether it says no more than that a layer is another: a digest, a history entry, a time."""
+        """Whether it only follows from a changed layer: a digest, a history entry or a time."""
         return _RESTATED.fullmatch(self.path) is not None
 
     @property
     def is_bookkeeping(self) -> bool:
-        """Whether it is what a lifecycle noted of the layers for the next build, or `is_derived`."""
+        """Whether it is derived, or the lifecycle's record of the layers for the next build."""
         return self.is_derived or self.path.startswith(f"{_LIFECYCLE}.")
 
     @property
     def title(self) -> str:
-        """The path, without the label that all bookkeeping is in."""
+        """The path, without the label that contains all bookkeeping."""
         return self.path.removeprefix(f"{_LIFECYCLE}.")
 
     @property
     def is_of_base(self) -> bool:
-        """Whether it is about the base image alone, so that a rebase changes it."""
+        """Whether it describes only the base image, so that a rebase changes it."""
         return _OF_BASE.fullmatch(self.path) is not None
 
 
 def values(before: Image, after: Image) -> tuple[ValueChange, ...]:
-    """The values that differ, by path; numbers are what their digits say."""
+    """Returns the values of the configs that differ, sorted by path."""
     one, other = (dict(_flatten(_document(image), "")) for image in (before, after))
     return tuple(
         ValueChange(path, one.get(path), other.get(path))
@@ -83,7 +94,7 @@ def values(before: Image, after: Image) -> tuple[ValueChange, ...]:
 
 
 def _document(image: Image) -> dict[str, Any]:
-    """The config as JSON without its list of layers; what is in `config` stands at the top, as labels do."""
+    """Returns the config as JSON, without diff IDs, and with the fields of `config` and labels at the top."""
     document = dict(loads(image.config.raw))
     rootfs = document.pop("rootfs", None)
     if isinstance(rootfs, dict):
@@ -100,7 +111,7 @@ def _document(image: Image) -> dict[str, Any]:
 
 
 def _parse_label(text: str) -> object:
-    """A label that is a JSON object or list as what it is, else as its text."""
+    """Returns a label as a JSON object or list if it is one, else its text."""
     if text[:1] in ("{", "["):
         try:
             value = loads(text)
@@ -116,7 +127,7 @@ def _is_shallow(value: object, left: int) -> bool:
 
 
 def _flatten(value: object, path: str, left: int = 2 * _DEPTH) -> Iterator[tuple[str, object]]:
-    """The values within a value, with their paths; what is nested deeper than anybody's is one value."""
+    """Yields the values within a value, with their paths. Anything nested too deep is one value."""
     if not left:
         yield path, "nested too deep"
     elif isinstance(value, Mapping) and value:
@@ -136,7 +147,7 @@ def _join_path(path: str, key: str) -> str:
 
 
 def _entries(items: list[Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of a list by what names them, or where nothing does by their number."""
+    """Returns the entries of a list with their names, or if they have no unique names, their positions."""
     for name in _NAMES:
         keys = [item.get(name) if isinstance(item, dict) else None for item in items]
         if all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys):
@@ -145,7 +156,7 @@ def _entries(items: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def format_value(value: object) -> str:
-    """A value as people read it: text as it is, the rest as JSON, nothing as such."""
+    """Formats a value for people: text unchanged, anything else as JSON, None as `(none)`."""
     if value is None:
         return "(none)"
     return value if isinstance(value, str) else json.dumps(value)
@@ -154,7 +165,7 @@ def format_value(value: object) -> str:
 def partition(
     values: Iterable[ValueChange],
 ) -> tuple[list[ValueChange], list[ValueChange], list[ValueChange]]:
-    """What was set, what was noted of layers for the next build, and what follows from the layers."""
+    """Splits values into settings, the lifecycle's record for the next build, and derived values."""
     found: tuple[list[ValueChange], list[ValueChange], list[ValueChange]] = ([], [], [])
     for value in values:
         found[2 if value.is_derived else 1 if value.is_bookkeeping else 0].append(value)
@@ -163,7 +174,7 @@ def partition(
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that differs, with its version on either side, or several; None where it is not there."""
+    """A package that differs, with its versions in both images; None if an image lacks it."""
 
     name: str
     before: str | None
@@ -171,14 +182,14 @@ class Package:
 
 
 def has_package_versions(path: str) -> bool:
-    """Whether the file at a path, relative to the root, says which packages there are."""
+    """Whether the file at a path, relative to the root, lists packages."""
     return is_status(path) or is_sbom(path)
 
 
 def differing_packages(
     one: Mapping[str, ListedEntry], other: Mapping[str, ListedEntry]
 ) -> tuple[Package, ...]:
-    """The packages that differ, by name. The trees have kept the bytes of what tells their versions."""
+    """Returns the packages that differ, by name. The listings must have the bytes of package lists."""
     before, after = _versions(one), _versions(other)
     return tuple(
         Package(name, before.get(name), after.get(name))
@@ -195,7 +206,7 @@ def _versions(tree: Mapping[str, ListedEntry]) -> dict[str, str]:
 
 
 class Change(StrEnum):
-    """What became of a layer or a file."""
+    """How a layer or a file differs between the two images."""
 
     SAME = "same"
     ADDED = "added"
@@ -205,7 +216,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """An entry of a layer that differs; one of the two is None where it is only in the other."""
+    """An entry of a layer that differs. `before` or `after` is None if only the other image has it."""
 
     path: str
     before: ListedEntry | None
@@ -213,14 +224,14 @@ class FileChange:
 
     @property
     def change(self) -> Change:
-        """What became of it."""
+        """How it differs."""
         if self.before is None:
             return Change.ADDED
         return Change.CHANGED if self.after else Change.REMOVED
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """In what a changed one differs."""
+        """The attributes in which a changed entry differs."""
         one, other = self.before, self.after
         if one is None or other is None:
             return ()
@@ -239,11 +250,11 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """The layers of one owner in both images, each list lowest first; `files` are those that differ.
+    """The layers of one owner in both images, lowest first, and the files and packages that differ.
 
-    `files` is None where no layer was read, as none differs or none was to be read. `below` is how many
-    layers that both have are under those that differ. `packages` are those that differ,
-    of the distribution or of buildpacks' bills.
+    `files` is None if no layer was read, because none differs or the caller did not ask for files. `below`
+    counts the lowest layers that are the same in both images. `packages` come from dpkg's records and the
+    buildpacks' SBOM files.
     """
 
     part: LayerPart
@@ -261,7 +272,7 @@ class LayerGroup:
 
     @property
     def change(self) -> Change:
-        """What became of it."""
+        """How it differs."""
         if not self.before:
             return Change.ADDED
         if not self.after:
@@ -272,7 +283,7 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True)
 class ComparedImage:
-    """One of the two images: by what it was asked for, and its layers with their owners, lowest first."""
+    """One of the two images, the name that the user gave, and its layers with their owners, lowest first."""
 
     name: str
     image: Image
@@ -281,8 +292,9 @@ class ComparedImage:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that differs; `groups` are in the order of the layers, lowest first, those without a difference
-    among them. `lengths` has the bytes of those layers that were read.
+    """All differences. `groups` has all groups of layers, lowest first, also those without a difference.
+
+    `lengths` has the sizes in bytes of the layers that were read.
     """
 
     before: ComparedImage
@@ -293,7 +305,7 @@ class Difference:
 
     @property
     def is_same(self) -> bool:
-        """Whether they are one image: then nothing was compared."""
+        """Whether both have the same image ID; then nothing else was compared."""
         return self.before.image.id == self.after.image.id
 
     @property
@@ -303,21 +315,21 @@ class Difference:
 
     @property
     def shared_layers(self) -> Counter[Digest | None]:
-        """The layers that both have, by diff ID."""
+        """The layers that both images have, by diff ID."""
         return _shared_layers(self.before.layers, self.after.layers)
 
     @property
     def headline(self) -> str:
-        """What differs, in one line."""
+        """A summary in one line."""
         if self.is_same:
             return f"the same image: {self.after.image.id}"
-        told = [value for value in self.values if not value.is_bookkeeping]
+        settings = [value for value in self.values if not value.is_bookkeeping]
         parts = list(dict.fromkeys(_group_name(group) for group in self.changed_groups))
         if parts == [_CALLED[LayerPart.BASE]] and all(value.is_of_base for value in self.values):
             return f"only the base changed: {self._count()}"
         if len(parts) > 1 and _CALLED[LayerPart.SBOM] in parts:
-            parts.remove(_CALLED[LayerPart.SBOM])  # they tell what the others are
-        if told or not parts:
+            parts.remove(_CALLED[LayerPart.SBOM])  # they change with the other layers
+        if settings or not parts:
             parts.append("the config")
         only = "only " if len(parts) == 1 else ""
         return f"{only}{_join(parts)} changed: {self._count()}"
@@ -328,24 +340,10 @@ class Difference:
         return f"{same} of {total} layers are the same" if total else "there are no layers"
 
 
-_NAMED = 4
-"""Parts that the headline names."""
-
-_CALLED = {
-    LayerPart.BASE: "the base",
-    LayerPart.APP: "the application",
-    LayerPart.SBOM: "the bills of materials",
-    LayerPart.LAUNCHER: "the launcher",
-    LayerPart.CONFIG: "the launcher's config",
-    LayerPart.PROCESSES: "the process types",
-    LayerPart.OTHER: "the layers",
-}
-
-
 def diff(before: ComparedImage, after: ComparedImage, *, files: bool = True) -> Difference:
-    """Compares two images; of equal ones no layer is read, and without `files` of none.
+    """Compares two images. It reads no layers if they have the same ID, or if `files` is false.
 
-    Raises FormatError for layers that are no tar, and what reading a layer raises.
+    Raises FormatError for a layer that is no tar, and what reading a layer raises.
     """
     found = Difference(_adopt_owners(before, after), _adopt_owners(after, before))
     if found.is_same:
@@ -360,15 +358,16 @@ def diff(before: ComparedImage, after: ComparedImage, *, files: bool = True) -> 
 
 
 def compared_image(name: str, image: Image) -> ComparedImage:
-    """An image to be compared, by the name that a person called it."""
+    """Makes one side of a comparison. `name` is the name that the user gave."""
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
     return ComparedImage(name, image, owned_layers(image, metadata))
 
 
 def _adopt_owners(one: ComparedImage, other: ComparedImage) -> ComparedImage:
-    """The side with owners for layers that nobody of its own claims and the other image has as well.
+    """Returns `one`, in which layers without an owner get their owner in `other`.
 
-    So the run image of an app is that app's base, though it says nothing of itself.
+    So if one image is the run image of the other, its layers are compared with the base, although the labels
+    of a run image name no owners.
     """
     known = {owned.layer.diff_id: owned for owned in other.layers if owned.part is not LayerPart.OTHER}
     layers = tuple(
@@ -381,7 +380,7 @@ def _adopt_owners(one: ComparedImage, other: ComparedImage) -> ComparedImage:
 
 
 def _groups(before: Sequence[OwnedLayer], after: Sequence[OwnedLayer]) -> tuple[LayerGroup, ...]:
-    """By owner, in the order of `after`; what only `before` has comes behind what was below it there."""
+    """Groups layers by owner, in the order of `after`. Groups of `before` alone keep their place in it."""
     found: dict[tuple[str, str, str], tuple[list[OwnedLayer], list[OwnedLayer]]] = {}
     order: list[tuple[str, str, str]] = []
     for owned in after:
@@ -403,7 +402,7 @@ def _groups(before: Sequence[OwnedLayer], after: Sequence[OwnedLayer]) -> tuple[
 
 
 def _key(owned: OwnedLayer) -> tuple[str, str, str]:
-    """What a layer is compared with: a buildpack's layers one by one, all others of a part together."""
+    """Identifies a layer's group: one for each layer of a buildpack, and one for each other part."""
     return owned.key if owned.part is LayerPart.BUILDPACK else (owned.part, "", "")
 
 
@@ -419,7 +418,7 @@ def _group_name(group: LayerGroup) -> str:
 
 
 def _join(parts: Sequence[str]) -> str:
-    """As words; of many the first three."""
+    """Joins parts to a phrase. Of more than `_NAMED` parts it names the first ones and counts the others."""
     if len(parts) > _NAMED:
         parts = [*parts[: _NAMED - 1], f"{len(parts) - _NAMED + 1} more"]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
@@ -431,13 +430,13 @@ def _shared_layers(before: Iterable[OwnedLayer], after: Iterable[OwnedLayer]) ->
 
 
 class _Lengths:
-    """Counts the bytes of layers as they are read."""
+    """Measures layers while they are read."""
 
     def __init__(self) -> None:
         self.known: dict[Digest | None, int] = {}
 
     def count(self, layer: Layer) -> Iterator[bytes]:
-        """The tar of a layer."""
+        """Yields the tar of a layer, and records its length at the end."""
         length = 0
         for chunk in layer.tar():
             length += len(chunk)
@@ -446,17 +445,18 @@ class _Lengths:
 
 
 def _is_lowest(group: LayerGroup, before: ComparedImage, after: ComparedImage) -> bool:
-    """Whether nothing is below the layers of a group: then they hide nothing but what is in them."""
+    """Whether a group's layers are the lowest ones in both images, so that they cannot hide other layers."""
     sides = ((group.before, before.layers), (group.after, after.layers))
     return all(owned == layers[: len(owned)] for owned, layers in sides)
 
 
 def _compare_files(group: LayerGroup, lengths: _Lengths, *, lowest: bool) -> LayerGroup:
-    """The group with the files that differ.
+    """Returns the group with the files and packages that differ.
 
-    The layers that both end with are not read; one that has moved between others is, since what it hides
-    depends on where it is. Those that both begin with are read where what is above them has a path on one
-    side alone: it may be theirs already, or hide something of theirs.
+    The top layers that both images have are not read. The same layer between different ones is read, because
+    its place decides what it hides. The lowest layers that both have are read only if the layers above them
+    have different paths in the two images: such a path may exist in the lower layers, or hide something
+    there.
     """
     if group.change is Change.SAME:
         return group
@@ -482,10 +482,10 @@ def _kinds(listing: Mapping[str, ListedEntry]) -> dict[str, EntryKind]:
 def _differing_entries(
     one: Mapping[str, ListedEntry], other: Mapping[str, ListedEntry], *, hides: bool
 ) -> Iterator[FileChange]:
-    """The entries that differ.
+    """Yields the entries that differ.
 
-    A whiteout says that there is no such entry. It is an entry itself where the other side has none, and the
-    layers may hide something of those below (`hides`).
+    A whiteout counts as an absent entry. If the other side has no entry either, and the layers may hide those
+    below (`hides`), the whiteout itself is the difference.
     """
     for path in sorted(one.keys() | other.keys()):
         before, after = one.get(path), other.get(path)
@@ -506,11 +506,11 @@ def _is_whiteout(entry: ListedEntry | None) -> bool:
 def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, ListedEntry]:
     found: dict[str, ListedEntry] = {}
     for layer in layers:
-        told = list_entries(lengths.count(layer), keep=has_package_versions)
-        found = merge_layers(found, told) if found else told
+        entries = list_entries(lengths.count(layer), keep=has_package_versions)
+        found = merge_layers(found, entries) if found else entries
     return found
 
 
 def counts(files: Iterable[FileChange]) -> Counter[Change]:
-    """How many entries there are of each change."""
+    """Counts the entries by kind of change."""
     return Counter(file.change for file in files)

@@ -1,6 +1,7 @@
-"""A comparison of two images as programs read it, and how large its layers are. Called by cli.
+"""Turns a comparison of two images into JSON fields and phrases, with the sizes of layers. cli calls it.
 
-Sizes are those of tars; where a registry told no more than a blob's, all are of blobs where that can be.
+Sizes are those of uncompressed tars. If these are not known for every layer, sizes are those of compressed
+blobs, provided that every layer has one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LazyList:
-    """The fields of things, made one by one each time that somebody goes through them: there may be many."""
+    """The JSON objects of file changes, made one by one whenever they are iterated: there may be many."""
 
     things: Sequence[FileChange]
     fields: Callable[[FileChange], Fields]
@@ -32,14 +33,14 @@ class LazyList:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The size of each layer by diff ID, so that they can be held against one another."""
+    """The size of each layer in bytes, by diff ID: of all tars, or of all blobs (`compressed`)."""
 
     known: dict[str, int]
     compressed: bool
 
     @classmethod
     def of(cls, difference: Difference) -> Sizes:
-        """Of both images' layers."""
+        """Collects the sizes of both images' layers."""
         layers = [owned.layer for owned in (*difference.before.layers, *difference.after.layers)]
         tars = {str(diff_id): length for diff_id, length in difference.lengths.items()}
         tars |= {str(layer.diff_id): layer.size for layer in layers if layer.size is not None}
@@ -50,17 +51,17 @@ class Sizes:
         return cls(blobs, True) if blobs.keys() == every else cls(tars, False)
 
     def total(self, owned: Iterable[OwnedLayer]) -> int | None:
-        """The bytes of some layers, None if nobody knows those of one."""
+        """Returns the bytes of some layers together, None if one is unknown."""
         found = [self.of_layer(one.layer) for one in owned]
         return None if None in found else sum(size for size in found if size is not None)
 
     def of_layer(self, layer: Layer) -> int | None:
-        """The bytes of one layer, None if nobody knows."""
+        """Returns the bytes of one layer, None if unknown."""
         return self.known.get(str(layer.diff_id))
 
 
 def fields(difference: Difference) -> Fields:
-    """All of a comparison; paths are absolute, modes octal as chmod takes them."""
+    """Returns the JSON object of a comparison. Paths are absolute, and modes are octal as for chmod(1)."""
     sizes = Sizes.of(difference)
     return {
         "same": difference.is_same,
@@ -82,13 +83,13 @@ def fields(difference: Difference) -> Fields:
 
 
 def details(file: FileChange) -> list[str]:
-    """In what a file differs, one phrase each: `mode 0644 → 0755`."""
+    """Returns a phrase for each difference of a file: `mode 0644 → 0755`."""
     one, other = file.before, file.after
     if one is None or other is None:
-        there = one or other
-        assert there is not None  # or it would not differ
-        return [_describe_entry(there)]
-    told = {
+        entry = one or other
+        assert entry is not None  # a change has one of the two
+        return [_describe_entry(entry)]
+    phrases = {
         "kind": f"{one.kind} → {other.kind}",
         "content": "content",
         "size": f"size {one.size} → {other.size}",
@@ -98,12 +99,13 @@ def details(file: FileChange) -> list[str]:
         "time": f"time {format_time(one.mtime)} → {format_time(other.mtime)}",
         "attributes": ", ".join(_describe_attributes(one, other)),
     }
-    found = [told[name] for name in file.differences]
-    return [phrase for phrase in found if phrase != "content" or "size" not in file.differences]
+    # A file of another size always has another content.
+    names = [name for name in file.differences if name != "content" or "size" not in file.differences]
+    return [phrases[name] for name in names]
 
 
 def _describe_attributes(one: ListedEntry, other: ListedEntry) -> Iterator[str]:
-    """What became of extended attributes; their values are seldom for reading."""
+    """Yields a phrase for each extended attribute that differs, without its value, which may be binary."""
     before, after = dict(one.attributes), dict(other.attributes)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
@@ -111,14 +113,14 @@ def _describe_attributes(one: ListedEntry, other: ListedEntry) -> Iterator[str]:
             yield f"attribute {name} {verb}"
 
 
-def mode_text(entry: ListedEntry) -> str:
-    """The mode as ls(1) shows it: `-rwxr-xr-x`."""
+def _format_mode(entry: ListedEntry) -> str:
+    """Formats a mode as ls(1) does: `-rwxr-xr-x`."""
     kinds = {EntryKind.DIRECTORY: stat.S_IFDIR, EntryKind.LINK: stat.S_IFLNK, EntryKind.FIFO: stat.S_IFIFO}
     return stat.filemode(kinds.get(entry.kind, stat.S_IFREG) | entry.mode)
 
 
 def format_time(nanoseconds: int) -> str:
-    """A time as RFC 3339, with what is below a second where there is any."""
+    """Formats a time as RFC 3339, with a fraction if it is not zero."""
     seconds, rest = divmod(nanoseconds, 10**9)
     try:
         text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -128,13 +130,13 @@ def format_time(nanoseconds: int) -> str:
 
 
 def _describe_entry(entry: ListedEntry) -> str:
-    """What an entry is that only one image has."""
+    """Describes an entry that only one image has."""
     if entry.kind is EntryKind.REMOVED:
         return "hides what layers below have"
     if entry.kind is EntryKind.EMPTIED:
         return "hides all that layers below have in it"
     if entry.kind is EntryKind.FILE:
-        return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {mode_text(entry)}"
+        return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {_format_mode(entry)}"
     return f"{entry.kind} to {entry.link}" if entry.link else str(entry.kind)
 
 

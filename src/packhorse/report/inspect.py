@@ -30,6 +30,9 @@ _LAUNCHER = "/cnb/lifecycle/launcher"
 _OLD_API = (0, 4)  # Platform API before which a variable names the default process
 
 Fields = dict[str, Any]
+RELEASED = "io.buildpacks.base.released"
+_DEFAULT = "buildpack-default-process-type"
+_REAL = 2000  # an image from before this year has a constant time, for reproducible builds
 
 
 def pack_report(
@@ -40,10 +43,10 @@ def pack_report(
     *,
     form: str = "json",
 ) -> Fields:
-    """pack's `remote_info` or `local_info`. `build` and `lifecycle` are the two labels as JSON.
+    """Returns pack's `remote_info` or `local_info`. `build` and `lifecycle` are the two labels as JSON.
 
-    `form` is where it will be written: a list without entries is null in pack's JSON, and in its TOML left
-    out unless it is a process's.
+    `form` is the output format: pack writes an empty list as null in JSON, and leaves it out in TOML unless
+    it belongs to a process.
     """
     nothing: list[Fields] | None = [] if form == "yaml" else None
     return {
@@ -61,7 +64,7 @@ def pack_report(
 
 
 def legacy_bom(build: JsonNode) -> list[Fields] | None:
-    """The bill of materials of old buildpacks, which the label itself has; None without one."""
+    """Returns the bill of materials that old buildpacks put into the label; None if there is none."""
     entries = []
     for entry in build.nodes("bom"):
         owner = entry.node("buildpack") or JsonNode({}, entry.where)
@@ -76,12 +79,15 @@ def legacy_bom(build: JsonNode) -> list[Fields] | None:
 
 
 def is_rebasable(config: Config) -> bool:
-    """Whether the base may be replaced: unless the label says no."""
+    """Whether a rebase may replace the base: yes, unless the label says false."""
     return config.labels.get(REBASABLE, "true") != "false"
 
 
 def default_process(config: Config) -> str:
-    """The type of the process that the image starts, "" for none, by how the image itself says it."""
+    """Returns the type of the process that the image starts, "" for none.
+
+    The entrypoint names it, or before Platform API 0.4 the variable CNB_PROCESS_TYPE.
+    """
     api = config.variable("CNB_PLATFORM_API") or "0.3"
     version = _version(api)
     if version and version < _OLD_API:
@@ -91,14 +97,14 @@ def default_process(config: Config) -> str:
 
 
 def _base_reference(metadata: labels.LayersMetadata, build: JsonNode) -> str:
-    """What the label says, but of lifecycles before 0.5, which wrote something else there."""
+    """Returns the reference in the label; "" for lifecycles before 0.5, which wrote something else there."""
     launcher = build.node("launcher")
     version = _version(launcher.text("version")) if launcher else ()
     return "" if version and version < (0, 5) else metadata.run_image.reference
 
 
 def _run_images(metadata: labels.LayersMetadata, lifecycle: JsonNode) -> list[Fields]:
-    """The run image's names, from the label's older place where the newer is empty."""
+    """Returns the run image's names from the label, or if it has none, from its older field `stack`."""
     names = [metadata.run_image.image, *metadata.run_image.mirrors]
     if not names[0]:
         stack = lifecycle.node("stack")
@@ -117,7 +123,7 @@ def _module(node: JsonNode) -> Fields:
 
 
 def _processes(config: Config, build: JsonNode, *, none: list[str] | None) -> list[Fields]:
-    """The default process first, as pack has it."""
+    """Returns the processes, the default one first, as in pack."""
     default = default_process(config)
     found = []
     for process in build.nodes("processes"):
@@ -136,30 +142,26 @@ def _processes(config: Config, build: JsonNode, *, none: list[str] | None) -> li
 
 
 def command_words(process: JsonNode) -> tuple[str, ...]:
-    """A command: one text in images of before Platform API 0.10, a list since."""
+    """Returns a process's command, which is one string before Platform API 0.10, and a list since."""
     if isinstance(process.fields.get("command"), str):
         return (process.text("command"),)
     return process.texts("command")
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """The numbers of a version; none for what is no version."""
+    """Returns the numbers of a version, an empty tuple for an invalid one."""
     parts = text.split("-")[0].split("+")[0].split(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         return ()
     return tuple(map(int, parts))
 
 
-RELEASED = "io.buildpacks.base.released"
-
-_DEFAULT = "buildpack-default-process-type"
-_REAL = 2000  # the year before which a time was set so that builds are reproducible
-
-
 @dataclass(frozen=True, slots=True)
 class BaseAge:
-    """When an image's base was made (RFC 3339, "" if nobody knows), and when the run image that now has its
-    name was: "" if that is the same (`current`), or was not asked for.
+    """When an image's base was made, and when the run image that now has its name was made (`newer`).
+
+    Both are RFC 3339. `created` is "" if unknown. `newer` is "" if the run image is the same (`current`) or
+    was not looked up.
     """
 
     created: str = ""
@@ -169,8 +171,9 @@ class BaseAge:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Something that is attached to an image, or to the index that it is in: its kind (a media type), and the
-    tag that it lies under where nothing else tells what it belongs to.
+    """A document attached to an image or to the index that contains it. `kind` is a media type.
+
+    `tag` is set only if the document does not name its subject, so that the tag must.
     """
 
     kind: str
@@ -180,7 +183,7 @@ class Attachment:
     tag: str = ""
 
     def fields(self) -> dict[str, object]:
-        """For programs."""
+        """Returns the JSON object."""
         return {
             "artifact_type": self.kind,
             "digest": str(self.digest),
@@ -192,11 +195,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
-    origin, `lifecycle` io.buildpacks.lifecycle.metadata as it is and `metadata` the same understood.
+    """The content of an image's labels and config.
 
-    `name` is what the image was asked for by, `remote` says that it was read from a registry. `attachments`
-    are None where nobody asked for them.
+    `build` is the label io.buildpacks.build.metadata, empty if buildpacks did not make the image. `lifecycle`
+    is io.buildpacks.lifecycle.metadata as JSON, and `metadata` the same label parsed. `name` is the name that
+    the user gave. `remote` is true if the image came from a registry. `attachments` is None if they were not
+    looked up.
     """
 
     image: Image
@@ -210,11 +214,11 @@ class ImageReport:
     attachments: tuple[Attachment, ...] | None = None
 
     def with_base(self, base: BaseAge) -> ImageReport:
-        """The report with what is known of the base's age."""
+        """Returns the report with the base's age."""
         return replace(self, base=base)
 
     def fields(self, *, form: str = "json") -> dict[str, object]:
-        """For programs that read `form`: what pack has, by pack's names, then what only we have."""
+        """Returns the JSON object for output as `form`: pack's fields first, then those that pack lacks."""
         config, run = self.image.config, self.metadata.run_image
         theirs = pack_report(config, self.build, self.metadata, self.lifecycle, form=form)
         return {
@@ -250,22 +254,22 @@ class ImageReport:
         }
 
     def bom(self) -> dict[str, object]:
-        """`pack inspect --bom` for programs."""
+        """Returns the JSON object of `pack inspect --bom`."""
         found = legacy_bom(self.build)
         return {"remote": found if self.remote else None, "local": None if self.remote else found}
 
     @property
     def provenance(self) -> BuildProvenance | None:
-        """How it was built, if its manifest says so."""
+        """How the image was built; None if its manifest does not tell."""
         return BuildProvenance.parse(self.image)
 
     @property
     def has_sbom(self) -> bool:
-        """Whether the image has a layer with bills of materials."""
+        """Whether the image has a layer of SBOM files."""
         return any(owned.part is LayerPart.SBOM for owned in self.layers)
 
     def lines(self) -> Iterator[str]:
-        """For people; the layers are a table of their own."""
+        """Yields the report for people, without the layers, which cli prints as a table."""
         config, run = self.image.config, self.metadata.run_image
         yield f"image       {self.image.id}"
         if self.image.manifest:
@@ -312,24 +316,24 @@ class ImageReport:
 
 
 def inspect(image: Image, *, name: str = "", remote: bool = False) -> ImageReport:
-    """Reads the labels; raises FormatError for one that is not what it should be."""
+    """Reads the labels of an image; raises FormatError for an invalid one."""
     values = image.config.labels
     build, lifecycle = (
         JsonNode.parse((values.get(key) or "{}").encode(), key) for key in (labels.BUILD, labels.LIFECYCLE)
     )
     metadata = labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, ""))
     report = ImageReport(image, metadata, build, lifecycle, owned_layers(image, metadata), name, remote)
-    report.fields(), report.bom()  # what is wrong is told before anything is printed
+    report.fields(), report.bom()  # raises FormatError here, before anything is printed
     for _ in report.lines():
         pass
     return report
 
 
 def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
-    """What is attached to an image where it is, and to its index; InputError where nothing can be."""
+    """Lists what is attached to an image and its index; raises InputError if the place has no attachments."""
     from packhorse.oci.attached import Referrer, index_referrers, list_attachments
 
-    def told(referrer: Referrer, subject: Digest, tag: str = "") -> Attachment:
+    def attachment(referrer: Referrer, subject: Digest, tag: str = "") -> Attachment:
         return Attachment(referrer.kind, referrer.descriptor.digest, referrer.descriptor.size, subject, tag)
 
     holder = wiring.index_place(location)
@@ -337,17 +341,17 @@ def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attac
     found = []
     if image.all_targets is not None:
         root = holder.root()
-        found = [told(each, subject) for subject in subjects for each in index_referrers(root, subject)]
+        found = [attachment(each, subject) for subject in subjects for each in index_referrers(root, subject)]
         subjects.append(root.digest)
     others = list_attachments(holder, subjects)
-    return (*found, *(told(each.referrer, each.subject, each.tag) for each in others))
+    return (*found, *(attachment(each.referrer, each.subject, each.tag) for each in others))
 
 
 def base_of(report: ImageReport, wiring: Wiring, *, ask: bool) -> BaseAge:
-    """When the image's base was made: by its label, or by the run image, if that is in the store or, with
-    `ask`, in its registry.
+    """Finds out when an image's base was made: by its label, or by the run image in the store.
 
-    Raises NetworkError, NotFoundError and FormatError about that registry.
+    With `ask` it also reads the run image in its registry, and compares it. Raises NetworkError,
+    NotFoundError and FormatError about that registry.
     """
     config = report.image.config
     base = tuple(owned.layer.diff_id for owned in report.layers if owned.part is LayerPart.BASE)
@@ -366,7 +370,7 @@ def base_of(report: ImageReport, wiring: Wiring, *, ask: bool) -> BaseAge:
             then = wiring.registry(Reference.parse(run.reference), config.target).read()
             created = _real_time(then.config.created)
         except (NetworkError, NotFoundError, FormatError):
-            pass  # registries forget what has no tag
+            pass  # registries remove images without a tag
     return BaseAge(created, now.config.labels.get(RELEASED, "") or now.config.created)
 
 
@@ -399,13 +403,13 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def _real_time(text: str) -> str:
-    """A time, "" for one that was made up or is none."""
+    """Returns a time, "" if it is invalid or a constant for reproducible builds."""
     moment = _parse_time(text)
     return text if moment and moment.year >= _REAL else ""
 
 
 def _format_age(text: str) -> str:
-    """How long ago in days, and the day itself."""
+    """Formats a time as a number of days ago, and the date."""
     moment = _parse_time(text)
     if moment is None or moment.year < _REAL:
         return "at a time that is not known"

@@ -1,7 +1,7 @@
-"""Who made each layer of an app image, by what its labels say (P-191, P-192).
+"""Finds the owner of each layer of an app image in its labels (P-191, P-192).
 
-Called by `inspect`, `diff` and `sbom` of this folder. An image of another origin has no labels of ours:
-then a layer's history entry is all that is known.
+`inspect`, `diff` and `sbom` call this. An image that buildpacks did not make has no such labels. Its layers
+get only their history entries as names.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class LayerPart(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwnedLayer:
-    """One layer and whose it is. `owner` is a buildpack's id, or "" where the part alone says it; `name` is
-    the layer's own, and `version` the buildpack's.
+    """One layer with its owner.
 
-    Text comes from the image's labels or history: hostile until it is cleaned.
+    `owner` is a buildpack's ID, or "" in all parts but BUILDPACK. `name` is the layer's name, and `version`
+    the buildpack's. The text comes from the image's labels or history, so it must be cleaned before a
+    terminal shows it.
     """
 
     layer: Layer
@@ -44,31 +45,31 @@ class OwnedLayer:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What the same layer of another build has too."""
+        """Identifies the layer across builds."""
         return self.part, self.owner, self.name
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """The layer's name for users."""
         if self.part is LayerPart.BUILDPACK:
             return f"{self.owner}:{self.name}"
         return f"{self.part} {self.name}".rstrip()
 
 
 def owned_layers(image: Image, metadata: LayersMetadata) -> tuple[OwnedLayer, ...]:
-    """Every layer of an image with its owner, lowest first.
+    """Returns every layer of an image with its owner, lowest first.
 
-    The base ends with the layer that the label calls its top; where the image has no such layer, nobody
-    knows where it ends.
+    The base ends with the top layer that the label names. If the image lacks this layer, no layer counts as
+    the base's.
     """
     diff_ids = [str(layer.diff_id) for layer in image.layers]
     top = metadata.run_image.top_layer
-    # Two layers may be equal, so the base's top is the first of its name.
+    # Layers above the base may be equal to its top, so the first one counts.
     base = diff_ids.index(top) + 1 if top in diff_ids else 0
     claims: defaultdict[str, deque[tuple[LayerPart, str, str, str]]] = defaultdict(deque)
     for sha, part, owner, name, version in _claims(metadata):
         claims[sha].append((part, owner, name, version))
-    told = _history(image)
+    history = _history(image)
     found = []
     for number, (layer, sha) in enumerate(zip(image.layers, diff_ids, strict=True)):
         if number < base:
@@ -76,12 +77,12 @@ def owned_layers(image: Image, metadata: LayersMetadata) -> tuple[OwnedLayer, ..
         elif claims[sha]:
             found.append(OwnedLayer(layer, *claims[sha].popleft()))
         else:
-            found.append(OwnedLayer(layer, LayerPart.OTHER, name=told[number]))
+            found.append(OwnedLayer(layer, LayerPart.OTHER, name=history[number]))
     return tuple(found)
 
 
 def _claims(metadata: LayersMetadata) -> Iterator[tuple[str, LayerPart, str, str, str]]:
-    """What the label says of which layer, in the order in which the lifecycle adds them."""
+    """Yields the label's entry for each layer, in the order in which the lifecycle adds the layers."""
     for record in metadata.buildpacks:
         for name in sorted(record.layers):
             yield record.layers[name].sha, LayerPart.BUILDPACK, record.id, name, record.version
@@ -94,7 +95,7 @@ def _claims(metadata: LayersMetadata) -> Iterator[tuple[str, LayerPart, str, str
 
 
 def _history(image: Image) -> list[str]:
-    """What made each layer: its history entry, where there is one a layer."""
+    """Returns what made each layer, if there is one history entry for each; else empty strings."""
     history = [entry for entry in image.config.history if not entry.empty_layer]
     if len(history) != len(image.layers):
         return [""] * len(image.layers)

@@ -1,7 +1,8 @@
-"""How an image was built, as an annotation of its manifest: the builder, names of variables, options.
+"""Reads and writes how an image was built, as an annotation of its manifest: builder, options, variables.
 
-An annotation has no part in the image's ID, so the same image from two builders has the same ID. It has no
-values of variables. `build.plan` makes it; `build.verify` and `report.inspect` read it.
+The image ID does not depend on annotations, so two builders can make an image with the same ID. The
+annotation has the names of variables, not their values. `build.plan` makes it; `build.verify` and
+`report.inspect` read it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ _PRODUCTION = "production"
 
 @dataclass(frozen=True, slots=True)
 class BuildProvenance:
-    """What a build was asked for. `env` has names only, `volumes` the places in the sandbox.
+    """The builder and options of a build.
 
-    `buildpacks` were named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` around its
-    groups, `directories` are those of them that were directories of the machine; all are `id@version`.
+    `env` has the names of variables, and `volumes` their paths in the sandbox. `buildpacks` are those that
+    the user named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` those around its
+    groups, and `directories` those of them that came from a local directory; all are `id@version`. `created`
+    is in seconds since the epoch.
     """
 
     builder: str
@@ -47,7 +50,7 @@ class BuildProvenance:
 
     @classmethod
     def parse(cls, image: Image) -> Self | None:
-        """Reads an image's annotation, None if it has none; raises FormatError when it is not valid."""
+        """Reads an image's annotation; returns None if it has none. Raises FormatError if it is not valid."""
         text = dict(image.annotations).get(KEY)
         if text is None:
             return None
@@ -77,11 +80,11 @@ class BuildProvenance:
         )
 
     def annotations(self) -> dict[str, str]:
-        """The annotation: its name and its value, the same for the same build."""
+        """Returns the annotation by its name. The same build gives the same value."""
         return {KEY: json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))}
 
     def fields(self) -> dict[str, Any]:
-        """As JSON, without what has its default value."""
+        """Returns the JSON object, without default values."""
         fields: dict[str, Any] = {
             "builder": {"id": self.builder_id, "image": self.builder},
             "buildpacks": list(self.buildpacks),

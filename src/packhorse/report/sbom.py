@@ -1,12 +1,12 @@
-"""Lists what an image is made of, as one SBOM or as the SBOM files of its buildpacks.
+"""Makes one SBOM of an image, or reads the SBOM files of its buildpacks.
 
-Called by `cli.sbom` and `diff`. For an image that buildpacks made, it reads the layer of SBOM files and as
-many layers of the base as needed; for another image it reads all layers, from the top.
+`cli.sbom` and `report.diff` call this, and `builder.default` lists the packages of its images. Of the base's
+layers it reads only the top ones, down to dpkg's records. For an image that buildpacks made, it also reads
+the layer of SBOM files.
 
-A base that dpkg made has one status file. A base made without dpkg (distroless) has a file for each package,
-in the layer that the package came with. SBOM files may be CycloneDX, SPDX or Syft, in JSON. Any tool may have
-written them, so a field that cannot be understood is left out; a file that is no SBOM is an error. `sdk.sbom`
-writes the SBOM.
+A base made with dpkg has one status file. A base made without dpkg (distroless) has a file for each package,
+in the package's layer. SBOM files may be CycloneDX, SPDX or Syft, in JSON. Any tool may have written them, so
+a field that cannot be understood is left out; a file that is no SBOM is an error. `sdk.sbom` writes the SBOM.
 """
 
 from __future__ import annotations
@@ -34,15 +34,25 @@ from packhorse.tar.listing import pick_files
 _STATUS = "var/lib/dpkg/status"
 _SINGLE = "var/lib/dpkg/status.d/"
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
-_STATUS_LIMIT = 64 << 20  # a machine with every package of Debian has about as much
+_STATUS_LIMIT = 64 << 20  # bytes; about as much as all packages of Debian need
 _ALTERNATIVES = re.compile(r"\s*,\s*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
+Fields = Mapping[str, Any]
+_PURL = re.compile(r"pkg:[A-Za-z][A-Za-z0-9.+-]*/[^\s]+")
+_NOTHING = ("", "NOASSERTION", "NONE")
+
+_DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
+"""SPDX relationships that are dependencies, and whether the second element needs the first."""
+
+_FILES_LIMIT = 256 << 20
+_FOLDER = "layers/sbom/launch/"
+_LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
 
 
 @dataclass(frozen=True, slots=True)
 class BaseSystem:
-    """The files of a base that say what it is made of: `release` is os-release, the others dpkg's."""
+    """The content of a base's os-release (`release`) and of dpkg's files (`statuses`)."""
 
     release: str = ""
     statuses: tuple[str, ...] = ()
@@ -50,7 +60,7 @@ class BaseSystem:
 
 @dataclass(slots=True)
 class _Search:
-    """What the layers above have had, and what they hide of those below."""
+    """The files found in the layers so far, read from the top, and the paths that these layers hide."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
@@ -69,9 +79,9 @@ class _Search:
 
 
 def read_base(layers: Iterable[Layer], *, release: bool = True) -> BaseSystem:
-    """What the layers of a base, lowest first, say. Reads from the top, and no further than dpkg's status, or
-    than os-release where `release` asks for it.
+    """Reads the files of a base from its layers, which are lowest first.
 
+    It reads layers from the top until it has dpkg's status file, and os-release too if `release` is true.
     Raises FormatError, and what reading a layer raises.
     """
     search = _Search()
@@ -79,15 +89,15 @@ def read_base(layers: Iterable[Layer], *, release: bool = True) -> BaseSystem:
         search.add_layer(layer)
         if search.covers(_STATUS) and (not release or any(map(search.covers, _RELEASES))):
             break
-    told = next((search.files[path] for path in reversed(_RELEASES) if path in search.files), b"")
+    os_release = next((search.files[path] for path in reversed(_RELEASES) if path in search.files), b"")
     statuses = [search.files[path] for path in sorted(search.files) if path not in _RELEASES]
-    return BaseSystem(_decode(told), tuple(map(_decode, statuses)))
+    return BaseSystem(_decode(os_release), tuple(map(_decode, statuses)))
 
 
 def base_components(base: BaseSystem, *, distro: tuple[str, str] = ("", "")) -> list[Component]:
-    """The distribution first, which depends on all its packages, then these; nothing for a base unknown.
+    """Returns the distribution, which depends on all its packages, then the packages; or an empty list.
 
-    `distro` is what the image's labels call it; without, os-release is believed.
+    `distro` is its name and version by the image's labels. Without a name there, os-release counts.
     """
     release = os_release_fields(base.release)
     name, version = distro if distro[0] else (release.get("ID", "").lower(), release.get("VERSION_ID", ""))
@@ -96,13 +106,13 @@ def base_components(base: BaseSystem, *, distro: tuple[str, str] = ("", "")) -> 
     if not name and not packages:
         return []
     name = name or "debian"
-    made = _packages(packages, name, version)
-    root = Component(name, version, kind="operating-system", depends_on=tuple(part.ref for part in made))
-    return [root, *made]
+    components = _packages(packages, name, version)
+    refs = tuple(component.ref for component in components)
+    return [Component(name, version, kind="operating-system", depends_on=refs), *components]
 
 
 def debian_versions(statuses: Iterable[str]) -> dict[str, str]:
-    """The version of each installed package, by its name, or with its architecture if it has several."""
+    """Returns the version of each installed package, by name; by `name:architecture` if it has several."""
     found: dict[str, dict[str, str]] = {}
     for package in (package for status in statuses for package in _stanzas(status)):
         if _is_installed(package):
@@ -121,20 +131,20 @@ def is_status(path: str) -> bool:
 
 
 def _packages(packages: list[dict[str, str]], distro: str, version: str) -> list[Component]:
-    refs: dict[str, str] = {}  # of each package, and of what some package provides
+    refs: dict[str, str] = {}  # by the name of a package, or by a name that a package provides
     for package in packages:
         refs.setdefault(package["Package"], _purl(package, distro, version))
     for package in packages:
         for group in _relations(package.get("Provides", "")):
             refs.setdefault(group[0], _purl(package, distro, version))
-    made = []
+    components = []
     for package in packages:
         wanted = f"{package.get('Pre-Depends', '')},{package.get('Depends', '')}"
         needs = {next((refs[name] for name in group if name in refs), "") for group in _relations(wanted)} - {
             "",
             _purl(package, distro, version),
         }
-        made.append(
+        components.append(
             Component(
                 package["Package"],
                 package["Version"],
@@ -142,11 +152,11 @@ def _packages(packages: list[dict[str, str]], distro: str, version: str) -> list
                 depends_on=tuple(sorted(needs)),
             )
         )
-    return sorted(made, key=lambda part: part.ref)
+    return sorted(components, key=lambda part: part.ref)
 
 
 def _purl(package: Mapping[str, str], distro: str, version: str) -> str:
-    """With the source package, where it is another: Debian's security tracker knows nothing else."""
+    """Returns a package's purl. It has the source package, because Debian's security tracker uses these."""
     qualifiers = {"distro": f"{distro}-{version}"} if version else {}
     if package.get("Architecture"):
         qualifiers["arch"] = package["Architecture"]
@@ -157,7 +167,7 @@ def _purl(package: Mapping[str, str], distro: str, version: str) -> str:
 
 
 def _relations(text: str) -> Iterator[list[str]]:
-    """The names of each group of alternatives: `a (>= 1) | b:any, c` has two groups."""
+    """Yields the names in each group of alternatives: `a (>= 1) | b:any, c` has two groups."""
     for group in _ALTERNATIVES.split(text.strip()):
         found = [_NAME.match(alternative.strip()) for alternative in group.split("|")]
         names = [match[0] for match in found if match]
@@ -173,13 +183,13 @@ def _is_wanted(path: str) -> bool:
 
 
 def _is_installed(package: Mapping[str, str]) -> bool:
-    """Whether it is there: of one without a status all is, and of one that was removed its settings are."""
+    """Whether a package is installed: a record without a status is, a removed package is not."""
     status = package.get("Status", "install ok installed").split()
     return bool(package.get("Package") and package.get("Version")) and status[-1:] == ["installed"]
 
 
 def _stanzas(text: str) -> Iterator[dict[str, str]]:
-    """Paragraphs of fields in the form of Debian's control files; of a long field its first line."""
+    """Yields the paragraphs of Debian's control files, with the first line of each field."""
     fields: dict[str, str] = {}
     for line in (*text.split("\n"), ""):
         if not line.strip():
@@ -194,14 +204,6 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 
 def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-Fields = Mapping[str, Any]
-
-_PURL = re.compile(r"pkg:[A-Za-z][A-Za-z0-9.+-]*/[^\s]+")
-_NOTHING = ("", "NOASSERTION", "NONE")
-_DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
-"""Relationships of SPDX that say what needs what, and whether they say it the other way round."""
 
 
 def parse(data: bytes, ending: str, where: str) -> Bill:
@@ -232,7 +234,7 @@ def _cyclonedx(document: Fields) -> tuple[Component | None, list[Component]]:
 
 
 def _walk_components(value: object) -> Iterator[tuple[Fields, Component]]:
-    """The components of a list, and those within them."""
+    """Yields the components of a list, and their nested components."""
     waiting = list(_tables(value))
     while waiting:
         node = waiting.pop()
@@ -244,10 +246,10 @@ def _walk_components(value: object) -> Iterator[tuple[Fields, Component]]:
 
 def _cyclonedx_component(node: Fields) -> Component | None:
     group, name = _text(node, "group"), _text(node, "name")
-    told = []
+    terms = []
     for entry in _tables(node.get("licenses")):
         licence = _table(entry, "license")
-        told.append(_text(entry, "expression") or _text(licence, "id") or _text(licence, "name"))
+        terms.append(_text(entry, "expression") or _text(licence, "id") or _text(licence, "name"))
     hashes = {
         _text(entry, "alg").replace("-", "").lower(): _text(entry, "content")
         for entry in _tables(node.get("hashes"))
@@ -257,7 +259,7 @@ def _cyclonedx_component(node: Fields) -> Component | None:
         _text(node, "version"),
         purl=_text(node, "purl"),
         cpes=(_text(node, "cpe"),),
-        told=told,
+        licence_texts=terms,
         hashes=hashes,
         kind=_text(node, "type"),
         scope=_text(node, "scope"),
@@ -294,7 +296,7 @@ def _spdx_component(node: Fields) -> Component | None:
         elif _text(entry, "referenceType") == "cpe23Type":
             cpes.append(_text(entry, "referenceLocator"))
     declared = _text(node, "licenseDeclared")
-    told = declared if declared not in _NOTHING else _text(node, "licenseComments")
+    terms = declared if declared not in _NOTHING else _text(node, "licenseComments")
     hashes = {
         _text(entry, "algorithm").lower(): _text(entry, "checksumValue")
         for entry in _tables(node.get("checksums"))
@@ -304,7 +306,7 @@ def _spdx_component(node: Fields) -> Component | None:
         _text(node, "versionInfo"),
         purl=purl,
         cpes=cpes,
-        told=[told],
+        licence_texts=[terms],
         hashes=hashes,
         kind=_text(node, "primaryPackagePurpose").lower(),
     )
@@ -313,18 +315,22 @@ def _spdx_component(node: Fields) -> Component | None:
 def _syft(document: Fields) -> tuple[Component | None, list[Component]]:
     found = {}
     for node in _tables(document.get("artifacts")):
-        told = [*_texts(node.get("licenses"))]
-        told += [_text(entry, "value") for entry in _tables(node.get("licenses"))]
+        terms = [*_texts(node.get("licenses"))]
+        terms += [_text(entry, "value") for entry in _tables(node.get("licenses"))]
         cpes = [*_texts(node.get("cpes")), *(_text(entry, "cpe") for entry in _tables(node.get("cpes")))]
         part = _component(
-            _text(node, "name"), _text(node, "version"), purl=_text(node, "purl"), cpes=cpes, told=told
+            _text(node, "name"),
+            _text(node, "version"),
+            purl=_text(node, "purl"),
+            cpes=cpes,
+            licence_texts=terms,
         )
         if part:
             found[_text(node, "id") or part.ref] = part
     wanted: dict[str, list[str]] = {}
     for relation in _tables(document.get("artifactRelationships")):
         parent, child = _text(relation, "parent"), _text(relation, "child")
-        # Syft's arrow points from what is needed to what needs it.
+        # In Syft, the parent is the dependency of the child.
         if _text(relation, "type") == "dependency-of" and parent in found and child in found:
             wanted.setdefault(child, []).append(found[parent].ref)
     return None, [replace(part, depends_on=tuple(wanted.get(key, ()))) for key, part in found.items()]
@@ -336,7 +342,7 @@ _PARSERS: Mapping[str, Callable[[Fields], tuple[Component | None, list[Component
     "syft.json": _syft,
 }
 ENDINGS = tuple(_PARSERS)
-"""The endings of files that can be parsed; where a layer has several formats, the first says most."""
+"""The endings of files that can be parsed. If a layer has several formats, the first has the most data."""
 
 
 def _component(
@@ -345,19 +351,19 @@ def _component(
     *,
     purl: str,
     cpes: Iterable[str],
-    told: Iterable[str],
+    licence_texts: Iterable[str],
     hashes: Mapping[str, str] = {},
     kind: str = "",
     scope: str = "",
 ) -> Component | None:
-    """Makes a component of the values that it may have; None without a name."""
+    """Makes a component, without invalid values; None if it has no name."""
     if not name:
         return None
     return Component(
         name,
         version,
         purl if _PURL.fullmatch(purl) else "",
-        _licence(told),
+        _licence(licence_texts),
         {key: digits.lower() for key, digits in sorted(hashes.items()) if is_hash(key, digits)},
         cast(Kind, kind) if kind in get_args(Kind) else "library",
         cast(Scope, scope) if scope in get_args(Scope) else "required",
@@ -365,16 +371,16 @@ def _component(
     )
 
 
-def _licence(told: Iterable[str]) -> str:
-    """One text for all licences, an expression where each is one."""
-    texts = sorted({text for text in told if text not in _NOTHING})
+def _licence(texts: Iterable[str]) -> str:
+    """Joins licences to one text, to an SPDX expression if each is one."""
+    texts = sorted({text for text in texts if text not in _NOTHING})
     if len(texts) > 1 and all(map(licences.is_expression, texts)):
         return " AND ".join(f"({text})" if " " in text else text for text in texts)
     return ", ".join(texts)
 
 
 def _remove_controls(value: Any) -> Any:
-    """Removes halves of surrogate pairs and control characters, which no SBOM needs."""
+    """Replaces halves of surrogate pairs, and removes unprintable characters, at any depth."""
     if isinstance(value, str):
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return "".join(character for character in text if character.isprintable())
@@ -403,13 +409,8 @@ def _texts(value: object) -> Iterator[str]:
         yield from (item for item in value if isinstance(item, str))
 
 
-_FILES_LIMIT = 256 << 20
-_FOLDER = "layers/sbom/launch/"
-_LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
-
-
 def read_files(image: Image) -> dict[str, bytes]:
-    """Reads the files of the image's SBOM layer, by their paths. Raises NotFoundError without one."""
+    """Reads the files of the image's SBOM layer, by their paths. Raises NotFoundError if there is none."""
     sbom = [owned.layer for owned in _owned_layers(image) if owned.part is LayerPart.SBOM]
     if not sbom:
         raise NotFoundError(
@@ -421,7 +422,7 @@ def read_files(image: Image) -> dict[str, bytes]:
 
 
 def save_files(found: Mapping[str, bytes], directory: Path) -> None:
-    """Writes files below a directory, each at its path in the image. Raises InputError."""
+    """Writes files below a directory, each under its path in the image. Raises InputError."""
     for path, data in sorted(found.items()):
         target = directory / path
         try:
@@ -457,14 +458,14 @@ def _owned_layers(image: Image) -> tuple[OwnedLayer, ...]:
 
 
 def is_sbom(path: str) -> bool:
-    """Whether a path, relative to the root, is an SBOM file of what a buildpack put into the image."""
+    """Whether a path, relative to the root, is an SBOM file of a buildpack for the final image."""
     return path.startswith(_FOLDER) and bool(_ending(path))
 
 
 def versions(found: Mapping[str, bytes]) -> dict[str, str]:
-    """The versions of each component, by its name; `found` has SBOM files by their paths.
+    """Returns the versions of each component by name, joined by commas. `found` has SBOM files by path.
 
-    A file that is no SBOM has none; `packhorse diff` shows it as a file that differs.
+    It ignores a file that is no SBOM; `packhorse diff` still shows that this file differs.
     """
     known: dict[str, set[str]] = {}
     for path, data in _choose(found).items():
@@ -475,7 +476,7 @@ def versions(found: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _read_launch_files(owned: Sequence[OwnedLayer]) -> dict[str, bytes]:
-    """Reads the SBOM files of what buildpacks put into the image."""
+    """Reads the buildpacks' SBOM files for the final image, one for each layer."""
     found: dict[str, bytes] = {}
     for one in owned:
         if one.part is LayerPart.SBOM:
@@ -486,7 +487,7 @@ def _read_launch_files(owned: Sequence[OwnedLayer]) -> dict[str, bytes]:
 
 
 def _choose(found: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Drops an SBOM that is there in another format, too, which says more."""
+    """Keeps one SBOM file of each directory, in the format with the most data."""
     chosen: dict[str, str] = {}
     for path in sorted(filter(_ending, found), key=_preference):
         chosen.setdefault(posixpath.dirname(path), path)
@@ -503,7 +504,7 @@ def _ending(path: str) -> str:
 
 
 def _launcher(image: Image, owned: Sequence[OwnedLayer]) -> list[Component]:
-    """The launcher, as the label describes it, if the image has one."""
+    """Returns the launcher as the label describes it, or an empty list if the image has none."""
     build = JsonNode.parse((image.config.labels.get(labels.BUILD) or "{}").encode(), labels.BUILD)
     launcher = build.node("launcher")
     if launcher is None or not any(one.part is LayerPart.LAUNCHER for one in owned):
@@ -517,7 +518,7 @@ def _launcher(image: Image, owned: Sequence[OwnedLayer]) -> list[Component]:
 
 
 def _roots(bill: Bill) -> list[Component]:
-    """The subject of an SBOM; without one, the components that no other one needs."""
+    """Returns the subject of an SBOM, or if it has none, the components that no other component needs."""
     if bill.subject:
         return [bill.subject]
     needed = {ref for part in bill.components for ref in part.depends_on if ref != part.ref}

@@ -136,6 +136,14 @@ def test_an_instance_can_be_sent_to_another_process() -> None:
     assert pickle.loads(pickle.dumps(Point(1, 2))) == Point(1, 2)
 
 
+@pytest.mark.parametrize("compare", [True, False])
+def test_a_field_is_hashed_as_it_is_compared_unless_told_otherwise(compare: bool) -> None:
+    options = {"default": 1, "compare": compare, "hash": None}
+    how = {"frozen": True, "slots": True}
+    first, second = (made(library, {"a": options}, how, object)() for library in (dataclasses, ours))
+    assert hash(first) == hash(second)
+
+
 def test_patterns_match_by_position() -> None:
     match Point(1, 2):
         case Point(x, y):

@@ -145,8 +145,6 @@ def test_a_config_is_read_into_its_fields() -> None:
                 "Cmd": None,
                 "WorkingDir": "/workspace",
                 "Labels": {"b": "2", "a": None},
-                "ExposedPorts": {"8080/tcp": {}, "443/tcp": {}},
-                "StopSignal": "SIGTERM",
             },
             "rootfs": {"type": "layers", "diff_ids": [str(A), str(B)]},
             "history": [{"created_by": "x"}, {"empty_layer": True}],
@@ -161,7 +159,6 @@ def test_a_config_is_read_into_its_fields() -> None:
     assert config.variable("Y") is None
     assert config.cmd == ()
     assert dict(config.labels) == {"b": "2", "a": ""}
-    assert config.exposed_ports == ("443/tcp", "8080/tcp")
     assert config.diff_ids == (A, B)
     assert config.history == (History(created_by="x"), History(empty_layer=True))
 

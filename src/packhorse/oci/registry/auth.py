@@ -23,6 +23,18 @@ from packhorse.oci.types import JsonNode
 
 _ERROR_LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
 
+Flow = Generator[Request, Response, None]
+"""Yields requests and receives their answers. The last answer is the one to the original request."""
+
+_TOKEN_LIMIT = 256 * 1024  # bytes of a token server's answer; tokens with many scopes have tens of kilobytes
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
+
+# RFC 9110 5.6.2, 5.6.4 and 11.2, with spaces as 5.6.3 allows them.
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'\s*({_NAME})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_NAME}))\s*(?:,|$)')
+_SCHEME = re.compile(rf"[\s,]*({_NAME})(?:\s+|,|$)")
+_TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")
+
 
 def refusal_error(
     response: Response, doing: str, *, origin: str = "", login: str = "", secrets: Iterable[str] = ()
@@ -79,19 +91,6 @@ def remove_secrets(secrets: Iterable[str], text: str) -> str:
     for secret in secrets:
         text = text.replace(secret, "…")
     return sanitize(text)
-
-
-Flow = Generator[Request, Response, None]
-"""Yields requests and receives their answers. The last answer is the one to the original request."""
-
-_TOKEN_LIMIT = 256 * 1024  # bytes of a token server's answer; tokens with many scopes have tens of kilobytes
-_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
-
-# RFC 9110 5.6.2, 5.6.4 and 11.2, with spaces as 5.6.3 allows them.
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'\s*({_NAME})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_NAME}))\s*(?:,|$)')
-_SCHEME = re.compile(rf"[\s,]*({_NAME})(?:\s+|,|$)")
-_TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,18 @@ _WARNING = re.compile(r'(?:^|,)\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')  # RFC 7234 
 _WARNINGS_LIMIT = 4096  # characters of one answer's warnings that are read
 _MOST = 16  # warnings of one registry that are reported
 
+# The API of docker's registry has another host name than its images.
+_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+
+RETRIES = 5
+"""How often a download is tried again: of a manifest, or of a blob without one more MiB of progress."""
+
+_HOLDERS = 32  # repositories that are remembered for one blob
+_HELD = 8192  # blobs whose repositories are remembered
+_PROGRESS = 1 << 20
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
+
 
 def ignore_warning(text: str) -> None:
     """Discards a warning."""
@@ -66,20 +78,6 @@ class Warnings:
                 self._told.add(text)
         if is_new:
             self._tell(text)
-
-
-# The API of docker's registry has another host name than its images.
-_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
-_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
-
-RETRIES = 5
-"""How often a download is tried again: of a manifest, or of a blob without one more MiB of progress."""
-
-_HOLDERS = 32  # repositories that are remembered for one blob
-_HELD = 8192  # blobs whose repositories are remembered
-
-_PROGRESS = 1 << 20
-_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
 
 class Registry:

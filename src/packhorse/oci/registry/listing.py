@@ -29,6 +29,8 @@ _IDLE = (
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b')
 _EVERYTHING = "registry:catalog:*"
 _ABSENT = frozenset({401, 403, 404, 405, 501})
+_TRIES = 3  # how often an entry is added to a list that others write at the same time
+_UNSUPPORTED = frozenset({400, 405, 501})
 
 
 def repositories(registry: Registry) -> Iterator[str]:
@@ -119,9 +121,6 @@ def _next_link(response: Response, registry: Registry) -> str:
     raise NetworkError(f"a list of {registry.host} cannot be read", why="its next page is on another server")
 
 
-_TRIES = 3  # how often an entry is added to a list that others write at the same time
-
-
 def list_referrers(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...]:
     """Lists the referrers of a manifest. Raises RegistryError, NetworkError, FormatError."""
     found = _list_by_api(registry, repository, subject)
@@ -205,9 +204,6 @@ def _list_by_tag(registry: Registry, repository: str, subject: Digest) -> tuple[
 
 def _has(found: Sequence[Referrer], one: Referrer) -> bool:
     return any(each.descriptor.digest == one.descriptor.digest for each in found)
-
-
-_UNSUPPORTED = frozenset({400, 405, 501})
 
 
 def remove(registry: Registry, repository: str, identifier: str) -> None:

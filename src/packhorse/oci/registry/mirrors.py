@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _LIMIT = 1 << 20
 _RULE = re.compile(rb"""^[ \t]*(?:\[\[[ \t]*["']?registry|["']?registry["']?[ \t]*=)""", re.MULTILINE)
 _SYSTEM = Path("/etc/containers/registries.conf")
+_Found = TypeVar("_Found")
+_Mirror = TypeVar("_Mirror")
+_NO_ANSWER = (NetworkError, NotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +187,6 @@ def _read_location(table: Table, key: str, *, required: bool = False) -> str:
     if "://" in location:
         table.add_issue(f"{table.full_key(key)} must be HOST[:PORT][/PART], without a scheme", key)
     return location.rstrip("/")
-
-
-_Found = TypeVar("_Found")
-_Mirror = TypeVar("_Mirror")
-
-_NO_ANSWER = (NetworkError, NotFoundError)
 
 
 def first_answer(mirrors: Sequence[_Mirror], ask: Callable[[_Mirror], _Found]) -> _Found | None:

@@ -18,7 +18,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
 from packhorse.oci.attached import Referrer
-from packhorse.oci.compress import CHUNK, Compression, measure, stored_layer, tee, verify
+from packhorse.oci.compress import CHUNK, Compression, measure, stored_image, tee, verify
 from packhorse.oci.place import Chunks, Image, Layer, Receipt, make_manifest
 from packhorse.oci.reference import Reference
 from packhorse.oci.registry.client import Registry
@@ -70,32 +70,14 @@ class RegistryPlace:
     def read(self) -> Image:
         """Reads the image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
         manifest, indexes = self._manifest()
-        among = indexes[0].targets if indexes else None
         config = self._config(manifest.config)
-        if len(config.diff_ids) != len(manifest.layers):
-            raise FormatError(
-                f"{self._reference.familiar} contradicts itself",
-                why=f"its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}",
-            )
-        for descriptor in manifest.layers:
-            if descriptor.media_type not in OCI_LAYERS:
-                raise FormatError(
-                    f"{self._reference.familiar} has a layer that is not a file system",
-                    why=f"its media type is {descriptor.media_type}",
-                )
+        image = stored_image(manifest, config, self._layer_reader, where=self._reference.familiar)
         self._registry.remember_blobs(self._repository, [descriptor.digest for descriptor in manifest.layers])
-        layers = (
-            stored_layer(
-                partial(self._registry.stream, self._repository, descriptor),
-                descriptor,
-                diff_id,
-                where=self._reference.familiar,
-            )
-            for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+        return replace(
+            image,
+            all_targets=indexes[0].targets if indexes else None,
+            known_digests=tuple(index.digest for index in indexes),
         )
-        annotations = tuple(sorted(manifest.annotations.items()))
-        known_by = tuple(index.digest for index in indexes)
-        return Image(config, tuple(layers), manifest, annotations, among, known_by)
 
     def write_layer(self, layer: Layer) -> Layer:
         """Writes one layer to the repository unless it has it.
@@ -169,6 +151,9 @@ class RegistryPlace:
             assert descriptor is not None  # tee always gives one
             push_blob(self._registry, self._repository, descriptor, lambda: _from_start(spool))
         return stored
+
+    def _layer_reader(self, blob: Descriptor) -> Chunks:
+        return partial(self._registry.stream, self._repository, blob)  # the layer verifies its bytes
 
     def _blob_reader(self, blob: Descriptor) -> Chunks:
         return partial(self._registry.blob, self._repository, blob)

@@ -45,6 +45,24 @@ from packhorse.oci.types import Descriptor, Document
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _OCTETS = "application/octet-stream"
 
+ATTEMPTS = 5
+"""How often an upload is tried without one more MiB of progress."""
+
+CHUNKS = (16 << 20, 1 << 20)
+"""The sizes of chunks in bytes; the second if the first is refused (proxies commonly allow 1 MiB)."""
+
+_MANIFEST_ATTEMPTS = 3  # how often a manifest is put if the registry reports a missing blob
+_PROGRESS = 1 << 20
+_TOO_LARGE = 413
+_TRANSIENT = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
+
+PART = 8 << 20
+"""Compressed bytes in one part. A layer with fewer bytes is sent after it is compressed, by its digest."""
+
+_LARGEST = 64 << 20  # the most bytes that a registry may demand for a part; two parts are in memory
+_TIMEOUT = 3.0  # seconds to cancel an upload
+_DENIED = frozenset({401, 403})
+
 
 class Session:
     """One upload to a repository, for one thread (distribution-spec, "Pushing a blob in chunks").
@@ -168,18 +186,6 @@ def _next_location(response: Response, otherwise: str) -> str:
             f"{host_of(response.url)} names no address to upload to", why=sanitize(location or str(error))
         ) from error
     return url
-
-
-ATTEMPTS = 5
-"""How often an upload is tried without one more MiB of progress."""
-
-CHUNKS = (16 << 20, 1 << 20)
-"""The sizes of chunks in bytes; the second if the first is refused (proxies commonly allow 1 MiB)."""
-
-_MANIFEST_ATTEMPTS = 3  # how often a manifest is put if the registry reports a missing blob
-_PROGRESS = 1 << 20
-_TOO_LARGE = 413
-_TRANSIENT = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
 
 
 def push_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
@@ -366,14 +372,6 @@ def _append(session: Session, blob: Descriptor, content: Chunks, length: int) ->
             session.append(chunk)
             if session.offset != expected:
                 break  # the registry accepted fewer bytes: continue from there
-
-
-PART = 8 << 20
-"""Compressed bytes in one part. A layer with fewer bytes is sent after it is compressed, by its digest."""
-
-_LARGEST = 64 << 20  # the most bytes that a registry may demand for a part; two parts are in memory
-_TIMEOUT = 3.0  # seconds to cancel an upload
-_DENIED = frozenset({401, 403})
 
 
 class UploadLost(Exception):
