@@ -175,7 +175,7 @@ def test_the_machines_own_bubblewrap_serves_where_it_is_new_enough(home: Home, t
 
 def test_fix_asks_and_without_anybody_to_ask_does_nothing(home: Home) -> None:
     done = home.run("doctor", "default-builder", "--fix", env={"PATH": "/usr/sbin:/nowhere"})
-    assert done.returncode == 0 and "nothing that --fix can mend" in done.stderr
+    assert done.returncode == 0 and "nothing that --fix can fix" in done.stderr
     tools = home.path / "tools"
     tools.mkdir()
     for name in ("apt-get", "pip3"):
