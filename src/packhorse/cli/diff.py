@@ -60,7 +60,7 @@ def print_difference(
     told, noted, restated = partition(found.values)
     for title, values in (
         ("config", told),
-        ("noted by the build", noted),
+        ("recorded by the build", noted),
         ("follows from the layers", restated if every else []),
     ):
         if values:
@@ -92,7 +92,7 @@ def _group(group: LayerGroup, sizes: Sizes, *, most: int | None) -> Iterator[str
     if left:
         yield f"  … and {left} more package{'' if left == 1 else 's'} (--all)"
     if not group.files:
-        yield "  every file is the same: the tars differ in order, or in what is not compared"
+        yield "  every file is the same: the tars differ in order, or in fields that are not compared"
         return
     yield from _files(group.files[:most])
     left = len(group.files) - len(group.files[:most])
