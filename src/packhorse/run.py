@@ -396,7 +396,7 @@ def _environment(
 def _add_network(spec: SandboxSpec, request: RunRequest, say: Callable[[str], None]) -> SandboxSpec:
     network, reason = choose_network(request.network)
     if reason:
-        say(f"the image uses this machine's network, and can reach its loopback: {reason}")
+        say(f"the image uses this machine's network, and reaches what listens on its loopback: {reason}")
     return replace(spec, network=network)
 
 

@@ -99,7 +99,7 @@ def test_a_store_on_an_overlay_is_limited_as_a_build_there_is_one_on_copies(
         "overlay": "limited",
         "seccomp": "ok",
     }
-    assert "builds work on plain copies" in found["overlay"]["without"]
+    assert "builds work on copies" in found["overlay"]["without"]
 
 
 @pytest.mark.parametrize("user", first_in_test(["1000", "0"]))
