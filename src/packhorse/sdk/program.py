@@ -1,4 +1,4 @@
-"""The program behind `bin/detect` and `bin/build`: environment → context → the author's function → files.
+"""Runs a buildpack's function: makes its context from the environment, and writes its result to files.
 
 Called at the end of a buildpack's main.py (buildpack.md "Buildpack Interface"). Only this module of the SDK
 reads `os.environ`.
