@@ -109,10 +109,10 @@ CASES = {
     ),
     "path": Case("", env={"PATH": "/proc/1/root/bin:.:/usr/bin:/bin", "LD_LIBRARY_PATH": "/proc/1/root/lib"}),
     # Users.
-    "root": Case("root builds nothing", env={"CNB_USER_ID": "0"}, everywhere=True),
+    "root": Case("buildpacks must not run as root", env={"CNB_USER_ID": "0"}, everywhere=True),
     "group of root": Case("", env={"CNB_GROUP_ID": "0"}),
     "user that nobody has": Case("does not exist in this sandbox", env={"CNB_USER_ID": "999999999"}),
-    "user in words": Case("a number is needed", env={"CNB_USER_ID": "1001; id"}),
+    "user in words": Case("must be a number", env={"CNB_USER_ID": "1001; id"}),
     # Labels.
     "order leads out": Case("the builder has no buildpack", labels=ordered("..", "../../tmp")),
     "version leads out": Case(

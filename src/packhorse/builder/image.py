@@ -1,10 +1,8 @@
-"""Describes a builder image: its user, its buildpacks and its run images; and makes layers and configs.
+"""Reads a builder image: its user, buildpacks and run images. Also makes the layers of builders and bases.
 
-The labels are pack's contract, not the specification's. Called by `build.plan` and `builder.default`.
-
-The layers and configs are those of images that buildpacks did not build: builders and base images. Entries
-belong to root, are dated 1980, and have one of two modes, as pack writes them, so that the same content gives
-the same digest on every machine.
+The labels are pack's contract, not the specification's. In the layers, entries belong to root, are dated 1980
+and have one of two modes, as pack writes them, so that the same content gives the same digest on every
+machine. Called by `build.plan` and `builder.default`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from packhorse.tar.writer import TarEntry, directory_entries, stream
 
 METADATA = "io.buildpacks.builder.metadata"
 LAUNCHER = "io.packhorse.launcher"
-"""Our label of a builder with a launcher and no lifecycle; its fields are those of METADATA's `lifecycle`."""
+"""Our label for a builder with a launcher and no lifecycle. It has the fields of `lifecycle` in METADATA."""
 ORDER = "io.buildpacks.buildpack.order"
 EXTENSIONS = "io.buildpacks.buildpack.order-extensions"
 LAYERS = "io.buildpacks.buildpack.layers"
@@ -37,8 +35,9 @@ LAYERS = "io.buildpacks.buildpack.layers"
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
-    it, `buildpacks` the versions it has of each id, `extensions` the order of its image extensions.
+    """What a build needs to know of a builder.
+
+    `buildpacks` has the versions of each id, and `extensions` the order of the image extensions.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Builder:
 
     @classmethod
     def read(cls, name: str, image: Image) -> Self:
-        """Reads the labels of a builder image; raises FormatError for an image that is none."""
+        """Reads the labels of a builder image; FormatError if it is not a builder."""
         config = image.config
         label = config.labels.get(METADATA)
         if label is None:
@@ -92,18 +91,18 @@ def _parse_number(text: str | None, variable: str, name: str) -> int:
     if text is None or not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(
             f"{name} is not a usable builder",
-            why=f"its variable {variable} is {text!r}, a number is needed",
+            why=f"its variable {variable} is {text!r}, and must be a number",
         )
     return int(text)
 
 
 def _parse_user(text: str | None, name: str) -> int:
-    """The builder's user, who is not root: the reference refuses that as well."""
+    """Reads the builder's user; FormatError for root, which the reference refuses too."""
     uid = _parse_number(text, "CNB_USER_ID", name)
     if uid == 0:
         raise FormatError(
             f"{name} is not a usable builder",
-            why="its variable CNB_USER_ID is 0: root builds nothing",
+            why="its variable CNB_USER_ID is 0, but buildpacks must not run as root",
         )
     return uid
 
@@ -128,7 +127,7 @@ def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
 
 
 def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
-    """`images`, or what builders had before there were several (`stack.runImage`)."""
+    """Reads `images`, or `stack.runImage` of an old builder."""
     images = metadata.nodes("images")
     if not images:
         stack = metadata.node("stack")
@@ -139,7 +138,7 @@ def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
 
 
 def _platform_apis(lifecycle: JsonNode) -> frozenset[str]:
-    """Every Platform API of the builder's lifecycle; old ones name a single one."""
+    """Reads all Platform APIs of the builder's lifecycle; old lifecycles name a single one."""
     apis = lifecycle.node("apis")
     platform = apis.node("platform") if apis else None
     if platform is not None:
@@ -155,7 +154,7 @@ _EXECUTABLES = ("/bin/build", "/bin/detect", "/bin/generate")
 
 
 def file_layer(path: Path) -> Layer:
-    """A layer whose uncompressed tar is the file at `path`."""
+    """Returns a layer whose uncompressed tar is the file at `path`."""
 
     def chunks() -> Iterator[bytes]:
         with path.open("rb") as file:
@@ -166,7 +165,7 @@ def file_layer(path: Path) -> Layer:
 
 
 def entries_layer(entries: Sequence[TarEntry]) -> Layer:
-    """A layer of entries that are at hand."""
+    """Returns a layer with these entries."""
     return Layer(tar=lambda: stream(entries))
 
 
@@ -184,13 +183,13 @@ def tree_layer(view: TreeView, path: str) -> Layer:
 
 
 def file_entry(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
-    """A small file of root's."""
+    """Returns the entry of a small file that belongs to root."""
     start: Callable[[], BinaryIO] = partial(io.BytesIO, content)
     return TarEntry.file(name, len(content), start, mode=mode)
 
 
 def parent_entries(path: str) -> list[TarEntry]:
-    """The directories above `path`, highest first."""
+    """Returns the directories above `path`, the highest first."""
     parts = path.split("/")[1:-1]
     return [TarEntry.directory("/" + "/".join(parts[: count + 1])) for count in range(len(parts))]
 
@@ -198,8 +197,9 @@ def parent_entries(path: str) -> list[TarEntry]:
 def write_image(
     place: Place, base: Config, layers: Iterable[tuple[Layer, str]], *, below: Sequence[Layer] = ()
 ) -> Image:
-    """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made
-    them.
+    """Writes an image to `place`: on the layers `below` of the config `base`, it puts `layers`.
+
+    Each layer comes with the text for `created_by` in its history.
     """
     stored = [(place.write_layer(layer), created_by) for layer, created_by in layers]
     history = []

@@ -1,4 +1,4 @@
-"""`packhorse inspect`: what is in an image, wherever it is."""
+"""`packhorse inspect`: shows what is in an image, wherever it is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.cli.document import FORMATS, serialize
 from packhorse.cli.main import Context
-from packhorse.cli.options import add_registry_options, docker_host, open_store
+from packhorse.cli.options import add_registry_options, docker_host, open_wiring
 from packhorse.cli.output import Console, format_size, format_table
 from packhorse.errors import UsageError
 from packhorse.host.locate import read
 from packhorse.host.registries import RegistryOptions
-from packhorse.host.wiring import Wiring
 from packhorse.oci.reference import Location, LocationKind
 from packhorse.report.inspect import ImageReport, attachments, base_of
 from packhorse.report.inspect import inspect as report_on
@@ -59,10 +58,10 @@ def inspect(
     """
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
+    with (
+        context.console.activity(f"reading {name}"),
+        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
+    ):
         image, is_remote = read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)
         if not bom:

@@ -1,4 +1,4 @@
-"""`packhorse sbom`: what an image is made of."""
+"""`packhorse sbom`: lists the components of an image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import click
 
 from packhorse.cli.main import CommandGroup, Context
-from packhorse.cli.options import add_registry_options, docker_host, open_store
+from packhorse.cli.options import add_registry_options, docker_host, open_wiring
 from packhorse.errors import UsageError
 from packhorse.host.locate import read, title
 from packhorse.host.registries import RegistryOptions
-from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image
 
 _SHOW = "show"
@@ -38,7 +37,7 @@ def sbom() -> None:
 
 
 def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The argument and options by which both find their image."""
+    """Adds the argument and options that name an image, for both subcommands."""
     command = add_registry_options(docker_host(command))
     command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
     command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
@@ -123,11 +122,11 @@ def _open_image(
     docker_host: str,
     registry_options: RegistryOptions,
 ) -> Iterator[Image]:
-    """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
+    """Yields the named image, whose layers can be read inside the block; UsageError and those of `read`."""
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
+    with (
+        context.console.activity(f"reading {name}"),
+        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
+    ):
         yield read(wiring, name, local=local, remote=remote)[0]
