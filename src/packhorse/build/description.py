@@ -77,6 +77,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "default_process": request.default_process or None,
         "exec_env": images.exec_env if images else request.exec_env,
         "created": request.created,
+        "labels": dict(request.labels),
         "provenance": images.provenance.fields() if images else None,
         "unknown": [UNKNOWN_HOME] if images else [UNKNOWN_BUILDER, UNKNOWN_HOME],
     }

@@ -285,6 +285,7 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         exec_env=images.exec_env,
         default_process=request.default_process,
         created=request.created,
+        labels=request.labels,
         skip_restore=request.clear_cache,
         annotations=images.provenance.annotations(),
     )

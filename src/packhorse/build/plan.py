@@ -467,6 +467,7 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         run_image=request.run_image,
         exec_env=request.exec_env,
         created=request.created,
+        labels=request.labels,
         network=str(request.network.value) if request.network else "",
     )
 

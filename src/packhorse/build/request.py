@@ -26,7 +26,8 @@ class BuildRequest:
     order, `pre_buildpacks` and `post_buildpacks` go around each of its groups; buildpacks see `volumes`.
     `descriptor` is read instead of the source's project.toml.
 
-    `run_image` replaces the builder's; `created` is the time in the image, in seconds since 1970.
+    `run_image` replaces the builder's; `created` is the time in the image, in seconds since 1970. `labels`
+    replace those of buildpacks.
     `tags` are further names of the image; `publish` uploads all names to their registries.
     `pull` is the policy for builder and run image. `cache_image` names an image that keeps layers in a
     registry. `keep_storage` is how many bytes of layers all builds keep: 0 is no limit, None is the default
@@ -57,6 +58,7 @@ class BuildRequest:
     run_image: str = ""
     exec_env: str = "production"
     created: int = EPOCH
+    labels: Mapping[str, str] = field(default_factory=dict)
     clear_cache: bool = False
     cache_image: Reference | None = None
     overlay: bool = True

@@ -21,6 +21,7 @@ from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.cli.build_options import (
     exec_env_option,
     field_option,
+    label_option,
     path_option,
     run_image_option,
     sandbox_options,
@@ -93,6 +94,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "network", [plan["network"], f"port {ports} of this machine is reached" if ports else ""]
     yield "sandbox", [plan["sandbox"]]
     yield "limits", [", ".join(f"{name} {_limit(name, value)}" for name, value in plan["limits"].items())]
+    yield "labels", [f"{name}={value}" for name, value in plan["labels"].items()]
     yield "process", [plan["default_process"] or ""]
     yield "not known yet", plan["unknown"]
 
@@ -193,6 +195,7 @@ def _limit(name: str, value: int | None) -> str:
     read=lambda text: _parse_created(text),
     help="The image's time: seconds since 1970, or now.  [in 1980]",
 )
+@label_option
 @click.option("--clear-cache", is_flag=True, help="Use no layers of earlier builds.")
 @field_option(
     "--cache-image",

@@ -19,6 +19,8 @@ from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_RESERVED_LABELS = "io.buildpacks."
+
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 
 
@@ -35,6 +37,23 @@ def field_option(
 
 def _read_env(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Mapping[str, str]:
     return environment(value, ctx.meta["packhorse.env_files"], ctx.obj)
+
+
+def _read_labels(texts: tuple[str, ...]) -> Mapping[str, str]:
+    """`--label NAME=VALUE`; UsageError for what is none, and for the specification's own labels."""
+    labels = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or "\0" in text:
+            raise UsageError(f"--label: {text[:300]!r} is not a label", fix="write NAME=VALUE")
+        if name.startswith(_RESERVED_LABELS):
+            raise UsageError(
+                f"--label {name}: this label is the specification's",
+                why=f"a build writes the labels {_RESERVED_LABELS}* itself, and a rebase reads them",
+                fix="use another name",
+            )
+        labels[name] = value
+    return labels
 
 
 def _parse_exec_env(text: str) -> str:
@@ -120,6 +139,15 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
         ),
     )
 
+
+label_option = field_option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME=VALUE",
+    read=_read_labels,
+    help="A label of the image. Repeatable.",
+)
 
 path_option = click.option(
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"

@@ -536,8 +536,9 @@ class _Exporter:
         )
 
     def _make_labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
-        """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132,
-        B-133).
+        """The specification's labels, the buildpacks' and the user's.
+
+        Of two with one key the last wins (B-132, B-133).
         """
         group = [
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
@@ -553,7 +554,7 @@ class _Exporter:
             ),
             labels.PROJECT: labels.project_label(self._inputs.project),
         }
-        values |= dict(self._built.labels)
+        values |= {**dict(self._built.labels), **self._inputs.labels}
         if api.has(PLATFORM_EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values

@@ -39,8 +39,9 @@ class Inputs:
     `env` is the whole base environment of buildpacks, already filtered (P-161). `extensions` is the order of
     image extensions if the caller knows it; else `order_file` has it. `default_process` is the
     specification's `-process-type`, `project` the content of project-metadata.toml. `created` is in seconds
-    since the epoch. With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of
-    bin/detect that run at once. `annotations` go into the image's manifest and do not affect its ID.
+    since the epoch. `labels` are the user's for the image. With `skip_restore` no layer is restored
+    (`--clear-cache`). `parallel` is the number of bin/detect that run at once. `annotations` go into the
+    image's manifest and do not affect its ID.
     """
 
     platform_api: PlatformApi
@@ -63,6 +64,7 @@ class Inputs:
     default_process: str = ""
     project: Mapping[str, Any] = field(default_factory=dict)
     created: int = EPOCH
+    labels: Mapping[str, str] = field(default_factory=dict)
     skip_restore: bool = False
     parallel: int = 4
     annotations: Mapping[str, str] = field(default_factory=dict)

@@ -7,9 +7,10 @@ values of variables. `build.plan` makes it; `build.verify` and `report.inspect` 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 
-from packhorse.base.dataclass import dataclass
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.go_toml import END
 from packhorse.errors import FormatError
 from packhorse.lifecycle.inputs import EPOCH
@@ -28,6 +29,7 @@ class BuildProvenance:
 
     `buildpacks` were named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` around its
     groups, `directories` are those of them that were directories of the machine; all are `id@version`.
+    `labels` are those that the user set.
     """
 
     builder: str
@@ -44,6 +46,7 @@ class BuildProvenance:
     exec_env: str = _PRODUCTION
     created: int = EPOCH
     network: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, image: Image) -> Self | None:
@@ -74,6 +77,7 @@ class BuildProvenance:
             exec_env=node.text("exec-env") or _PRODUCTION,
             created=node.number("created") if "created" in node.fields else EPOCH,
             network=node.text("network"),
+            labels=_read_labels(node),
         )
 
     def annotations(self) -> dict[str, str]:
@@ -89,6 +93,7 @@ class BuildProvenance:
             "directories": list(self.directories),
             "env": list(self.env),
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
+            "labels": dict(self.labels),
             "network": self.network,
             "packhorse": self.version,
             "post-buildpacks": list(self.post_buildpacks),
@@ -100,3 +105,8 @@ class BuildProvenance:
         if self.created != EPOCH:
             kept["created"] = self.created
         return kept
+
+
+def _read_labels(node: JsonNode) -> dict[str, str]:
+    labels = node.node("labels")
+    return {name: labels.text(name) for name in labels.fields} if labels else {}

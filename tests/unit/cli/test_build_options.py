@@ -1,0 +1,41 @@
+"""Options of `packhorse build`: which values they take, and which they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from packhorse.cli.build import build
+from packhorse.cli.main import Context
+from packhorse.cli.output import Console
+from packhorse.cli.signals import Signals
+from packhorse.errors import UsageError
+
+
+def parse(*words: str) -> dict[str, Any]:
+    """The values that the command line gives to the command."""
+    return build.make_context("build", ["app", *words], obj=Context(Console({}), {}, Signals())).params
+
+
+def test_a_label_has_a_name_and_a_value() -> None:
+    labels = parse("--label", "a=b=c", "--label", "org.example/x=", "--label", "a=last")["labels"]
+    assert labels == {"a": "last", "org.example/x": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--label", "a"), "--label: 'a' is not a label"),
+        (("--label", "=b"), "--label: '=b' is not a label"),
+        (
+            ("--label", "io.buildpacks.lifecycle.metadata={}"),
+            "--label io.buildpacks.lifecycle.metadata: this label is the specification's",
+        ),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_refused(words: tuple[str, ...], why: str) -> None:
+    with pytest.raises((UsageError, click.UsageError)) as raised:
+        parse(*words)
+    assert why in str(raised.value)
