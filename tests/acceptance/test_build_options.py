@@ -11,6 +11,7 @@ from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.build.verify import request_for, verify
+from packhorse.errors import InputError
 from packhorse.lifecycle.stages import Exported
 
 
@@ -50,3 +51,35 @@ def test_labels_of_the_user_replace_those_of_buildpacks(tiny: TinyBuilder, app: 
         "three": "",
     }
     assert is_reproduced(tiny, app, own, name="labels")
+
+
+BOMS = """
+for name in launch build tools; do
+    echo "\\"$name\\"" > "$CNB_LAYERS_DIR/$name.sbom.cdx.json"
+done
+"""
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+def test_sbom_files_of_a_build_are_written_as_docker_cp_would(
+    tiny: TinyBuilder, app: Path, tmp_path: Path, *, overlay: bool
+) -> None:
+    own = shell_buildpack(tmp_path / "own", build=f"{SERVER}{BOMS}")
+    file = own / "buildpack.toml"
+    file.write_text(f'{file.read_text()}sbom-formats = ["application/vnd.cyclonedx+json"]\n')
+    missing, existing = tmp_path / "new" / "boms", tmp_path / "boms"
+    existing.mkdir()
+    asked = {"name": f"boms-{int(overlay)}", "overlay": overlay}
+    image = built(tiny, app, own, **asked).image
+    for directory, top in ((missing, missing), (existing, existing / "sbom")):
+        assert built(tiny, app, own, **asked, sboms=directory).image.id == image.id
+        found = {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
+        assert found == {
+            "launch/test_shell/sbom.cdx.json": '"launch"\n',
+            "launch/test_shell/tools/sbom.cdx.json": '"tools"\n',
+            "build/test_shell/sbom.cdx.json": '"build"\n',
+            **dict.fromkeys(("build/sbom.legacy.json", "launch/sbom.legacy.json"), "null\n"),
+        }
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="no SBOM can be written to"):
+        built(tiny, app, own, **asked, sboms=tmp_path / "file" / "boms")

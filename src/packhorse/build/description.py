@@ -30,7 +30,8 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "tags": [str(tag) for tag in request.tags],
         "publish": request.publish,
         "outputs": [str(location) for location in request.outputs],
-        "report": str(request.report) if request.report else None,
+        "report": _text(request.report),
+        "sboms": _text(request.sboms),
         "cache_image": str(request.cache_image) if request.cache_image else None,
         "source": {
             "path": str(plan.path),

@@ -186,6 +186,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             on_source_confirmed=partial(_check_room, prepared, source, observer),
             layers=layers,
             overlays=plan.overlays,
+            sboms=plan.request.sboms,
             mounts=(*platform, *named, *host_files),
             volumes=make_readable(plan.volumes, scratch, owner, observer),
             network=plan.network,

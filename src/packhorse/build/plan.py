@@ -1,13 +1,11 @@
-"""Finds the previous build: its image and the name whose layers are kept. Called by `plan`.
-
-Layers are kept by name. A tag under which nothing was built begins with the layers of another tag of the same
-repository, as after a change of branch: layers are known by their content, and buildpacks see from their
-metadata which of them are useful.
-
-What a build is going to do, as a value: `resolve` decides it before anything runs.
+"""Decides what a build is going to do: `resolve` makes a frozen plan before anything runs.
 
 `resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
 build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
+
+A build begins with the image and the kept layers of the previous build under the same name. Without one, it
+begins with the layers of another tag of the same repository, for instance after a change of branch.
+Buildpacks see from a layer's metadata whether they can use it.
 """
 
 from __future__ import annotations
@@ -348,10 +346,10 @@ def _check_destinations(request: BuildRequest, host: Host) -> None:
     """Raises what writing the image would raise after minutes of building."""
     if request.publish:
         check_registries(host.images, request.names)
-    if request.outputs or request.report is not None:
+    if request.outputs or request.report is not None or request.sboms is not None:
         from packhorse.build.deliver import check_destinations  # most builds write to the store alone
 
-        check_destinations(host.images, request.outputs, request.report)
+        check_destinations(host.images, request.outputs, request.report, request.sboms)
     check_cache_image(request, host)
 
 

@@ -1,8 +1,7 @@
-"""What a user asks of a build, as one value. Made by cli from its options; read by `plan` and `verify`.
+"""What a user asks of a build, and what the build made.
 
-A new option of `packhorse build` is a field here, an option in `cli.build`, and a line where it is used.
-
-What a build made: the image, where else it was written, and what its layers cost.
+cli makes the request from its options, and `plan`, `execute`, `deliver` and `verify` read it. A new option of
+`packhorse build` is a field here, an option in `cli.build`, and a line where it is used.
 """
 
 from __future__ import annotations
@@ -22,21 +21,26 @@ from packhorse.store.layer_cache import LayerCounters
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
-    order, `pre_buildpacks` and `post_buildpacks` go around each of its groups; buildpacks see `volumes`.
-    `descriptor` is read instead of the source's project.toml.
+    """What a user asked for.
 
-    `run_image` replaces the builder's; `created` is the time in the image, in seconds since 1970. `labels`
-    replace those of buildpacks.
-    `tags` are further names of the image; `publish` uploads all names to their registries.
-    `pull` is the policy for builder and run image. `cache_image` names an image that keeps layers in a
-    registry. `keep_storage` is how many bytes of layers all builds keep: 0 is no limit, None is the default
-    of `host.limits`. Without `overlay` buildpacks get copies of layers and source.
-    `sparse` is for outputs that are layouts, see `fleet.copy`.
-    `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` is the name
-    or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from
-    `host.limits`. `builder_id` is the image that the builder must be, and `run_reference` is how a label
-    identifies the run image; "" is for whatever has the name now.
+    Source: `path` is its directory; `descriptor` is read instead of its project.toml.
+
+    Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
+    each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. Without `overlay` they
+    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path of an
+    OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
+
+    Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
+    the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
+    the name now. `created` is the time in the image, in seconds since 1970. `labels` replace those of
+    buildpacks.
+
+    Results: `tags` are further names of the image; `publish` uploads all names to their registries. `sparse`
+    is for `outputs` that are layouts, see `fleet.copy`. `report` is the directory for report.toml, and
+    `sboms` the one for the buildpacks' SBOM files.
+
+    Kept layers: `cache_image` names an image that keeps them in a registry. `keep_storage` is how many bytes
+    all builds keep: 0 is no limit, None is the default of `host.limits`.
     """
 
     name: Reference
@@ -64,6 +68,7 @@ class BuildRequest:
     overlay: bool = True
     keep_storage: int | None = None
     report: Path | None = None
+    sboms: Path | None = None
     network: Network | None = None
     sandbox: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)

@@ -21,8 +21,8 @@ from typing import Protocol
 
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.sandbox import Bind, Limits, Mount, Network, Overlay, Root, Sandbox, SandboxSpec
-from packhorse.base.tree import NodeKind, TreeEdit, TreeView
-from packhorse.errors import BuildpackFailed, TreeError
+from packhorse.base.tree import NodeKind, TreeEdit, TreeView, is_directory, read
+from packhorse.errors import BuildpackFailed, InputError, TreeError
 from packhorse.fs.rooted import RootedTree
 from packhorse.fs.views import BindView
 from packhorse.lifecycle.ports import SandboxPurpose
@@ -66,7 +66,31 @@ def with_repeat_command(
 
 APP = "/workspace"
 LAYERS = "/layers"
+SBOMS = f"{LAYERS}/sbom"
+"""Where the lifecycle collects the SBOM files of all buildpacks."""
+
+_SBOM_LIMIT = 64 << 20
+"""The largest SBOM file copied, in bytes; the lifecycle takes no larger one."""
+
 TEMPORARY = ("/tmp", "/var/tmp")
+
+
+def _copy_out(tree: TreeView, path: str, target: Path) -> None:
+    """Copies the directories and files at `path` in a build's tree to this machine; raises InputError.
+
+    No buildpack runs any more, and the lifecycle has made the directory anew, so it has no links.
+    """
+    if not is_directory(tree, path):
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for node in tree.list(path):
+            if node.kind is NodeKind.DIRECTORY:
+                _copy_out(tree, f"{path}/{node.name}", target / node.name)
+            elif node.kind is NodeKind.FILE:
+                (target / node.name).write_bytes(read(tree, f"{path}/{node.name}", limit=_SBOM_LIMIT) or b"")
+    except OSError as error:
+        raise InputError(f"no SBOM can be written to {target}", why=error.strerror or str(error)) from error
 
 
 SandboxOpener = Callable[[SandboxSpec], AbstractContextManager[Sandbox]]
@@ -99,7 +123,8 @@ class BuildMounts:
     buildpacks see them. `path` is the application.
 
     If `layers` are copies, the build's sandbox gets a copy of the application. Without `overlays` both
-    sandboxes do, and a copy of the home directory too. `on_source_confirmed` is called once every file of
+    sandboxes do, and a copy of the home directory too. `sboms` is the directory to which the SBOM files of a
+    finished build are copied. `on_source_confirmed` is called once every file of
     the source was looked at.
     """
 
@@ -115,6 +140,7 @@ class BuildMounts:
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
+    sboms: Path | None = None
     on_source_confirmed: Callable[[], None] = lambda: None
 
 
@@ -176,6 +202,10 @@ class BuildRunner:
             sandbox = self._sandboxes.enter_context(self._open_step(spec))
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
+            if build.sboms is not None:
+                # As for docker cp, whose rules pack has: a directory that exists gets the directory sbom.
+                exists = build.sboms.is_dir()
+                _copy_out(self.result_tree(), SBOMS, build.sboms / "sbom" if exists else build.sboms)
 
     @contextmanager
     def _open_detection(self) -> Iterator[Sandbox]:

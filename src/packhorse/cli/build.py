@@ -1,6 +1,5 @@
-"""What `packhorse build --dry-run` prints: the plan of a build, for people or as JSON.
-
-`packhorse build`.
+"""`packhorse build`: turns the options into a request, builds it, and prints the result or, with
+`--dry-run`, the plan.
 """
 
 from __future__ import annotations
@@ -72,6 +71,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     published = "published to the registries of its names" if plan["publish"] else ""
     yield "written to", ["the store", published, *plan["outputs"]]
     yield "report", [f"{plan['report']}/report.toml" if plan["report"] else ""]
+    yield "SBOM files", [plan["sboms"] or ""]
     yield "source", [plan["source"]["path"]]
     yield "left out", _shorten(plan["source"]["left_out"])
     yield "builder", _image(plan["builder"])
@@ -216,6 +216,12 @@ def _limit(name: str, value: int | None) -> str:
     "report",
     type=click.Path(path_type=Path),
     help="Where to write the specification's report.toml.",
+)
+@click.option(
+    "--sbom-output-dir",
+    "sboms",
+    type=click.Path(path_type=Path),
+    help="Where to write the SBOM files of the buildpacks.",
 )
 @sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")
