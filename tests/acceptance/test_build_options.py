@@ -9,10 +9,14 @@ import pytest
 
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
-from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from packhorse.build.deliver import location_of
 from packhorse.build.verify import request_for, verify
 from packhorse.errors import InputError
 from packhorse.lifecycle.stages import Exported
+from packhorse.oci.place import push_image
+from packhorse.oci.reference import Reference
+from packhorse.testing import FakeRegistry
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,36 @@ def test_sbom_files_of_a_build_are_written_as_docker_cp_would(
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="no SBOM can be written to"):
         built(tiny, app, own, **asked, sboms=tmp_path / "file" / "boms")
+
+
+REUSES = """
+mkdir -p "$CNB_LAYERS_DIR/kept"
+[ -e "$CNB_LAYERS_DIR/kept.toml" ] && echo restored || echo "$RANDOM$RANDOM" > "$CNB_LAYERS_DIR/kept/made"
+printf '[types]\\nlaunch = true\\ncache = true\\n' > "$CNB_LAYERS_DIR/kept.toml"
+"""
+
+
+def test_layers_of_another_image_are_reused_if_it_is_named(
+    tiny: TinyBuilder, app: Path, tmp_path: Path
+) -> None:
+    own = shell_buildpack(tmp_path / "own", build=REUSES)
+    first = built(tiny, app, own, name="first").image
+    again = f"{APP}-first"
+    assert built(tiny, app, own, name="next", previous_image=again).image.id == first.id
+    assert built(tiny, app, own, name="cleared", previous_image=again, clear_cache=True).image.id != first.id
+    assert tiny.plan(app, own, name="acme/x", previous_image=str(first.id)).previous.image_id == first.id
+    built(tiny, app, own, name="none", previous_image="acme/none")
+    assert "there is no previous image acme/none: no layer of it is reused" in tiny.lines
+
+
+def test_a_published_image_has_its_previous_image_in_its_own_registry(tiny: TinyBuilder, app: Path) -> None:
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/acme/app"
+        for previous in ("elsewhere.example/app", "1" * 64):
+            with pytest.raises(InputError, match="cannot be the previous image of"):
+                tiny.plan(app, name=name, publish=True, previous_image=previous)
+        other = Reference.parse(f"{registry.host}/other/app:1")
+        image = tiny.store.place(BUILDER).read()
+        push_image(image, tiny.host.images.place(location_of(other)))
+        found = tiny.plan(app, name=name, publish=True, run_image=str(other), previous_image=str(other))
+        assert (found.previous.image_id, str(found.previous.image)) == (image.id, f"docker://{other}")

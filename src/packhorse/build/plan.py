@@ -59,6 +59,8 @@ class PreviousBuild:
 
 def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
     """Finds the previous build; raises NetworkError when its registry does not answer."""
+    if request.previous_image:
+        return _find_named_previous(request, host, observer)
     layers_of = _find_layers_name(request, host, observer)
     stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
     if request.publish and request.cache_image:  # the layers in a registry belong to the image there
@@ -72,6 +74,30 @@ def find_previous(request: BuildRequest, host: Host, observer: Observer) -> Prev
         if request.publish and layers_of == str(request.name):
             return PreviousBuild(published, _find_image_id(host, published), layers_of)
     return PreviousBuild(stored, image_id, layers_of)
+
+
+def _find_named_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
+    """The image of `--previous-image`: in the store, or for an image that is published in its registry.
+
+    The build begins with the kept layers of its own name if there are any, else with those of that image.
+    """
+    named, own = request.previous_image, str(request.name)
+    is_id = is_image_id(named)
+    if request.publish and (is_id or Reference.parse(named).registry != request.name.registry):
+        raise InputError(
+            f"--previous-image {named} cannot be the previous image of {request.name.familiar}",
+            why="an image that is published takes the layers of its previous image in its own registry",
+            fix=f"name an image in {request.name.registry}, or leave out --publish",
+        )
+    found = Location(LocationKind.STORE, "", named)
+    image_id = _find_image_id(host, found)
+    if image_id is None and request.publish:
+        found = location_of(Reference.parse(named))
+        image_id = _find_image_id(host, found)
+    if image_id is None:
+        observer.say(f"there is no previous image {named}: no layer of it is reused")
+    has_own_layers = request.clear_cache or is_id or bool(host.store.last_build(own)[0])
+    return PreviousBuild(found, image_id, own if has_own_layers else str(Reference.parse(named)))
 
 
 def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:

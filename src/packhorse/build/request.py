@@ -27,8 +27,8 @@ class BuildRequest:
 
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
     each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. Without `overlay` they
-    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path of an
-    OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
+    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path of
+    an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
 
     Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
     the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
@@ -39,8 +39,9 @@ class BuildRequest:
     is for `outputs` that are layouts, see `fleet.copy`. `report` is the directory for report.toml, and
     `sboms` the one for the buildpacks' SBOM files.
 
-    Kept layers: `cache_image` names an image that keeps them in a registry. `keep_storage` is how many bytes
-    all builds keep: 0 is no limit, None is the default of `host.limits`.
+    Kept layers: `previous_image` is the name or ID of the image whose layers are reused, "" for the last one
+    of the same name. `cache_image` names an image that keeps them in a registry. `keep_storage` is how many
+    bytes all builds keep: 0 is no limit, None is the default of `host.limits`.
     """
 
     name: Reference
@@ -60,6 +61,7 @@ class BuildRequest:
     pull: PullPolicy = PullPolicy.ALWAYS
     default_process: str = ""
     run_image: str = ""
+    previous_image: str = ""
     exec_env: str = "production"
     created: int = EPOCH
     labels: Mapping[str, str] = field(default_factory=dict)

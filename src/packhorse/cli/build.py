@@ -22,6 +22,7 @@ from packhorse.cli.build_options import (
     field_option,
     label_option,
     path_option,
+    previous_image_option,
     run_image_option,
     sandbox_options,
     source_options,
@@ -186,6 +187,7 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@previous_image_option
 @exec_env_option
 @field_option(
     "--creation-time",

@@ -149,6 +149,14 @@ label_option = field_option(
     help="A label of the image. Repeatable.",
 )
 
+previous_image_option = field_option(
+    "--previous-image",
+    default="",
+    metavar="IMAGE",
+    read=lambda name: image_name(name, "--previous-image"),
+    help="Reuse layers of this image, instead of the last one of the same name.",
+)
+
 path_option = click.option(
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
 )
