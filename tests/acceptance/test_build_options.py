@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import pytest
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from packhorse.base.sandbox import Bind
 from packhorse.build.deliver import location_of
 from packhorse.build.verify import request_for, verify
 from packhorse.errors import InputError
 from packhorse.lifecycle.stages import Exported
-from packhorse.oci.place import push_image
+from packhorse.oci.place import Layer, push_image
 from packhorse.oci.reference import Reference
 from packhorse.testing import FakeRegistry
 
@@ -120,3 +123,29 @@ def test_a_published_image_has_its_previous_image_in_its_own_registry(tiny: Tiny
         push_image(image, tiny.host.images.place(location_of(other)))
         found = tiny.plan(app, name=name, publish=True, run_image=str(other), previous_image=str(other))
         assert (found.previous.image_id, str(found.previous.image)) == (image.id, f"docker://{other}")
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+def test_the_source_is_in_another_workspace(
+    tiny: TinyBuilder, app: Path, tmp_path: Path, *, overlay: bool
+) -> None:
+    look = 'echo "in $PWD: $(ls)"; echo "$(ls -d /workspace/*)"'
+    own = shell_buildpack(tmp_path / "own", detect=look, build=f"{look}\n{SERVER}\necho more > made")
+    (tmp_path / "volume").mkdir()
+    asked = {"name": f"workspace-{int(overlay)}", "overlay": overlay, "workspace": "/srv/app"}
+    exported = built(tiny, app, own, **asked, volumes=(Bind(tmp_path / "volume", "/srv/app/data"),))
+    said = "\n".join(tiny.lines)
+    assert "in /srv/app: README\ndata" in said.replace("\ntest/shell: ", "\n")
+    config = exported.image.config
+    assert (config.working_dir, config.variable("CNB_APP_DIR")) == ("/srv/app", "/srv/app")
+    assert built(tiny, app, own, **asked).image.config.working_dir == "/srv/app"
+    names = {name for layer in exported.image.layers for name in list_names(layer)}
+    assert {"/srv/app/README", "/srv/app/made"} <= names and "/workspace/README" not in names
+    assert is_reproduced(tiny, app, own, name=f"workspace-{int(overlay)}")
+    with pytest.raises(InputError, match="is in the home directory of the builder's user"):
+        built(tiny, app, own, name="home", workspace="/home/builder/app")
+
+
+def list_names(layer: Layer) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
+        return {f"/{member.name.strip('/')}" for member in tar}

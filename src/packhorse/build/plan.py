@@ -256,7 +256,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     project = _read_project(request, path, observer)
     request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
-    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve())
+    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve(), app=request.workspace)
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
@@ -490,6 +490,7 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         default_process=request.default_process,
         run_image=request.run_image,
         exec_env=request.exec_env,
+        workspace=request.workspace,
         created=request.created,
         labels=request.labels,
         network=str(request.network.value) if request.network else "",

@@ -23,7 +23,8 @@ from packhorse.store.layer_cache import LayerCounters
 class BuildRequest:
     """What a user asked for.
 
-    Source: `path` is its directory; `descriptor` is read instead of its project.toml.
+    Source: `path` is its directory, and `workspace` where buildpacks and the image have it; `descriptor` is
+    read instead of its project.toml.
 
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
     each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. Without `overlay` they
@@ -63,6 +64,7 @@ class BuildRequest:
     run_image: str = ""
     previous_image: str = ""
     exec_env: str = "production"
+    workspace: str = "/workspace"
     created: int = EPOCH
     labels: Mapping[str, str] = field(default_factory=dict)
     clear_cache: bool = False

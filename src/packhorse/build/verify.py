@@ -88,6 +88,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         default_process=known.default_process,
         run_image=asked.run_image or known.run_image,
         exec_env=known.exec_env,
+        workspace=known.workspace,
         created=known.created,
         labels=known.labels,
     )

@@ -26,6 +26,7 @@ from packhorse.cli.build_options import (
     run_image_option,
     sandbox_options,
     source_options,
+    workspace_option,
 )
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
@@ -187,6 +188,7 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@workspace_option
 @previous_image_option
 @exec_env_option
 @field_option(

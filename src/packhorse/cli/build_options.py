@@ -19,6 +19,12 @@ from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_SYSTEM = (
+    *("bin", "boot", "cnb", "dev", "etc", "layers", "lib", "lib32", "lib64", "libx32", "platform", "proc"),
+    *("root", "run", "sbin", "sys", "tmp", "usr", "var"),
+)
+"""Directories that are no workspace, with all below them."""
+
 _RESERVED_LABELS = "io.buildpacks."
 
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
@@ -54,6 +60,22 @@ def _read_labels(texts: tuple[str, ...]) -> Mapping[str, str]:
             )
         labels[name] = value
     return labels
+
+
+def _parse_workspace(text: str) -> str:
+    """The absolute path of `--workspace`; UsageError for one that a build or the image needs itself."""
+    path = f"/{text.strip('/')}"
+    parts = path.split("/")[1:]
+    problem = ""
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        problem = "it is not the path of a directory"
+    elif parts[0] in _SYSTEM:
+        problem = f"a build or the image has something else in /{parts[0]}"
+    if problem:
+        raise UsageError(
+            f"--workspace: {text[:300]!r} cannot be used", why=problem, fix="name another, as app"
+        )
+    return path
 
 
 def _parse_exec_env(text: str) -> str:
@@ -155,6 +177,14 @@ previous_image_option = field_option(
     metavar="IMAGE",
     read=lambda name: image_name(name, "--previous-image"),
     help="Reuse layers of this image, instead of the last one of the same name.",
+)
+
+workspace_option = field_option(
+    "--workspace",
+    default="workspace",
+    metavar="DIR",
+    read=_parse_workspace,
+    help="Where buildpacks and the image have the source.  [workspace]",
 )
 
 path_option = click.option(

@@ -21,6 +21,7 @@ KEY = "io.packhorse.build"
 """The annotation's name; its value is a JSON object."""
 
 _PRODUCTION = "production"
+_WORKSPACE = "/workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class BuildProvenance:
     default_process: str = ""
     run_image: str = ""
     exec_env: str = _PRODUCTION
+    workspace: str = _WORKSPACE
     created: int = EPOCH
     network: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class BuildProvenance:
             default_process=node.text("default-process"),
             run_image=node.text("run-image"),
             exec_env=node.text("exec-env") or _PRODUCTION,
+            workspace=node.text("workspace") or _WORKSPACE,
             created=node.number("created") if "created" in node.fields else EPOCH,
             network=node.text("network"),
             labels=_read_labels(node),
@@ -100,6 +103,7 @@ class BuildProvenance:
             "pre-buildpacks": list(self.pre_buildpacks),
             "run-image": self.run_image,
             "volumes": list(self.volumes),
+            "workspace": self.workspace if self.workspace != _WORKSPACE else "",
         }
         kept = {key: value for key, value in fields.items() if value}
         if self.created != EPOCH:

@@ -24,6 +24,12 @@ def test_a_label_has_a_name_and_a_value() -> None:
     assert labels == {"a": "last", "org.example/x": ""}
 
 
+def test_a_workspace_is_a_directory_below_the_root() -> None:
+    assert parse()["workspace"] == "/workspace"
+    assert parse("--workspace", "app")["workspace"] == parse("--workspace", "/app/")["workspace"] == "/app"
+    assert parse("--workspace", "srv/app")["workspace"] == "/srv/app"
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -33,6 +39,10 @@ def test_a_label_has_a_name_and_a_value() -> None:
             ("--label", "io.buildpacks.lifecycle.metadata={}"),
             "--label io.buildpacks.lifecycle.metadata: this label is the specification's",
         ),
+        (("--workspace", "/"), "it is not the path of a directory"),
+        (("--workspace", "a/../b"), "it is not the path of a directory"),
+        (("--workspace", "usr/src"), "a build or the image has something else in /usr"),
+        (("--workspace", "/layers"), "a build or the image has something else in /layers"),
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_refused(words: tuple[str, ...], why: str) -> None:
