@@ -149,3 +149,30 @@ def test_the_source_is_in_another_workspace(
 def list_names(layer: Layer) -> set[str]:
     with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
         return {f"/{member.name.strip('/')}" for member in tar}
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+def test_buildpacks_run_as_another_user_whose_files_are_in_the_image(
+    tiny: TinyBuilder, app: Path, tmp_path: Path, *, overlay: bool
+) -> None:
+    look = 'echo "$(id -u):$(id -g) in $HOME"; echo > "$HOME/written"; stat -c %u:%g README .'
+    own = shell_buildpack(tmp_path / "own", detect=look, build=f"{look}\n{SERVER}\necho more > made")
+    asked = {"name": f"user-{int(overlay)}", "overlay": overlay}
+    before = built(tiny, app, own, **asked).image
+    exported = built(tiny, app, own, **asked, uid=1234, gid=0)
+    lines = [line.rpartition(": ")[2] for line in "\n".join(tiny.lines).split("\n")]
+    assert "1234:0 in /home/builder" in lines and not any("1001:" in line for line in lines)
+    owners = {name: owner for layer in exported.image.layers for name, owner in owners_of(layer).items()}
+    paths = ("/workspace", "/workspace/README", "/workspace/made", "/layers/test_shell/tools/bin/say")
+    assert {owners[path] for path in paths} == {(1234, 0)}
+    assert exported.image.config.raw != before.config.raw
+    assert is_reproduced(tiny, app, own, name=f"user-{int(overlay)}")
+    # Layers of the other user are not reused.
+    assert built(tiny, app, own, **asked).image.id == before.id
+    only_group = built(tiny, app, own, **asked, gid=7).image
+    assert {owner for layer in only_group.layers for owner in owners_of(layer).values()} >= {(1001, 7)}
+
+
+def owners_of(layer: Layer) -> dict[str, tuple[int, int]]:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
+        return {f"/{member.name.strip('/')}": (member.uid, member.gid) for member in tar}

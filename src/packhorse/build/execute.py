@@ -274,7 +274,7 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
 def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
     """The lifecycle's inputs. The home directory comes from /etc/passwd in the builder's `root`."""
     request, images, builder = prepared.plan.request, prepared.images, prepared.builder
-    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    home = _find_home(builder, root)
     if home.strip("/") and request.workspace.startswith(f"{home.rstrip('/')}/"):
         raise InputError(
             f"--workspace {request.workspace} is in the home directory of the builder's user, {home}",
@@ -298,6 +298,15 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         skip_restore=request.clear_cache,
         annotations=images.provenance.annotations(),
     )
+
+
+def _find_home(builder: Builder, root: Path) -> str:
+    """The user's home directory in the builder's `root`.
+
+    Someone of `--uid` without an account has the home of the builder's own user.
+    """
+    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    return home if home != "/" else find_account(root, builder.env.get("CNB_USER_ID", "")).home
 
 
 def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:

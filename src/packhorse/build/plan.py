@@ -281,6 +281,7 @@ def with_images(
 ) -> BuildPlan:
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
+    builder = _with_user(builder, request)
     named = _find_buildpacks(plan, builder)
     name = _choose_run_image(request, builder)
     run_image = _find_run_image(request, host, builder, name, observer, fetch)
@@ -299,6 +300,13 @@ def with_images(
         provenance=_provenance(request, builder, named),
     )
     return replace(plan, images=images)
+
+
+def _with_user(builder: Builder, request: BuildRequest) -> Builder:
+    """The builder with the user and group of `--uid` and `--gid`."""
+    uid = builder.uid if request.uid is None else request.uid
+    gid = builder.gid if request.gid is None else request.gid
+    return replace(builder, uid=uid, gid=gid)
 
 
 def _check_source(request: BuildRequest, host: Host) -> Path:
@@ -491,6 +499,8 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         run_image=request.run_image,
         exec_env=request.exec_env,
         workspace=request.workspace,
+        uid=request.uid,
+        gid=request.gid,
         created=request.created,
         labels=request.labels,
         network=str(request.network.value) if request.network else "",

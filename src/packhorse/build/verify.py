@@ -89,6 +89,8 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         run_image=asked.run_image or known.run_image,
         exec_env=known.exec_env,
         workspace=known.workspace,
+        uid=known.uid,
+        gid=known.gid,
         created=known.created,
         labels=known.labels,
     )

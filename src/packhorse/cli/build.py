@@ -26,6 +26,7 @@ from packhorse.cli.build_options import (
     run_image_option,
     sandbox_options,
     source_options,
+    user_options,
     workspace_option,
 )
 from packhorse.cli.main import Context
@@ -189,6 +190,7 @@ def _limit(name: str, value: int | None) -> str:
 )
 @run_image_option("A run image, instead of the builder's.")
 @workspace_option
+@user_options
 @previous_image_option
 @exec_env_option
 @field_option(

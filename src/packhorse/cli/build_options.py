@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from packhorse.base.sandbox import Network
-from packhorse.cli.options import environment, image_name, keep_value, parse_limits, parse_volume
+from packhorse.cli.options import Count, environment, image_name, keep_value, parse_limits, parse_volume
 from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -25,9 +25,22 @@ _SYSTEM = (
 )
 """Directories that are no workspace, with all below them."""
 
+_HIGHEST_ID = 2**31 - 1
+
 _RESERVED_LABELS = "io.buildpacks."
 
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
+
+
+def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; help lists them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def field_option(
@@ -187,6 +200,11 @@ workspace_option = field_option(
     help="Where buildpacks and the image have the source.  [workspace]",
 )
 
+user_options = _combine(
+    click.option("--uid", type=Count(1, _HIGHEST_ID), help="The user of buildpacks.  [the builder's]"),
+    click.option("--gid", type=Count(0, _HIGHEST_ID), help="The group of buildpacks.  [the builder's]"),
+)
+
 path_option = click.option(
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
 )
@@ -239,14 +257,3 @@ def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
             )
         )
     return _combine(*options)
-
-
-def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """Several options as one decorator; help lists them in this order."""
-
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate

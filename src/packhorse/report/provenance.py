@@ -46,6 +46,8 @@ class BuildProvenance:
     run_image: str = ""
     exec_env: str = _PRODUCTION
     workspace: str = _WORKSPACE
+    uid: int | None = None
+    gid: int | None = None
     created: int = EPOCH
     network: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class BuildProvenance:
             run_image=node.text("run-image"),
             exec_env=node.text("exec-env") or _PRODUCTION,
             workspace=node.text("workspace") or _WORKSPACE,
+            uid=node.number("uid") if "uid" in node.fields else None,
+            gid=node.number("gid") if "gid" in node.fields else None,
             created=node.number("created") if "created" in node.fields else EPOCH,
             network=node.text("network"),
             labels=_read_labels(node),
@@ -106,6 +110,7 @@ class BuildProvenance:
             "workspace": self.workspace if self.workspace != _WORKSPACE else "",
         }
         kept = {key: value for key, value in fields.items() if value}
+        kept |= {key: value for key, value in (("uid", self.uid), ("gid", self.gid)) if value is not None}
         if self.created != EPOCH:
             kept["created"] = self.created
         return kept

@@ -37,6 +37,8 @@ ALL = BuildProvenance(
     run_image="acme/run:2",
     exec_env="test",
     created=7,
+    uid=5,
+    gid=0,
     workspace="/app",
     network="none",
     labels={"team": "blue"},
@@ -93,6 +95,8 @@ def test_a_build_is_asked_for_as_it_was() -> None:
         run_image="acme/run:2",
         exec_env="test",
         created=7,
+        uid=5,
+        gid=0,
         workspace="/app",
         labels={"team": "blue"},
     )

@@ -24,6 +24,12 @@ def test_a_label_has_a_name_and_a_value() -> None:
     assert labels == {"a": "last", "org.example/x": ""}
 
 
+def test_a_user_and_a_group_are_numbers() -> None:
+    params = parse("--uid", "1234", "--gid", "0")
+    assert (params["uid"], params["gid"]) == (1234, 0)
+    assert parse()["uid"] is parse()["gid"] is None
+
+
 def test_a_workspace_is_a_directory_below_the_root() -> None:
     assert parse()["workspace"] == "/workspace"
     assert parse("--workspace", "app")["workspace"] == parse("--workspace", "/app/")["workspace"] == "/app"
@@ -39,6 +45,10 @@ def test_a_workspace_is_a_directory_below_the_root() -> None:
             ("--label", "io.buildpacks.lifecycle.metadata={}"),
             "--label io.buildpacks.lifecycle.metadata: this label is the specification's",
         ),
+        (("--uid", "0"), "0 is not in the range"),
+        (("--uid", "root"), "'root' is not a number"),
+        (("--gid", "-1"), "-1 is not in the range"),
+        (("--gid", "2147483648"), "2147483648 is not in the range"),
         (("--workspace", "/"), "it is not the path of a directory"),
         (("--workspace", "a/../b"), "it is not the path of a directory"),
         (("--workspace", "usr/src"), "a build or the image has something else in /usr"),
