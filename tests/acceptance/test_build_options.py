@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes import foreign_builder
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
@@ -176,3 +178,25 @@ def test_buildpacks_run_as_another_user_whose_files_are_in_the_image(
 def owners_of(layer: Layer) -> dict[str, tuple[int, int]]:
     with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
         return {f"/{member.name.strip('/')}": (member.uid, member.gid) for member in tar}
+
+
+def test_buildpacks_that_the_builder_puts_around_every_group_are_left_out(app: Path, tmp_path: Path) -> None:
+    tar = foreign_builder.Tar()
+    where = "cnb/buildpacks/test_around/1.0.0"
+    own = shell_buildpack(tmp_path / "around", "test/around")
+    for name in ("buildpack.toml", "bin/detect", "bin/build"):
+        tar.file(f"{where}/{name}", (own / name).read_text(), mode=0o755)
+    tar.file(
+        "cnb/system.toml",
+        '[[system.pre.buildpacks]]\nid = "test/around"\nversion = "1.0.0"\noptional = false\n',
+    )
+    with tiny_builder(tmp_path / "tiny", platforms=["0.15"], above=[tar.close()]) as tiny:
+        assert refs(built(tiny, app, name="system")) == ["test/around@1.0.0", "foreign/shell@2.1.0"]
+        exported = built(tiny, app, name="system", system_buildpacks=False)
+        assert refs(exported) == ["foreign/shell@2.1.0"]
+        assert is_reproduced(tiny, app, name="system")
+
+
+def refs(exported: Exported) -> list[str]:
+    metadata = json.loads(exported.image.config.labels["io.buildpacks.build.metadata"])
+    return [f"{each['id']}@{each['version']}" for each in metadata["buildpacks"]]

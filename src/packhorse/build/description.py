@@ -60,6 +60,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
             }
             for each in (images.named.all if images else ())
         ],
+        "system_buildpacks": request.system_buildpacks,
         "previous": {
             "image": str(plan.previous.image),
             "id": _text(plan.previous.image_id),

@@ -34,7 +34,7 @@ from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_d
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.detect import try_detect
-from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.inputs import SYSTEM_FILE, Inputs
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
@@ -285,6 +285,7 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         platform_api=images.platform_api,
         order=images.order,
         app=request.workspace,
+        system=SYSTEM_FILE if request.system_buildpacks else "",
         extensions=builder.extensions,
         launcher=builder.launcher,
         env={**images.env, "HOME": home, **prepared.plan.host_network.variables},

@@ -499,6 +499,7 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         run_image=request.run_image,
         exec_env=request.exec_env,
         workspace=request.workspace,
+        system_buildpacks=request.system_buildpacks,
         uid=request.uid,
         gid=request.gid,
         created=request.created,

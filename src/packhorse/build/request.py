@@ -27,10 +27,11 @@ class BuildRequest:
     read instead of its project.toml.
 
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
-    each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. `uid` and `gid`
-    replace the builder's user and group. Without `overlay` they get copies of layers and source. `network` is
-    None for the best there is; `sandbox` is the name or path of an OCI runtime, "" for bubblewrap; `limits`
-    has the numbers that differ from `host.limits`.
+    each of its groups. Without `system_buildpacks` those of the builder's system.toml take no part. `env`
+    reaches them as `<platform>/env`, and they see `volumes`. `uid` and `gid` replace the builder's user and
+    group. Without `overlay` they get copies of layers and source. `network` is None for the best there is;
+    `sandbox` is the name or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ
+    from `host.limits`.
 
     Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
     the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
@@ -54,6 +55,7 @@ class BuildRequest:
     buildpacks: tuple[str, ...] = ()
     pre_buildpacks: tuple[str, ...] = ()
     post_buildpacks: tuple[str, ...] = ()
+    system_buildpacks: bool = True
     descriptor: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Bind, ...] = ()

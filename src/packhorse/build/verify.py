@@ -89,6 +89,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         run_image=asked.run_image or known.run_image,
         exec_env=known.exec_env,
         workspace=known.workspace,
+        system_buildpacks=known.system_buildpacks,
         uid=known.uid,
         gid=known.gid,
         created=known.created,

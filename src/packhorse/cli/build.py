@@ -26,6 +26,7 @@ from packhorse.cli.build_options import (
     run_image_option,
     sandbox_options,
     source_options,
+    system_buildpacks_option,
     user_options,
     workspace_option,
 )
@@ -159,6 +160,7 @@ def _limit(name: str, value: int | None) -> str:
 @click.argument("name")
 @path_option
 @source_options()
+@system_buildpacks_option
 @click.option(
     "-o",
     "--output",

@@ -205,6 +205,14 @@ user_options = _combine(
     click.option("--gid", type=Count(0, _HIGHEST_ID), help="The group of buildpacks.  [the builder's]"),
 )
 
+system_buildpacks_option = field_option(
+    "--disable-system-buildpacks",
+    "system_buildpacks",
+    is_flag=True,
+    read=lambda is_given: not is_given,
+    help="Leave out the buildpacks that the builder puts around every group.",
+)
+
 path_option = click.option(
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
 )

@@ -46,6 +46,7 @@ class BuildProvenance:
     run_image: str = ""
     exec_env: str = _PRODUCTION
     workspace: str = _WORKSPACE
+    system_buildpacks: bool = True
     uid: int | None = None
     gid: int | None = None
     created: int = EPOCH
@@ -80,6 +81,7 @@ class BuildProvenance:
             run_image=node.text("run-image"),
             exec_env=node.text("exec-env") or _PRODUCTION,
             workspace=node.text("workspace") or _WORKSPACE,
+            system_buildpacks=not node.flag("no-system-buildpacks"),
             uid=node.number("uid") if "uid" in node.fields else None,
             gid=node.number("gid") if "gid" in node.fields else None,
             created=node.number("created") if "created" in node.fields else EPOCH,
@@ -102,6 +104,7 @@ class BuildProvenance:
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
             "labels": dict(self.labels),
             "network": self.network,
+            "no-system-buildpacks": not self.system_buildpacks,
             "packhorse": self.version,
             "post-buildpacks": list(self.post_buildpacks),
             "pre-buildpacks": list(self.pre_buildpacks),

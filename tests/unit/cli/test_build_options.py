@@ -30,6 +30,10 @@ def test_a_user_and_a_group_are_numbers() -> None:
     assert parse()["uid"] is parse()["gid"] is None
 
 
+def test_options_that_turn_something_off_are_off_if_they_are_given() -> None:
+    assert parse()["system_buildpacks"] and not parse("--disable-system-buildpacks")["system_buildpacks"]
+
+
 def test_a_workspace_is_a_directory_below_the_root() -> None:
     assert parse()["workspace"] == "/workspace"
     assert parse("--workspace", "app")["workspace"] == parse("--workspace", "/app/")["workspace"] == "/app"
