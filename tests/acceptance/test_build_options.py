@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from fakes import foreign_builder
+from fakes import foreign_builder, tiny_root
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
 from packhorse.base.sandbox import Bind
+from packhorse.base.target import Target
 from packhorse.build.deliver import location_of
 from packhorse.build.verify import request_for, verify
 from packhorse.errors import InputError
 from packhorse.lifecycle.stages import Exported
-from packhorse.oci.place import Layer, push_image
+from packhorse.oci.place import Image, Layer, push_image
 from packhorse.oci.reference import Reference
 from packhorse.testing import FakeRegistry
 
@@ -200,3 +202,55 @@ def test_buildpacks_that_the_builder_puts_around_every_group_are_left_out(app: P
 def refs(exported: Exported) -> list[str]:
     metadata = json.loads(exported.image.config.labels["io.buildpacks.build.metadata"])
     return [f"{each['id']}@{each['version']}" for each in metadata["buildpacks"]]
+
+
+def push_for_two(registry: FakeRegistry, tiny: TinyBuilder, name: str, images: Sequence[Image]) -> str:
+    """Pushes an image for several targets; returns its name."""
+    entries = []
+    for image in images:
+        target = image.config.target
+        tag = Reference.parse(f"{registry.host}/{name}:{target.arch}")
+        receipt = push_image(image, tiny.host.images.registry(tag, target))
+        assert image.manifest is not None
+        platform = {"os": target.os, "architecture": target.arch}
+        found = {"mediaType": image.manifest.media_type, "digest": str(receipt.manifest_digest)}
+        entries.append({**found, "size": len(image.manifest.raw), "platform": platform})
+    kind = "application/vnd.oci.image.index.v1+json"
+    body = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    put = urllib.request.Request(f"http://{registry.host}/v2/{name}/manifests/latest", body, method="PUT")
+    put.add_header("Content-Type", kind)
+    urllib.request.urlopen(put).close()
+    return f"{registry.host}/{name}:latest"
+
+
+def test_builder_and_run_image_are_for_the_platform(tiny: TinyBuilder, app: Path, tmp_path: Path) -> None:
+    layer = foreign_builder.base(tiny_root.make(tmp_path / "root"))
+    targets = [Target(arch="amd64"), Target(arch="386"), Target(arch="riscv64")]
+    own = shell_buildpack(tmp_path / "own", build=f"{REUSES}\necho for $CNB_TARGET_ARCH")
+    with FakeRegistry() as registry:
+        run = push_for_two(
+            registry, tiny, "run", [foreign_builder.run_image(layer, target=each) for each in targets]
+        )
+        makes = [
+            foreign_builder.builder_image(layer, run=run, launcher=b"#!/bin/sh\n", target=each)
+            for each in targets
+        ]
+        asked = {"name": "platform", "builder": push_for_two(registry, tiny, "builder", makes)}
+        first = built(tiny, app, own, **asked).image
+        assert (first.config.architecture, "for amd64" in said(tiny)) == ("amd64", True)
+        other = built(tiny, app, own, **asked, target=Target(arch="386")).image
+        assert (other.config.architecture, "for 386" in said(tiny)) == ("386", True)
+        assert "the previous image is for linux/amd64, and this one for linux/386: no layer" in said(tiny)
+        assert "restored" not in said(tiny)
+        again = built(tiny, app, own, **asked, target=Target(arch="386")).image
+        assert again.id == other.id and "restored" in said(tiny)
+        with pytest.raises(InputError, match="this machine cannot run programs for linux/riscv64"):
+            built(tiny, app, own, **asked, target=Target(arch="riscv64"))
+        with pytest.raises(InputError, match="is for linux/amd64, not for linux/386"):
+            built(tiny, app, own, name="platform", target=Target(arch="386"))
+        with pytest.raises(InputError, match="the default builder cannot build for linux/386"):
+            built(tiny, app, own, name="platform", builder="", target=Target(arch="386"))
+
+
+def said(tiny: TinyBuilder) -> str:
+    return "\n".join(tiny.lines)

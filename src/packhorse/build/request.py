@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.sandbox import Bind, Network
+from packhorse.base.target import Target
 from packhorse.host.locate import PullPolicy
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.lifecycle.stages import Exported
@@ -33,10 +34,10 @@ class BuildRequest:
     `sandbox` is the name or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ
     from `host.limits`.
 
-    Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
-    the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
-    the name now. `created` is the time in the image, in seconds since 1970. `labels` replace those of
-    buildpacks.
+    Images: `target` is what the image is for, None for this machine. `run_image` replaces the builder's.
+    `pull` is the policy for both. `builder_id` is the image that the builder must be, and `run_reference` is
+    how a label identifies the run image; "" is for whatever has the name now. `created` is the time in the
+    image, in seconds since 1970. `labels` replace those of buildpacks.
 
     Results: `tags` are further names of the image; `publish` uploads all names to their registries. `sparse`
     is for `outputs` that are layouts, see `fleet.copy`. `report` is the directory for report.toml, and
@@ -64,6 +65,7 @@ class BuildRequest:
     sparse: bool = False
     pull: PullPolicy = PullPolicy.ALWAYS
     default_process: str = ""
+    target: Target | None = None
     run_image: str = ""
     previous_image: str = ""
     exec_env: str = "production"

@@ -27,6 +27,7 @@ from packhorse.cli.build_options import (
     sandbox_options,
     source_options,
     system_buildpacks_option,
+    target_option,
     user_options,
     workspace_option,
 )
@@ -191,6 +192,7 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@target_option
 @workspace_option
 @user_options
 @previous_image_option

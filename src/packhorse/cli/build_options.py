@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from packhorse.base.sandbox import Network
+from packhorse.base.target import Target
 from packhorse.cli.options import Count, environment, image_name, keep_value, parse_limits, parse_volume
 from packhorse.errors import UsageError
 
@@ -89,6 +90,16 @@ def _parse_workspace(text: str) -> str:
             f"--workspace: {text[:300]!r} cannot be used", why=problem, fix="name another, as app"
         )
     return path
+
+
+def _parse_target(text: str) -> Target | None:
+    """The target of `--platform`; UsageError for another system than Linux."""
+    target = Target.parse(text) if text else None
+    if target is not None and target.os != "linux":
+        raise UsageError(
+            f"--platform {target}: packhorse builds for linux only", fix=f"write linux/{target.arch}"
+        )
+    return target
 
 
 def _parse_exec_env(text: str) -> str:
@@ -211,6 +222,15 @@ system_buildpacks_option = field_option(
     is_flag=True,
     read=lambda is_given: not is_given,
     help="Leave out the buildpacks that the builder puts around every group.",
+)
+
+target_option = field_option(
+    "--platform",
+    "target",
+    default="",
+    metavar="OS/ARCH",
+    read=_parse_target,
+    help="The platform of builder and image: linux/arm64.  [this machine's]",
 )
 
 path_option = click.option(

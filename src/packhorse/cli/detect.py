@@ -16,6 +16,7 @@ from packhorse.cli.build_options import (
     sandbox_options,
     source_options,
     system_buildpacks_option,
+    target_option,
 )
 from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
@@ -45,6 +46,7 @@ _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
 @system_buildpacks_option
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
+@target_option
 @run_image_option("A run image, instead of the builder's.")
 @exec_env_option
 @sandbox_options(limits=True)
