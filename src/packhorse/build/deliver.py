@@ -83,8 +83,10 @@ def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str]
         raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error
 
 
-def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path | None) -> None:
-    """Checks that every output and the report can be written.
+def check_destinations(
+    wiring: Wiring, outputs: Iterable[Location], report: Path | None, sboms: Path | None = None
+) -> None:
+    """Checks that every output, the report and the SBOM files can be written.
 
     Raises the error that writing would raise, for the first destination that cannot be written.
     """
@@ -102,10 +104,10 @@ def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path
             parent = resolve_target(path).parent
             require_directory(parent)
             _check_directory(parent)
-    if report is not None:
-        problem = _problem(_nearest_existing(report))
+    for what, directory in (("report", report), ("SBOM", sboms)):
+        problem = _problem(_nearest_existing(directory)) if directory is not None else ""
         if problem:
-            raise InputError(f"no report can be written to {report}", why=problem)
+            raise InputError(f"no {what} can be written to {directory}", why=problem)
 
 
 def _check_directory(directory: Path) -> None:

@@ -30,7 +30,8 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "tags": [str(tag) for tag in request.tags],
         "publish": request.publish,
         "outputs": [str(location) for location in request.outputs],
-        "report": str(request.report) if request.report else None,
+        "report": _text(request.report),
+        "sboms": _text(request.sboms),
         "cache_image": str(request.cache_image) if request.cache_image else None,
         "source": {
             "path": str(plan.path),
@@ -59,6 +60,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
             }
             for each in (images.named.all if images else ())
         ],
+        "system_buildpacks": request.system_buildpacks,
         "previous": {
             "image": str(plan.previous.image),
             "id": _text(plan.previous.image_id),
@@ -77,6 +79,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "default_process": request.default_process or None,
         "exec_env": images.exec_env if images else request.exec_env,
         "created": request.created,
+        "labels": dict(request.labels),
         "provenance": images.provenance.fields() if images else None,
         "unknown": [UNKNOWN_HOME] if images else [UNKNOWN_BUILDER, UNKNOWN_HOME],
     }
@@ -85,7 +88,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
 def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     """The mounts over the builder's files. A new, empty directory has no source."""
     how = "overlay" if plan.overlays else "copy"
-    yield _mount("/workspace", how, plan.path, writable=True)
+    yield _mount(plan.request.workspace, how, plan.path, writable=True)
     yield _mount("/layers", how, None, writable=True)
     for target in TEMPORARY:
         yield _mount(target, "new", None, writable=True)

@@ -1,6 +1,5 @@
-"""What `packhorse build --dry-run` prints: the plan of a build, for people or as JSON.
-
-`packhorse build`.
+"""`packhorse build`: turns the options into a request, builds it, and prints the result or, with
+`--dry-run`, the plan.
 """
 
 from __future__ import annotations
@@ -21,10 +20,16 @@ from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.cli.build_options import (
     exec_env_option,
     field_option,
+    label_option,
     path_option,
+    previous_image_option,
     run_image_option,
     sandbox_options,
     source_options,
+    system_buildpacks_option,
+    target_option,
+    user_options,
+    workspace_option,
 )
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
@@ -71,6 +76,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     published = "published to the registries of its names" if plan["publish"] else ""
     yield "written to", ["the store", published, *plan["outputs"]]
     yield "report", [f"{plan['report']}/report.toml" if plan["report"] else ""]
+    yield "SBOM files", [plan["sboms"] or ""]
     yield "source", [plan["source"]["path"]]
     yield "left out", _shorten(plan["source"]["left_out"])
     yield "builder", _image(plan["builder"])
@@ -93,6 +99,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "network", [plan["network"], f"port {ports} of this machine is reached" if ports else ""]
     yield "sandbox", [plan["sandbox"]]
     yield "limits", [", ".join(f"{name} {_limit(name, value)}" for name, value in plan["limits"].items())]
+    yield "labels", [f"{name}={value}" for name, value in plan["labels"].items()]
     yield "process", [plan["default_process"] or ""]
     yield "not known yet", plan["unknown"]
 
@@ -154,6 +161,7 @@ def _limit(name: str, value: int | None) -> str:
 @click.argument("name")
 @path_option
 @source_options()
+@system_buildpacks_option
 @click.option(
     "-o",
     "--output",
@@ -184,6 +192,10 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@target_option
+@workspace_option
+@user_options
+@previous_image_option
 @exec_env_option
 @field_option(
     "--creation-time",
@@ -193,6 +205,7 @@ def _limit(name: str, value: int | None) -> str:
     read=lambda text: _parse_created(text),
     help="The image's time: seconds since 1970, or now.  [in 1980]",
 )
+@label_option
 @click.option("--clear-cache", is_flag=True, help="Use no layers of earlier builds.")
 @field_option(
     "--cache-image",
@@ -213,6 +226,12 @@ def _limit(name: str, value: int | None) -> str:
     "report",
     type=click.Path(path_type=Path),
     help="Where to write the specification's report.toml.",
+)
+@click.option(
+    "--sbom-output-dir",
+    "sboms",
+    type=click.Path(path_type=Path),
+    help="Where to write the SBOM files of the buildpacks.",
 )
 @sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")

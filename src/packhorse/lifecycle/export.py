@@ -531,7 +531,7 @@ class _Exporter:
         )
 
     def _make_labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
-        """Returns the specification's labels, then those of buildpacks.
+        """Returns the specification's labels, then those of buildpacks and the user's.
 
         Of two labels with one key, the last stays (B-132, B-133).
         """
@@ -549,7 +549,7 @@ class _Exporter:
             ),
             labels.PROJECT: labels.project_label(self._inputs.project),
         }
-        values |= dict(self._built.labels)
+        values |= {**dict(self._built.labels), **self._inputs.labels}
         if api.has(PLATFORM_EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values
