@@ -29,7 +29,7 @@ from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.host.limits import build_limits
-from packhorse.host.locate import fetch_exact, fetch_first, fetch_image
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_location
 from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
@@ -376,7 +376,7 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
             save=brings,
         )
     elif name:
-        image = fetch_image(
+        image = fetch_location(
             host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
         )
     else:
@@ -431,7 +431,7 @@ def _find_run_image(
         found = run_images.find(names, location_of(request.name), target)
         return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
     else:
-        near = Reference.parse(builder.name).registry
+        near = _registry_of(builder.name)
         image = fetch_first(
             host.images,
             names,
@@ -443,6 +443,14 @@ def _find_run_image(
         )
     shown = replace(image, config=engine_view(image.config))
     return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
+
+
+def _registry_of(builder: str) -> str:
+    """The registry in the name of a builder, "" for one in a place without names of registries."""
+    location = Location.parse(builder)
+    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
+        return ""
+    return "" if not location.name or is_image_id(location.name) else location.reference.registry
 
 
 def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:

@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 import click
 
 from packhorse.base.sandbox import Network
-from packhorse.cli.options import environment, image_name, keep_value, parse_limits, parse_volume
+from packhorse.cli.options import (
+    environment,
+    image_location,
+    image_name,
+    keep_value,
+    parse_limits,
+    parse_volume,
+)
 from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -70,7 +77,7 @@ def _parse_exec_env(text: str) -> str:
 def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
     """Options for what a build is made of; `help_texts` replace the help of some, by the option's name."""
     words = {
-        "builder": "A builder image, instead of the default one.",
+        "builder": "A builder image by name or location, instead of the default one.",
         "buildpack": "A buildpack, instead of the builder's order. Repeatable.",
         "env": "A variable for buildpacks. Repeatable.",
         "env_file": "A file of variables. Repeatable.",
@@ -83,7 +90,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "--builder",
             default="",
             metavar="IMAGE",
-            read=lambda text: image_name(text, "--builder"),
+            read=image_location,
             help=words["builder"],
         ),
         field_option(
