@@ -301,7 +301,9 @@ def test_a_builder_comes_from_an_engine_by_pull_policy(small: Small, dockerd: En
         assert said == [f"taking {name} from the container engine at {dockerd.address}"]
         store.remove(name)
         assert str(ask(pull=PullPolicy.ALWAYS).id) == small.id  # its registry does not have it
-        found = fetch_location(wiring, f"docker-daemon:{name}", target=Target.host(), say=said.append)
+        found = fetch_location(
+            wiring, Location.parse(f"docker-daemon:{name}"), target=Target.host(), say=said.append
+        )
         assert str(found.id) == small.id and said[-1] == f"taking the image from docker-daemon:{name}"
 
 

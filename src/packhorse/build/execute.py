@@ -169,7 +169,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         open_source(plan.path, owner, plan.excluded, scratch, namespace, scan=plan.overlays) as source,
     ):
         layers = _make_build_layers(prepared, namespace, scratch, observer, copied=copied)
-        named = buildpacks.mount(prepared.images.named.all, scratch)
+        named = buildpacks.mount(prepared.images.named.all, scratch, store, namespace.idmap)
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)

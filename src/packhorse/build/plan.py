@@ -18,7 +18,6 @@ from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
-from packhorse.build import buildpacks
 from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
@@ -225,8 +224,6 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     the default builder has to be made first, the plan has no images yet: `with_images` adds them.
     """
     path = _check_source(request, host)
-    for option, names in _named_options(request).items():
-        buildpacks.require_supported(names, option)
     project = _read_project(request, path, observer)
     request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
@@ -255,12 +252,12 @@ def with_images(
 ) -> BuildPlan:
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
-    named = _find_buildpacks(plan, builder)
+    named = _find_buildpacks(plan, builder, host, observer, fetch)
     name = _choose_run_image(request, builder)
     run_image = _find_run_image(request, host, builder, name, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
-    known += [str(each.ref) for each in named.all]
+    known += [str(member.ref) for each in named.all for member in each.members]
     images = ImagesPlan(
         builder=builder,
         platform_api=api,
@@ -329,17 +326,29 @@ def _with_project_builder(request: BuildRequest, project: Project) -> BuildReque
     return replace(request, builder=location.name)
 
 
-def _find_buildpacks(plan: BuildPlan, builder: Builder) -> NamedBuildpacks:
+def _find_buildpacks(
+    plan: BuildPlan, builder: Builder, host: Host, observer: Observer, fetch: Fetch
+) -> NamedBuildpacks:
     """The named buildpacks; an option of the command line replaces what project.toml has in its place."""
-    project = plan.project
-    entries = dict(zip(_named_options(plan.request), (project.group, project.pre, project.post), strict=True))
-    group, pre, post = (
-        buildpacks.find_named(names, builder, option)
-        if names
-        else buildpacks.find_entries(entries[option], builder, plan.path)
-        for option, names in _named_options(plan.request).items()
+    request, project = plan.request, plan.project
+    named = (*request.buildpacks, *request.pre_buildpacks, *request.post_buildpacks)
+    if not (named or project.group or project.pre or project.post):
+        return NamedBuildpacks()
+    from packhorse.build.locators import Locators  # most builds have the builder's buildpacks alone
+
+    locators = Locators(builder, host, observer, pull=request.pull, save=fetch is not Fetch.NOTHING)
+    if request.buildpacks:
+        return NamedBuildpacks(locators.find_group(request.buildpacks, "--buildpack"))
+    if project.group:
+        return NamedBuildpacks(locators.find_entries(project.group, plan.path))
+    pre, post = (
+        locators.find_around(names, option) if names else locators.find_entries_around(entries, plan.path)
+        for names, option, entries in (
+            (request.pre_buildpacks, "--pre-buildpack", project.pre),
+            (request.post_buildpacks, "--post-buildpack", project.post),
+        )
     )
-    return NamedBuildpacks(group) if group else NamedBuildpacks(pre=pre, post=post)
+    return NamedBuildpacks(pre=pre, post=post)
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:
@@ -377,7 +386,12 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
         )
     elif name:
         image = fetch_location(
-            host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
+            host.images,
+            Location.parse(name),
+            target=target,
+            say=observer.say,
+            pull=request.pull,
+            save=brings,
         )
     else:
         name = current_name(host.store)
@@ -463,10 +477,10 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         builder=builder.name,
         builder_id=str(builder.image_id),
         version=__version__,
-        buildpacks=_refs(named.group),
-        pre_buildpacks=_refs(named.pre),
-        post_buildpacks=_refs(named.post),
-        directories=tuple(str(each.ref) for each in given if each.directory is not None),
+        buildpacks=_locators(named.group) if request.buildpacks else (),
+        pre_buildpacks=_locators(named.pre) if request.pre_buildpacks else (),
+        post_buildpacks=_locators(named.post) if request.post_buildpacks else (),
+        directories=tuple(str(each.ref) for each in given if each.is_local),
         env=tuple(sorted(names)),
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
@@ -478,6 +492,6 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
     )
 
 
-def _refs(named: tuple[NamedBuildpack, ...]) -> tuple[str, ...]:
-    """What the command line named; project.toml is in the source, where a verification reads it again."""
-    return tuple(str(each.ref) for each in named if not each.is_of_project)
+def _locators(named: tuple[NamedBuildpack | None, ...]) -> tuple[str, ...]:
+    """The buildpacks as `verify` names them again, on whichever machine."""
+    return tuple("from=builder" if each is None else each.origin or str(each.ref) for each in named)

@@ -140,7 +140,7 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     ):
         directories = ", ".join(name for name in known.directories if name in named)
         if directories and not given:
-            yield f"its build had buildpacks of directories ({directories}): name all again with {option}"
+            yield f"its build had buildpacks of its own machine ({directories}): name all again with {option}"
 
 
 def _options(option: str, values: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from packhorse.base.files import resolve
 from packhorse.base.sandbox import Network
 from packhorse.cli.options import (
     environment,
@@ -74,11 +75,18 @@ def _parse_exec_env(text: str) -> str:
     return text
 
 
+def _split_locators(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The locators of an option: each text is one, or several with commas between them."""
+    return tuple(
+        part.strip() for text in texts for part in ([text] if resolve(Path(text)) else text.split(","))
+    )
+
+
 def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
     """Options for what a build is made of; `help_texts` replace the help of some, by the option's name."""
     words = {
         "builder": "A builder image by name or location, instead of the default one.",
-        "buildpack": "A buildpack, instead of the builder's order. Repeatable.",
+        "buildpack": "A buildpack, instead of the builder's order: ID, path, URL, image. Repeatable.",
         "env": "A variable for buildpacks. Repeatable.",
         "env_file": "A file of variables. Repeatable.",
         "volume": "Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
@@ -94,20 +102,28 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             help=words["builder"],
         ),
         field_option(
-            "-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help=words["buildpack"]
+            "-b",
+            "--buildpack",
+            "buildpacks",
+            multiple=True,
+            metavar="LOCATOR",
+            read=_split_locators,
+            help=words["buildpack"],
         ),
         field_option(
             "--pre-buildpack",
             "pre_buildpacks",
             multiple=True,
-            metavar="DIR|ID",
+            metavar="LOCATOR",
+            read=_split_locators,
             help="A buildpack before those of each group of the builder. Repeatable.",
         ),
         field_option(
             "--post-buildpack",
             "post_buildpacks",
             multiple=True,
-            metavar="DIR|ID",
+            metavar="LOCATOR",
+            read=_split_locators,
             help="A buildpack after those of each group of the builder. Repeatable.",
         ),
         field_option(

@@ -103,7 +103,7 @@ def fetch_image(
 
 def fetch_location(
     wiring: Wiring,
-    text: str,
+    location: Location,
     *,
     target: Target,
     say: Callable[[str], None],
@@ -115,7 +115,6 @@ def fetch_location(
     An image of another place (`oci:`, `docker-daemon:` …) gets a name of the store, which has its ID: the
     place may have another image next time. Raises as `fetch_image` does, EngineError, InputError.
     """
-    location = Location.parse(text)
     if location.kind in (LocationKind.STORE, LocationKind.REGISTRY):
         return fetch_image(wiring, location.name, target=target, say=say, pull=pull, save=save)
     place = wiring.place(location, target=target)
@@ -128,7 +127,7 @@ def fetch_location(
     except (NotFoundError, FormatError):
         pass
     say(f"taking the image from {location}")
-    copy(place, local, meter=wiring.meter, name=f"taking {title(text)}")
+    copy(place, local, meter=wiring.meter, name=f"taking the image from {location}")
     return local.read()
 
 
@@ -233,7 +232,7 @@ def fetch_exact(
         pass
     location = Location.parse(name)
     if location.kind is not LocationKind.STORE:
-        image = fetch_location(wiring, name, target=target, say=say, save=save)
+        image = fetch_location(wiring, location, target=target, say=say, save=save)
         if str(image.id) == image_id:
             return image
         raise NotFoundError(

@@ -28,7 +28,8 @@ class BuildProvenance:
     """What a build was asked for. `env` has names only, `volumes` the places in the sandbox.
 
     `buildpacks` were named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` around its
-    groups, `directories` are those of them that were directories of the machine; all are `id@version`.
+    groups: by `id@version`, by a locator with the digest of an image, or "from=builder" for the builder's
+    order. `directories` are those of them, by `id@version`, that only the machine of the build has.
     `labels` are those that the user set.
     """
 
