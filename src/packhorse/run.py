@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import sys
@@ -260,10 +261,9 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
     config = image.config
     store.remove_leftovers()
     with TeardownQueue() as parting, store.scratch() as scratch:
-        # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
-        # read.
-        with userns.make_namespace(userns.choose_map()) as namespace:
-            who = find_account(store.root(image, namespace.idmap), request.user or config.user)
+        user = request.user or config.user
+        # Any map serves to read /etc/passwd, but a tree for another map takes time and room of its own.
+        who = find_account(store.root(image, userns.choose_map(*_guess_ids(user))), user)
         idmap = userns.choose_map(who.uid, who.gid)
         if idmap.mode is MapMode.SINGLE and who.uid == 0:
             say("the image has root alone, no other id: this user has no subordinate ids (/etc/subuid)")
@@ -287,6 +287,12 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
                     )
                 with announce_ports(_publication(request, spec), room.find_listeners, tell):
                     return room.run(None).status
+
+
+def _guess_ids(user: str) -> tuple[int, int]:
+    """The user and group ids that a config's User most likely has; its names are in the image."""
+    numbers = re.fullmatch("([0-9]{1,9})(?::([0-9]{1,9}))?", user or "0")
+    return (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1000, 1000)
 
 
 def _publication(request: RunRequest, spec: SandboxSpec) -> Publication:

@@ -148,7 +148,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], Ground]]:
+def grounds(program: Path, common: Path, base: bytes) -> Iterator[Callable[[str], Ground]]:
     """What root and a user have, made when it is first asked for."""
     own = f"{os.getpid()}-{next(NUMBERS)}"
     layout = common / f"hostile-images-{own}"
@@ -158,11 +158,9 @@ def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], G
 
         @cache
         def make(name: str) -> Ground:
-            owner = users.ensure(name) if name else seed.owner
-            places = [common / f"{kind}-{name}-{own}" for kind in ("hostile", "hostile-work")]
-            ground = stack.enter_context(
-                attack.ground(Home(seed.program, places[0], owner), places[1], layout)
-            )
+            path, work = (common / f"{kind}-{name}-{own}" for kind in ("hostile", "hostile-work"))
+            home = Home(program, path, users.ensure(name)) if name else Home(program, path)
+            ground = stack.enter_context(attack.ground(home, work, layout))
             outside = ground.work / "outside"
             outside.mkdir()
             outside.chmod(0o777)

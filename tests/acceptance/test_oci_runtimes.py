@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def test_a_build_that_ends_early_leaves_no_container(
     try:
         assert any(until in line for line in process.stderr)
         if phase == "detect":
-            time.sleep(0.2)
+            linux.wait_for_descendant(process.pid, "sleep", "1000")
         below = linux.descendants(process.pid)
         process.send_signal(number)
         process.communicate(timeout=60)

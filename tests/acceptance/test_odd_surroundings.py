@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 _CODES = (REPOSITORY / "docs/reference/exit-codes.md").read_text()
 DOCUMENTED = set(map(int, re.findall(r"^\| (\d+) \|", _CODES, re.MULTILINE)))
 SECRET = "sekret-0451"
+TEMPORARY = Path(tempfile.gettempdir())
 NOBODY = 54321
 """A user that is in no table."""
 
@@ -55,7 +57,7 @@ def place(tmp_path: Path) -> Path:
     """A directory of the user's own, which he can reach."""
     user = ensure(SINGLE)
     for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
+        if directory != TEMPORARY and directory.is_relative_to(TEMPORARY):
             directory.chmod(0o755)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
     return tmp_path
@@ -77,23 +79,25 @@ def place(tmp_path: Path) -> Path:
         (["images"], "ulimit -f 0", 6),
     ],
 )
-def test_streams_and_limits(words: Sequence[str], before: str, status: int, seed: Home, place: Path) -> None:
+def test_streams_and_limits(
+    words: Sequence[str], before: str, status: int, program: Path, place: Path
+) -> None:
     uid = ensure(SINGLE).pw_uid
-    done = started(seed.program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
+    done = started(program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
     assert done.returncode == status, done.stderr
     assert b"packhorse itself went wrong" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["images"], ["inspect", "store:x"], ["doctor", "store"], ["build", "x"]])
-def test_no_home_no_directory_and_no_name(command: Sequence[str], seed: Home, place: Path) -> None:
+def test_no_home_no_directory_and_no_name(command: Sequence[str], program: Path, place: Path) -> None:
     uid = ensure(SINGLE).pw_uid
     home = {"HOME": str(place / "home")}
     gone = f"mkdir {place}/gone; cd {place}/gone; rmdir {place}/gone"
-    started(seed.program, *command, before=gone, environ=home, uid=uid)
-    started(seed.program, *command, environ={**home, "TMPDIR": "/nowhere"}, uid=uid)
-    started(seed.program, *command, environ={"HOME": "/etc/passwd"}, uid=uid)
-    started(seed.program, *command, b"\xff\xfe", environ={**home, "LC_ALL": "C"}, uid=uid)
-    nameless = started(seed.program, *command, uid=NOBODY, cwd=place)
+    started(program, *command, before=gone, environ=home, uid=uid)
+    started(program, *command, environ={**home, "TMPDIR": "/nowhere"}, uid=uid)
+    started(program, *command, environ={"HOME": "/etc/passwd"}, uid=uid)
+    started(program, *command, b"\xff\xfe", environ={**home, "LC_ALL": "C"}, uid=uid)
+    nameless = started(program, *command, uid=NOBODY, cwd=place)
     assert nameless.returncode == 2 and b"set PACKHORSE_HOME, or HOME" in nameless.stderr
     assert sorted(path.name for path in place.iterdir()) in ([], ["home"])
 

@@ -142,7 +142,7 @@ def test_a_helper_that_the_file_names_keeps_the_password(packhorse: Command, tmp
         FakeHelper(tmp_path / "bin", behaviour="fail")
         words = ("login", "-u", "me", "--password-stdin", server.host)
         said = packhorse.fails(7, *words, given=PASSWORD, PATH=path)
-        assert "asked to store, it ended with status 2: the keyring is locked" in said
+        assert "`docker-credential-fake store` ended with status 2: the keyring is locked" in said
         assert "no such program on PATH" in packhorse.fails(7, *words, given=PASSWORD)
 
 

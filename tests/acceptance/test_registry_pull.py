@@ -270,7 +270,7 @@ def test_a_certificate_is_trusted_only_if_its_authority_is(tmp_path):
         with pytest.raises(NetworkError) as caught:
             Client(PooledTransport(Settings())).send(Request("GET", url))
         assert caught.value.what == f"the certificate of {host} is not trusted"
-        assert caught.value.why == "self-signed certificate; trusted are the certificates of this system"
+        assert caught.value.why == "self-signed certificate; packhorse trusts the certificates of this system"
         assert "SSL_CERT_FILE" in caught.value.fix
         with pytest.raises(NetworkError) as caught:
             Client(PooledTransport(trusting)).send(Request("GET", url.replace("127.0.0.1", "localhost")))

@@ -1,11 +1,11 @@
-"""Merges directories by hard links, with the marks of the overlay file system.
+"""Merges directories by hard links, and reads and removes the marks of the overlay file system.
 
-A directory can hide entries below it: a character device 0/0 means "removed", and a directory with the
-extended attribute `user.overlay.opaque` means "replaced" (kernel: Documentation/filesystems/overlayfs,
-"whiteouts and opaque directories"). So one function merges both an overlay's upper directory and an unpacked
-layer. Imports are few, because the short-lived child of `store.userns_worker` imports this module.
+The upper directory of an overlay marks what it hides below it: a character device 0/0 means "removed", and a
+directory with the extended attribute `user.overlay.opaque` means "replaced" (kernel:
+Documentation/filesystems/overlayfs, "whiteouts and opaque directories"). `store` merges upper directories and
+kept layers with it. Imports are few, because the short-lived child `store.userns_worker` imports this module.
 
-Trees may be hostile: nothing here follows a link or resolves a path of more than one element.
+Trees may be hostile, so this code follows no link.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _PRIVATE = "user.overlay."
 
 
 def apply_tree(source: int, target: int) -> int:
-    """Lays everything in the directory `source` over the directory `target`; answers how many entries that
-    were.
+    """Merges everything in the directory `source` into the directory `target`, both descriptors.
 
-    Files are shared between the two afterwards. Raises OSError, and TreeError when `source` is nested too
-    deep.
+    Returns the number of entries in `source`, without whiteouts. Afterwards the two trees share files by hard
+    links. Raises OSError, and TreeError if `source` is nested too deep.
     """
     return _apply(source, None, target)
 
 
 def apply_entry(source: int, name: str, target: int) -> int:
-    """Lays the entry `name` of the directory `source` over that of `target`, as `apply_tree` does."""
+    """Merges the entry `name` of the directory `source` into that of `target`, as `apply_tree` does."""
     return _apply(source, [name], target)
 
 
 def strip_overlay_xattrs(parent: int, name: str) -> None:
-    """Removes from the directory `name` in `parent`, once in an overlay's upper, what only the overlay
-    understands.
+    """Removes the whiteouts and the overlay's attributes below the directory `name` in `parent`.
+
+    It keeps the modes of files and directories.
     """
     with entries.Walk(parent, [name], edit=True) as walk:
         for directory, child, status, is_done in walk:
@@ -55,12 +55,13 @@ def strip_overlay_xattrs(parent: int, name: str) -> None:
             elif stat.S_ISDIR(status.st_mode):
                 _strip_xattrs(directory, child, status, _PRIVATE)
                 if is_closed:
-                    entries.let_owner_in(directory, child)  # nobody else sees it yet
+                    # The mode may change for a moment: no other process uses this tree yet.
+                    entries.let_owner_in(directory, child)
 
 
 @contextmanager
 def open_directory(path: os.PathLike[str]) -> Iterator[int]:
-    """A descriptor of the directory at a path of our own; OSError for anything else, a link among it."""
+    """Opens the directory at `path`, which no buildpack chose. Raises OSError if it is no directory."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -70,9 +71,9 @@ def open_directory(path: os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def open_subdirectory(parent: int, name: str) -> Iterator[int]:
-    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
+    """Opens the directory `name` in `parent`, whatever its mode. Raises OSError if it is no directory.
 
-    One that its mode shuts us out of is opened all the same; to look up a name in it takes `fs.shut`.
+    If the mode denies access, use `fs.shut` to look up names in it.
     """
     descriptor = shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -82,7 +83,7 @@ def open_subdirectory(parent: int, name: str) -> Iterator[int]:
 
 
 def copy_metadata(directory: int, like: os.stat_result) -> None:
-    """Gives a directory the owner, mode and times of another."""
+    """Gives the open file or directory `directory` the owner, mode and times in `like`."""
     os.fchown(directory, like.st_uid, like.st_gid)
     os.fchmod(directory, stat.S_IMODE(like.st_mode))
     os.utime(directory, ns=(like.st_atime_ns, like.st_mtime_ns))
@@ -96,7 +97,7 @@ def is_opaque(parent: int, name: str) -> bool:
 
 
 def walk_statuses(parent: int, name: str) -> Iterator[os.stat_result]:
-    """What lstat(2) says of the entry `name` and of all below it, but of what goes meanwhile."""
+    """The lstat(2) of the entry `name` and of everything below it; skips what is removed meanwhile."""
     with entries.Walk(parent, [name], missing_ok=True) as walk:
         for _, _, status, is_done in walk:
             if not is_done:
@@ -104,17 +105,20 @@ def walk_statuses(parent: int, name: str) -> Iterator[os.stat_result]:
 
 
 def clear_opaque(parent: int, name: str) -> None:
-    """Makes the directory `name` one that hides nothing."""
+    """Removes the opaque mark of the directory `name`, so that it hides nothing."""
     _strip_xattrs(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
 
 
 def option_length(path: bytes) -> int:
-    """How many bytes a path takes of the 4096 that the options of a mount have, as bubblewrap writes it."""
+    """The bytes that a path takes in mount options, of which a mount has 4096.
+
+    bubblewrap puts `/oldroot` in front, and escapes some characters.
+    """
     return len(b"/oldroot:") + len(path) + sum(map(path.count, b"\\:,"))
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether an entry stands for a removed one."""
+    """Whether an entry is a whiteout, the mark for a removed entry."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
@@ -125,15 +129,15 @@ def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
             if is_done:
                 copy_metadata(below.here, status)
                 below.leave()
-            elif _lay_entry(directory, name, status, below.here):
+            elif _merge_entry(directory, name, status, below.here):
                 count += 1
                 if stat.S_ISDIR(status.st_mode):
                     below.enter(name)
     return count
 
 
-def _lay_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
-    """Lays an entry over the one below it, of a directory the directory alone; False for a whiteout."""
+def _merge_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
+    """Merges one entry, a directory without its content, into `target`; False for a whiteout."""
     below = _mode(target, name)
     is_merged = (
         below is not None
@@ -151,7 +155,7 @@ def _lay_entry(source: int, name: str, status: os.stat_result, target: int) -> b
     if not stat.S_ISDIR(status.st_mode):
         shut.link(source, name, target)
     elif is_merged:
-        entries.let_owner_in(target, name)  # an owner without privilege cannot fill a directory of mode 0555
+        entries.let_owner_in(target, name)  # an ordinary user cannot add entries to a directory of mode 0555
     else:
         os.mkdir(name, 0o700, dir_fd=target)
     return True
@@ -169,7 +173,7 @@ def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str
     marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(prefix)]
     if not marks:
         return
-    # Attributes of a file its owner may not write cannot be removed by the owner either.
+    # To remove an attribute, the owner needs permission to write the file.
     mode = stat.S_IMODE(status.st_mode)
     if not mode & stat.S_IWUSR:
         os.chmod(name, mode | stat.S_IWUSR, dir_fd=directory)
@@ -180,5 +184,5 @@ def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str
 
 
 def _descriptor_path(directory: int, name: str) -> str:
-    """A path for the calls that take no directory descriptor: they resolve its last element only."""
+    """A path for calls that take no directory descriptor. The kernel looks up `name` in that directory."""
     return f"/proc/self/fd/{directory}/{name}"

@@ -277,7 +277,7 @@ class Client:
         try:
             parts = split_url(url)
         except ValueError as error:
-            raise NetworkError("a request leads nowhere", why=str(error)) from error
+            raise NetworkError("a request has an invalid URL", why=str(error)) from error
         if parts.scheme == "https":
             return
         if parts.scheme == "http" and (
@@ -286,8 +286,8 @@ class Client:
             return
         raise NetworkError(
             f"refusing to reach {parts.hostname} by {parts.scheme or 'an unknown scheme'}",
-            why="only this machine itself is spoken to without encryption, everything else by https",
-            fix=f"if you trust the way there: --insecure-registry {host_of(url)}",
+            why="packhorse uses https for every host except this machine",
+            fix=f"if you trust the network in between: --insecure-registry {host_of(url)}",
         )
 
     def _send_with_retries(self, request: Request) -> Response:
@@ -323,7 +323,7 @@ class Client:
             return
         if self.is_reachable(f"https://{host_of(url)}/v2/"):
             raise EncryptionRequired(
-                f"{host_of(url)} wants to be spoken to by TLS", why=f"{sanitize(url)} asks for none"
+                f"{host_of(url)} requires TLS", why=f"the request to {sanitize(url)} is not encrypted"
             )
 
 
@@ -343,11 +343,11 @@ def _redirect(request: Request, location: str) -> Request:
         url = urljoin(request.url, location)
         same_server = origin(url) == origin(request.url)
     except ValueError as error:
-        raise NetworkError(f"{host_of(request.url)} redirects to what is no URL", why=str(error)) from error
+        raise NetworkError(f"{host_of(request.url)} redirects to an invalid URL", why=str(error)) from error
     if split_url(request.url).scheme == "https" and split_url(url).scheme != "https":
         raise NetworkError(
             f"{host_of(request.url)} redirects from https to {split_url(url).scheme}",
-            why="following it would give up encryption",
+            why="packhorse does not give up encryption",
         )
     if same_server:
         return replace(request, url=url)

@@ -123,7 +123,7 @@ def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
     """Returns the error to raise: BrokenConnection for a transient failure, else another NetworkError."""
     host = host_of(url)
     if isinstance(error, exceptions.ProxyError):
-        return _proxy_error(error.original_error, host, settings)
+        return _proxy_error(error.original_error, url, settings)
     if isinstance(error, exceptions.SSLError):
         return _tls_error(error.args[0] if error.args else error, host, settings)
     if isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
@@ -132,14 +132,14 @@ def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
         return ReadTimeout(
             f"{host} fell silent",
             why=f"nothing came for {settings.read_timeout:g} seconds",
-            fix="see what listens there, and try again",
+            fix="check which program listens there, and try again",
         )
     if isinstance(error, ValueError):  # its text may quote a header with a password
         return NetworkError(
             f"a request to {host} cannot be sent", why="its address or a header has impossible characters"
         )
     if isinstance(error, exceptions.ProtocolError) and "Tunnel connection failed" in str(error):
-        return _proxy_error(error, host, settings)
+        return _proxy_error(error, url, settings)
     return BrokenConnection(f"the connection to {host} was cut", why=_reason(error))
 
 
@@ -171,11 +171,12 @@ def _unreachable_error(error: exceptions.HTTPError, host: str, settings: Setting
     )
 
 
-def _proxy_error(error: BaseException, host: str, settings: Settings) -> NetworkError:
+def _proxy_error(error: BaseException, url: str, settings: Settings) -> NetworkError:
+    variable = "HTTP_PROXY" if split_url(url).scheme == "http" else "HTTPS_PROXY"
     return NetworkError(
-        f"the proxy {host_of(settings.proxy)} does not lead to {host}",
+        f"the proxy {host_of(settings.proxy_for(url))} does not lead to {host_of(url)}",
         why=_reason(error),
-        fix="check HTTPS_PROXY, or add the host to NO_PROXY if it is reached without a proxy",
+        fix=f"check {variable}, or add the host to NO_PROXY if it is reached without a proxy",
     )
 
 
@@ -184,7 +185,7 @@ def _tls_error(error: BaseException, host: str, settings: Settings) -> NetworkEr
         if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
             return NetworkError(
                 f"{host} does not speak TLS on this port",
-                why="only this machine itself is spoken to without encryption",
+                why="packhorse uses TLS for every host except this machine",
                 fix=f"check the port, give it a certificate, or name it by --insecure-registry {host}",
             )
         return BrokenConnection(f"the encrypted connection to {host} broke", why=_reason(error))
@@ -199,13 +200,13 @@ def _tls_error(error: BaseException, host: str, settings: Settings) -> NetworkEr
             f"/etc/containers/certs.d/{host}/ or a directory for --cert-dir; or "
         )
         if settings.ca_bundle:
-            why += f"; trusted is what {settings.ca_variable} names: {settings.ca_bundle}"
+            why += f"; packhorse trusts what {settings.ca_variable} names: {settings.ca_bundle}"
             fix += f"add it to that file, or unset {settings.ca_variable}"
         else:
-            why += "; trusted are the certificates of this system"
+            why += "; packhorse trusts the certificates of this system"
             fix += "name it by SSL_CERT_FILE"
     if is_loopback(split_url(f"//{host}").hostname or ""):
-        fix += f"; or waive that on this machine: --insecure-registry {host}"
+        fix += f"; or do not verify it on this machine: --insecure-registry {host}"
     return UntrustedCertificate(f"the certificate of {host} is not trusted", why=why, fix=fix)
 
 
@@ -222,7 +223,7 @@ _SYSTEM_BUNDLES = (
 
 
 class PooledTransport:
-    """Keeps connections to any number of hosts alive, for all threads."""
+    """Sends requests, and keeps connections to any number of hosts. Several threads may use it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -286,7 +287,7 @@ class PooledTransport:
         if parts.scheme not in ("http", "https"):
             raise InputError(
                 f"the proxy {host_of(proxy)} cannot be used",
-                why=f"it is spoken to by {parts.scheme}, which is not supported",
+                why=f"the scheme {parts.scheme} is not supported",
                 fix="set HTTPS_PROXY to the URL of an http or https proxy",
             )
         if parts.username is not None:
@@ -303,7 +304,7 @@ class PooledTransport:
 
     @contextmanager
     def _map_errors(self, url: str) -> Iterator[None]:
-        """Turns what urllib3 and the layers below it raise into NetworkError."""
+        """Raises the errors of urllib3 and of the layers below it as NetworkError."""
         try:
             yield
         except (HTTPError, HTTPException, OSError, ValueError) as error:

@@ -1,19 +1,12 @@
-"""④ Who somebody is to a registry, as a value; made by `oci.auth` and presented by `registry.auth`.
+"""Finds the credentials for a registry where docker, podman and build platforms keep them.
 
-④ Files with passwords for registries: docker's config.json and podman's auth.json, which have one form.
+`Keychain` looks in environment variables, in docker's config.json and podman's auth.json (`AuthFile`; both
+have the same form), and asks docker's credential helpers (`CredentialHelper`). `host.wiring` makes one;
+`oci.registry.auth` calls it when a registry asks for credentials, so that no helper runs for a public image.
+`login` writes and removes entries.
 
-Called by `oci.auth` and `login`. Other programs keep their settings in the same file, so a
-change keeps every key that it does not concern, in its order. No message has a value of such a file in it.
-
-④ Programs that keep passwords for docker: `docker-credential-NAME`, asked through their pipes.
-
-The protocol is docker's ("Credential helper protocol"): a verb as the argument, a server or a JSON object on
-stdin, JSON or one line of complaint on stdout. Called by `oci.auth`.
-
-④ Who this user is to which registry: what docker, podman and a build platform have left to be found.
-
-One of the edges that read the environment. Made in `host.wiring`; `oci.registry` asks it when a
-registry asks who we are, so that no helper program runs for what anybody may have.
+Other programs keep their settings in the same file, so a change keeps all other keys, in their order. No
+error message contains a value from such a file.
 """
 
 from __future__ import annotations
@@ -39,17 +32,16 @@ from packhorse.http.client import sanitize
 from packhorse.oci.reference import DEFAULT_REGISTRY
 from packhorse.oci.types import MANIFEST_LIMIT, JsonNode
 
-SHORTEST = 4
-"""Characters of a secret that is looked for in what a server says; shorter ones are in any text."""
+SHORTEST_SECRET = 4
+"""The fewest characters of a secret that packhorse removes from messages; shorter ones occur in any text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A password with its user, or a token in its place; nothing of it for somebody anonymous.
+    """A user name and password, or a token. All of them are "" for an anonymous user.
 
-    An identity token is exchanged for the tokens that a registry takes (OAuth 2 calls it a refresh token); a
-    registry token is one of those itself. `origin` says where they are from, or why there are none, for
-    errors.
+    An identity token (OAuth 2: refresh token) is exchanged for registry tokens; a registry accepts a registry
+    token directly. `origin` says in errors where the credentials come from, or why there are none.
     """
 
     username: str = field(default="", repr=False)
@@ -60,19 +52,19 @@ class Credentials:
 
     @property
     def anonymous(self) -> bool:
-        """Whether there is nothing to present."""
+        """Whether there is neither a name, a password nor a token."""
         return not (self.username or self.password or self.identity_token or self.registry_token)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What nobody may be shown, longest first, as it is and as it is presented."""
+        """What no message may show, longest first: password and tokens, as they are and as they are sent."""
         pair = self.basic.removeprefix("Basic ")
         found = {self.password, self.identity_token, self.registry_token, pair}
-        return tuple(sorted((each for each in found if len(each) >= SHORTEST), key=len, reverse=True))
+        return tuple(sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True))
 
     @property
     def basic(self) -> str:
-        """The value of an Authorization header with the password (RFC 7617), "" when there is none."""
+        """The value of an Authorization header with name and password (RFC 7617), "" if there are none."""
         if not (self.username or self.password):
             return ""
         pair = f"{self.username}:{self.password}".encode()
@@ -82,26 +74,28 @@ class Credentials:
 ANONYMOUS = Credentials()
 
 Lookup = Callable[[str], Credentials]
-"""The credentials for a repository of one registry; for "", those for the registry as a whole."""
+"""Finds the credentials for a repository of one registry; for "", those for the registry as a whole."""
 
 
 def constant_lookup(credentials: Credentials) -> Lookup:
-    """The Lookup of who is the same everywhere."""
+    """Makes a Lookup that finds the same credentials for every repository."""
     return lambda repository: credentials
 
 
-nobody = constant_lookup(ANONYMOUS)
+ANONYMOUS_LOOKUP = constant_lookup(ANONYMOUS)
 
 
 _DOCKER_HUB = {f"index.{DEFAULT_REGISTRY}", f"registry-1.{DEFAULT_REGISTRY}"}
-_VERSIONS = {"v1", "v2"}  # what old keys have behind the host
+_VERSIONS = {"v1", "v2"}  # in old keys this path follows the host
 
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
-    """What such a file says. `document` is all of it; `auths` has the entries by registry, or registry and
-    part of a repository, in one spelling; `keys` their names in the file; `helpers` the programs that keep
-    passwords, by registry.
+    """The content of a config.json or auth.json.
+
+    `document` is all of it. `auths` has the entries by normalised key: a registry, or a registry and the
+    first part of a repository. `keys` has each entry's keys as the file spells them. `store` is the
+    credential helper for all registries, and `helpers` are those for single registries.
     """
 
     where: str
@@ -113,7 +107,7 @@ class AuthFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads a file; one that is not there is empty. Raises InputError, FormatError."""
+        """Reads a file; a missing file counts as empty. Raises InputError, FormatError."""
         try:
             return cls.parse(read(path, limit=MANIFEST_LIMIT), str(path))
         except InputError as error:
@@ -123,7 +117,7 @@ class AuthFile:
 
     @classmethod
     def parse(cls, raw: bytes, where: str) -> Self:
-        """Reads the content of such a file; raises FormatError."""
+        """Parses the content of such a file; raises FormatError."""
         if not raw.strip():
             return cls(where)
         document = JsonNode.parse(raw, where)
@@ -134,7 +128,7 @@ class AuthFile:
             entry = found.node(key) if found else None
             name = normalise_key(key)
             keys[name] = (*keys.get(name, ()), key)
-            # Of several keys for one thing that counts which is spelled as it is asked for; then the first.
+            # Several keys can have one normalised form. The key in this form counts, else the first one.
             if entry is not None and entry.fields and (name not in auths or key == name):
                 auths[name] = entry
         helpers = {
@@ -143,11 +137,11 @@ class AuthFile:
         return cls(where, document.fields, auths, keys, document.text("credsStore"), helpers)
 
     def helper(self, registry: str) -> str:
-        """The helper that keeps a registry's passwords, "" when the file itself does."""
+        """Returns the helper that stores a registry's credentials, "" if the file itself stores them."""
         return self.helpers.get(registry, self.store)
 
     def find(self, registry: str, repository: str) -> Credentials | None:
-        """The entry for a repository: the one with the longest part of its name, at last the registry's."""
+        """Returns the entry for the longest part of a repository's name, or the registry's, or None."""
         name = f"{registry}/{repository}".rstrip("/")
         while name:
             if name in self.auths:
@@ -169,7 +163,7 @@ class AuthFile:
             if not colon:
                 raise FormatError(
                     f"the credentials for {name} in {self.where} cannot be read",
-                    why="`auth` is not the base64 form of USER:PASSWORD",
+                    why="`auth` is not USER:PASSWORD in base64",
                     fix=f"log in to {name.partition('/')[0]} again",
                 ) from None
             password = password.strip("\0")
@@ -177,7 +171,7 @@ class AuthFile:
 
 
 def normalise_key(key: str) -> str:
-    """One spelling for the many that keys have: no scheme, no version of an API, Docker Hub by one name."""
+    """Normalises a key of an auth file: no scheme, no API version, and one name for Docker Hub."""
     _, separator, rest = key.partition("://")
     host, _, path = (rest if separator else key).partition("/")
     if separator or path.strip("/") in _VERSIONS:
@@ -187,12 +181,15 @@ def normalise_key(key: str) -> str:
 
 
 def registry_key(registry: str) -> str:
-    """How docker and podman both write a registry into such a file, and docker's helpers are asked for it."""
+    """Returns the key for a registry that docker and podman write, and that docker's helpers expect."""
     return f"https://index.{DEFAULT_REGISTRY}/v1/" if registry == DEFAULT_REGISTRY else registry
 
 
 def write_entry(path: Path, name: str, credentials: Credentials | None) -> None:
-    """Writes an entry, an empty one without `credentials`; raises InputError, FormatError, StoreError."""
+    """Writes an entry for a normalised key; without `credentials` it is empty, as if a helper has them.
+
+    Raises InputError, FormatError, StoreError.
+    """
     encoded = credentials.basic.removeprefix("Basic ") if credentials else ""
     with _lock(path):
         old = AuthFile.read(path)
@@ -203,7 +200,7 @@ def write_entry(path: Path, name: str, credentials: Credentials | None) -> None:
 
 
 def remove_entries(path: Path, name: str) -> bool:
-    """Takes all entries for a registry, or a part of it, out of a file; whether there were any."""
+    """Removes all entries for a normalised key from a file; returns whether there were any."""
     if not AuthFile.read(path).keys.get(name):
         return False
     with _lock(path):
@@ -217,7 +214,7 @@ def remove_entries(path: Path, name: str) -> bool:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Keeps other commands of packhorse from writing to the same directory, which is made if need be."""
+    """Locks the file's directory against other packhorse commands; makes the directory if it is missing."""
     import fcntl
 
     directory = path.parent
@@ -238,8 +235,9 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Replaces a file at once by one that only its owner can read, indented as docker does it; a link to it
-    stays one.
+    """Replaces a file atomically, indented as docker does it. Only the owner can read the new file.
+
+    A symbolic link stays; the file behind it is replaced.
     """
     text = json.dumps(document, indent="\t")
     target = Path(os.path.realpath(path))
@@ -264,22 +262,23 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 TIMEOUT = 60.0
-"""Seconds that a helper may take: some ask their user for a password."""
+"""The most seconds that a helper may take: some ask the user for a password."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _LIMIT = 1 << 20
-_TOKEN_USER = "<token>"  # what docker's helpers say for a user when the secret is an identity token
+_TOKEN_USER = "<token>"  # the user name that helpers return when the secret is an identity token
 
-# What helpers print when they have nothing; there is no other sign of it (docker-credential-helpers).
+# A helper prints this if it has no credentials, and gives no other sign of it (docker-credential-helpers).
 _NOTHING = ("credentials not found", "no credentials server url", "no credentials username")
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialHelper:
-    """One helper by the name that a configuration has for it; `environ` is what it runs in.
+    """A program `docker-credential-NAME` that stores credentials; `environ` is its environment.
 
-    Methods raise HostError for a helper that is missing, hangs, fails or says nonsense. What a helper prints
-    to stdout is never shown: it may be the secret that was asked for.
+    By docker's protocol it gets a verb as its argument, and a server or a JSON object on stdin. It prints
+    JSON, or one line of error. Methods raise HostError if the helper is missing, hangs, fails or prints
+    something else. No message shows its stdout, which may contain the secret.
     """
 
     name: str
@@ -292,7 +291,7 @@ class CredentialHelper:
         return f"docker-credential-{self.name}"
 
     def get(self, server: str) -> Credentials:
-        """What it has for a server; raises NotFoundError when that is nothing."""
+        """Returns its credentials for a server; raises NotFoundError if it has none."""
         said = self._call("get", server)
         try:
             fields = loads(said)
@@ -300,7 +299,7 @@ class CredentialHelper:
         except (ValueError, TypeError, KeyError, RecursionError):
             user = secret = None
         if not isinstance(user, str) or not isinstance(secret, str):
-            # The cause is left out: it has the text.
+            # Not chained to its cause, which contains the helper's output.
             raise HostError(
                 f"{self.program} gave no credentials that can be read",
                 why="it did not print a JSON object with Username and Secret",
@@ -313,15 +312,15 @@ class CredentialHelper:
         return Credentials(user, secret, origin=origin)
 
     def store(self, server: str, username: str, secret: str) -> None:
-        """Has it keep credentials."""
+        """Stores credentials for a server."""
         self._call("store", json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
 
     def erase(self, server: str) -> None:
-        """Has it forget a server; raises NotFoundError when it does not know it."""
+        """Removes the credentials for a server; raises NotFoundError if it has none."""
         self._call("erase", server)
 
     def list(self) -> dict[str, str]:
-        """The servers that it has credentials for, with their user names."""
+        """Returns the servers that it has credentials for, with their user names; raises FormatError."""
         said = self._call("list", "")
         try:
             fields = json.loads(said or b"{}")
@@ -358,8 +357,8 @@ class CredentialHelper:
         except subprocess.TimeoutExpired:
             raise HostError(
                 f"{self.program} does not answer",
-                why=f"it was asked to {verb} and said nothing for {self.timeout:g} seconds",
-                fix=f"see whether `{self.program} {verb}` waits for something",
+                why=f"`{self.program} {verb}` did not end within {self.timeout:g} seconds",
+                fix="run it yourself to see what it waits for",
             ) from None
         finally:
             _end(process)
@@ -376,37 +375,38 @@ class CredentialHelper:
             return NotFoundError(f"{self.program} has no such credentials", why=f"it said: {nothing}")
         text = sanitize(complained.decode(errors="replace"))
         if "{" in text or not text:
-            text = "what it printed is not shown, it may be a secret" if text or said else "it said nothing"
+            text = "its output is not shown, because it may have a secret" if text or said else "no output"
         how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
         return HostError(
             f"{self.program} failed",
-            why=f"asked to {verb}, it {how}: {text}",
-            fix=f"see what `{self.program} list` says",
+            why=f"`{self.program} {verb}` {how}: {text}",
+            fix=f"see what `{self.program} list` prints",
         )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a helper that still runs; what it has started may hold the pipes and is not waited for."""
+    """Ends a helper that still runs, and closes its pipes, which its children may hold open for longer."""
     if process.poll() is None:
         process.kill()
         process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            with suppress(OSError):  # a pipe that the helper closed
+            with suppress(OSError):  # the helper has closed its end
                 pipe.close()
 
 
 REGISTRY_AUTH = "CNB_REGISTRY_AUTH"
-"""A variable with a JSON object of headers by registry (Platform API, "Registry Authentication")."""
+"""The variable with a JSON object of headers by registry (Platform API, "Registry Authentication")."""
 
 _AUTH_CONFIG = "DOCKER_AUTH_CONFIG"  # the content of a config.json, in place of the file
 
 
 class Keychain:
-    """Credentials by registry and repository; usable from several threads. Reads nothing until it is asked.
+    """Finds credentials by registry and repository. Usable from several threads; reads nothing in advance.
 
-    The first that knows the registry counts: CNB_REGISTRY_AUTH, DOCKER_AUTH_CONFIG, the files of `files`.
-    A file or helper that cannot be read is passed over, and named by the error if the registry then refuses.
+    The first source with credentials counts: CNB_REGISTRY_AUTH, DOCKER_AUTH_CONFIG, then the files of
+    `auth_files`. A file or helper that cannot be read is skipped; if the registry then refuses the request,
+    the error names it.
     """
 
     def __init__(self, environ: Mapping[str, str], *, timeout: float = TIMEOUT) -> None:
@@ -418,13 +418,13 @@ class Keychain:
         self._lock = threading.Lock()
 
     def lookup(self, registry: str) -> Lookup:
-        """What `oci.registry` asks for the repositories of one registry."""
+        """Makes the Lookup for one registry."""
         return partial(self.find, registry)
 
     def find(self, registry: str, repository: str = "") -> Credentials:
-        """The credentials for a repository, anonymous where there are none.
+        """Returns the credentials for a repository, anonymous ones if there are none.
 
-        Raises InputError for a CNB_REGISTRY_AUTH that cannot be read: it was made for this very command.
+        Raises InputError if CNB_REGISTRY_AUTH cannot be read: whoever set it meant it for this command.
         """
         with self._lock:
             given = _parse_headers(self._environ.get(REGISTRY_AUTH, "")).get(registry)
@@ -443,7 +443,7 @@ class Keychain:
         return Credentials(origin="\n".join(lines))
 
     def helper(self, file: AuthFile, registry: str) -> CredentialHelper | None:
-        """The helper that keeps a registry's passwords by what a file says."""
+        """Makes the helper that a file names for a registry; None if it names none."""
         name = file.helper(registry)
         return CredentialHelper(name, self._environ, self._timeout) if name else None
 
@@ -466,7 +466,7 @@ class Keychain:
             yield partial(AuthFile.read, path)
 
     def _ask(self, file: AuthFile, registry: str, problems: list[str]) -> Credentials | None:
-        """What the helper that a file names for a registry has; each is asked once for one registry."""
+        """Asks the helper that a file names for a registry, at most once; its errors go to `problems`."""
         helper = self.helper(file, registry)
         if helper is None:
             return None
@@ -487,14 +487,14 @@ class Keychain:
 
 
 def user_keychain() -> Keychain:
-    """The keychain of who runs this process."""
+    """Makes the keychain of this process's user."""
     return Keychain(os.environ)
 
 
 def auth_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where credentials are looked for, in this order; none need be there.
+    """Returns the files that may have credentials, in the order of search; any of them may be missing.
 
-    REGISTRY_AUTH_FILE, docker's config.json, podman's auth.json of this session and of the user.
+    REGISTRY_AUTH_FILE, docker's config.json, podman's auth.json of this session, then the one of this user.
     """
     named = environ.get("REGISTRY_AUTH_FILE", "")
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
@@ -509,7 +509,7 @@ def auth_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    """The user's home; one without any gets a place where nothing is."""
+    """Returns the user's home; for a user without one, a path that does not exist."""
     try:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError:
@@ -517,14 +517,14 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 
 def _parse_headers(text: str) -> dict[str, Credentials]:
-    """CNB_REGISTRY_AUTH: `{"HOST": "Basic …"}`, or Bearer, or X-Identity; "" has none. Raises InputError."""
+    """Parses CNB_REGISTRY_AUTH: `{"HOST": "Basic …"}`, or Bearer, or X-Identity. Raises InputError."""
     if not text:
         return {}
     try:
         fields = loads(text)
         items = [(str(host), str(header)) for host, header in fields.items()]
     except (ValueError, AttributeError, RecursionError):
-        # Neither text nor cause: they have passwords.
+        # Without the text and the cause, which contain passwords.
         raise InputError(
             f"{REGISTRY_AUTH} cannot be read",
             why="it is not a JSON object",

@@ -1,8 +1,8 @@
-"""④ Layer bytes on their way in and out: hashed, compressed, decompressed and checked in one streaming pass.
+"""Hashes, compresses, decompresses and verifies the bytes of layers while they stream.
 
-New layers become gzip of concatenated members, each of 1 MiB of input, by libdeflate at level 1, or zstd of
-concatenated frames of 4 MiB at level 3: in parallel, in flat memory, the same bytes on every CPU. Called by
-the places. What is inside a tar is not known here.
+New layers become gzip members of 1 MiB of input each, by libdeflate at level 1, or zstd frames of 4 MiB of
+input each, at level 3. The blocks are compressed in parallel, in flat memory, and give the same bytes on
+every CPU. The places and the store use this. It does not look inside a tar.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
+from itertools import chain
 from typing import IO, cast
 
 import deflate
@@ -28,60 +29,58 @@ CHUNK = 1 << 20
 """The most bytes in one chunk, and the input of one gzip member."""
 
 LAYER_LIMIT = 1 << 37
-"""The most bytes an uncompressed layer may have: 128 GiB, against archives made to fill a disk."""
+"""The most bytes that an uncompressed layer may have: 128 GiB, against archives made to fill a disk."""
 
 _LEVEL = 1
 _ZSTD_FRAME, _ZSTD_LEVEL = 4 << 20, 3
-_ZSTD_WINDOW = 1 << 27  # the most that zstd itself accepts unless told otherwise
+_ZSTD_WINDOW = 1 << 27  # the zstd program's own default limit
 _SLICE = 1 << 16
 _GZIP = b"\x1f\x8b"
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + kind,)) + b"\x2a\x4d\x18" for kind in range(16)))
-"""How zstd begins: with a frame, or one that is passed over (RFC 8878 3.1.2), as pzstd's output does."""
+"""The first bytes of zstd: of a frame, or of a skippable frame (RFC 8878 3.1.2), with which pzstd begins."""
 
 Sink = Callable[[bytes], object]
 
 
 class Compression(StrEnum):
-    """How new layers are stored; those that have a stored form keep it."""
+    """How a place stores new layers. Layers with a stored form keep it."""
 
     GZIP = "gzip"
     ZSTD = "zstd"
 
     @property
     def media_type(self) -> MediaType:
-        """What a manifest calls such a layer."""
+        """The media type of such a layer in a manifest."""
         return MediaType.OCI_LAYER_GZIP if self is Compression.GZIP else MediaType.OCI_LAYER_ZSTD
 
     def chunks(self, tar: Iterable[bytes]) -> Iterator[bytes]:
-        """The compressed form of some bytes."""
+        """Compresses bytes."""
         return gzip(tar) if self is Compression.GZIP else zstd(tar)
 
 
 def gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The gzip form of some bytes: one member a MiB of input, in order, compressed on all cores.
+    """Compresses bytes to gzip: one member for each MiB of input, in order, on all cores.
 
-    About two members a core are in memory. The bytes depend on the input, not on how it is cut into chunks.
+    About two members for each core are in memory. The output does not depend on how the input is cut into
+    chunks.
     """
-    return _compress_parallel(
-        _split_blocks(chunks, CHUNK), lambda block: bytes(deflate.gzip_compress(block, _LEVEL))
-    )
+    return _compress_blocks(chunks, CHUNK, lambda block: bytes(deflate.gzip_compress(block, _LEVEL)))
 
 
 def zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The zstd form of some bytes: one frame for 4 MiB of input; all else as with `gzip`."""
-    import zstandard  # few layers are zstd
+    """Compresses bytes to zstd: one frame for each 4 MiB of input; otherwise as `gzip` does."""
+    import zstandard  # slow to import, and few layers need it
 
-    return _compress_parallel(
-        _split_blocks(chunks, _ZSTD_FRAME),
-        lambda block: zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(block),
+    return _compress_blocks(
+        chunks, _ZSTD_FRAME, lambda block: zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(block)
     )
 
 
 def tee(layer: Layer, sink: Sink, compression: Compression = Compression.GZIP) -> Layer:
-    """Reads a layer's tar once and gives `sink` its compressed form, chunk by chunk.
+    """Reads a layer's tar once and writes its compressed form to `sink`, chunk by chunk.
 
-    The answer has `diff_id`, `size` and the `descriptor` of what the sink got. Raises FormatError, after the
-    last chunk, when the tar is not what the layer's diff ID says.
+    The returned layer has `diff_id`, `size` and the `descriptor` of the compressed form. Raises FormatError
+    after the last chunk if the tar does not have the layer's diff ID.
     """
     stored, stored_size = hashlib.sha256(), 0
     tar = _HashingReader(layer.tar())
@@ -94,9 +93,9 @@ def tee(layer: Layer, sink: Sink, compression: Compression = Compression.GZIP) -
 
 
 def drain(layer: Layer, sink: Sink) -> Layer:
-    """Reads a layer's tar once and gives it to `sink` as it is; the answer has `diff_id` and `size`, no blob.
+    """Reads a layer's tar once and writes it to `sink`, uncompressed.
 
-    Raises as `tee` does.
+    The returned layer has `diff_id` and `size`, but no blob. Raises as `tee` does.
     """
     tar = _HashingReader(layer.tar())
     for chunk in tar:
@@ -107,9 +106,9 @@ def drain(layer: Layer, sink: Sink) -> Layer:
 def verify(
     chunks: Iterable[bytes], digest: Digest, size: int | None = None, *, where: str = ""
 ) -> Iterator[bytes]:
-    """The same chunks, checked as they pass; errors say `where` they are stored.
+    """Yields the same chunks and verifies them. `where` tells in errors where they are stored.
 
-    Raises FormatError as soon as there are more than `size` bytes, and at the end when there are fewer or
+    Raises FormatError as soon as there are more than `size` bytes, and at the end if there are fewer or
     they do not have `digest`.
     """
     total, length = hashlib.sha256(), 0
@@ -127,11 +126,11 @@ def verify(
 
 
 def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
-    """The uncompressed form of a layer in chunks of at most 1 MiB, whether it is gzip, zstd or plain.
+    """Yields the uncompressed form of a layer, which may be gzip, zstd or plain.
 
-    The first bytes tell; media types are no help, docker calls plain and zstd layers gzip as well. Raises
-    FormatError for broken compression, and when more than `limit` bytes come out. That zstd was cut short is
-    seen by its digest alone.
+    The first bytes decide. The media type does not, because docker also labels plain and zstd layers as gzip.
+    Raises FormatError for broken compression, and for more than `limit` bytes of output. It does not notice
+    that zstd ends too early; the digest does.
     """
     head, source = _peek(chunks)
     if head.startswith(_GZIP):
@@ -148,7 +147,7 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLayer:
-    """What a stored layer was found to be: its diff ID, the length of its tar, its OCI media type."""
+    """The diff ID of a stored layer, the length of its tar in bytes, and its OCI media type."""
 
     diff_id: Digest
     size: int
@@ -156,7 +155,7 @@ class MeasuredLayer:
 
 
 def measure(blob: Iterable[bytes]) -> MeasuredLayer:
-    """Unpacks a stored layer to its end and keeps nothing of it; raises as `decompress` does."""
+    """Decompresses a stored layer, keeping nothing of it, to measure it; raises as `decompress` does."""
     head, chunks = _peek(blob)
     meter = _HashingReader(decompress(chunks))
     for _ in meter:
@@ -170,14 +169,15 @@ def measure(blob: Iterable[bytes]) -> MeasuredLayer:
 
 
 def is_compressed(head: bytes) -> bool:
-    """Whether a layer that starts with these four bytes is gzip or zstd."""
+    """Whether a layer that begins with these four bytes is gzip or zstd."""
     return head.startswith((_GZIP, *_ZSTD))
 
 
 def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where: str = "") -> Layer:
-    """A layer read from its stored form; both forms are checked against their digests as they stream.
+    """Makes a layer from its stored form. Reading it verifies both forms against their digests.
 
-    Errors say `where` it is stored. Raises FormatError for one that is said to be larger than layers may be.
+    `where` tells in errors where it is stored. Raises FormatError if its descriptor has a size above
+    `LAYER_LIMIT`.
     """
     place = f" of {where}" if where else ""
     if descriptor.size > LAYER_LIMIT:
@@ -199,19 +199,19 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
 
 
 def with_layer_context(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
-    """The same chunks; a FormatError of theirs says which `layer` it is about, and where that is."""
+    """Yields the same chunks; a FormatError of theirs gets `layer`, which names the layer and its place."""
     try:
         yield from chunks
     except FormatError as error:
         raise FormatError(
             error.what,
             why=f"{error.why}\nit is the layer {layer}",
-            fix=error.fix or "build it again, or copy it there again",
+            fix=error.fix or "build the image again, or copy it there again",
         ) from error
 
 
 class _HashingReader:
-    """Chunks that are hashed and counted as they pass."""
+    """Yields chunks, and hashes and counts their bytes."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
@@ -229,7 +229,7 @@ class _HashingReader:
         return Digest(self._hash.hexdigest())
 
     def measure_layer(self, layer: Layer) -> Layer:
-        """`layer` with what passed; raises FormatError when it was said to be something else."""
+        """Returns `layer` with the measured diff ID and size; raises FormatError for another diff ID."""
         diff_id = self.digest
         if layer.diff_id is not None and layer.diff_id != diff_id:
             raise _mismatch_error(layer.diff_id, diff_id)
@@ -242,12 +242,27 @@ def _mismatch_error(expected: Digest, found: Digest, place: str = "") -> FormatE
     )
 
 
-def _compress_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    """What each block is compressed to, in their order."""
+def split_blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """Cuts bytes into blocks of `length` bytes, the last one shorter."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= length:
+            yield bytes(buffer[:length])
+            del buffer[:length]
+    if buffer:
+        yield bytes(buffer)
+
+
+def _compress_blocks(
+    chunks: Iterable[bytes], length: int, compress: Callable[[bytes], bytes]
+) -> Iterator[bytes]:
+    """Compresses blocks of `length` bytes on all cores, and yields the results in order."""
     cores = os.cpu_count() or 1
     waiting: deque[Future[bytes]] = deque()
+    blocks = split_blocks(chunks, length)
     with ThreadPoolExecutor(cores, thread_name_prefix="compress") as pool:
-        for block in blocks:
+        for block in chain([next(blocks, b"")], blocks):  # no bytes become one empty block
             waiting.append(pool.submit(compress, block))
             if len(waiting) > 2 * cores:
                 yield waiting.popleft().result()
@@ -255,33 +270,13 @@ def _compress_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], byte
             yield waiting.popleft().result()
 
 
-def _split_blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
-    """The same bytes cut to blocks of one length; one empty block when there are none."""
-    buffer = bytearray()
-    first = True
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= length:
-            first = False
-            yield bytes(buffer[:length])
-            del buffer[:length]
-    if buffer or first:
-        yield bytes(buffer)
-
-
 def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, at least four where there are as many, and all the chunks."""
+    """Returns the first bytes, at least four unless there are fewer, and an iterator over all chunks."""
     source = iter(chunks)
     head = b""
     while len(head) < 4 and (chunk := next(source, b"")):
         head += chunk
-    return head, _chain(head, source)
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if head:
-        yield head
-    yield from rest
+    return head, chain([head] if head else [], source)
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -302,7 +297,10 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _split_slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cuts finer: zlib copies what is left of a slice at the end of each member, and members may be tiny."""
+    """Cuts chunks into small slices.
+
+    At the end of each member, zlib copies the rest of its input, and members may be tiny.
+    """
     for chunk in chunks:
         for start in range(0, len(chunk), _SLICE):
             yield chunk[start : start + _SLICE]
@@ -322,7 +320,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _ChunkReader:
-    """Chunks as the file that zstandard reads from; it needs `read` alone."""
+    """A file over chunks, with the one method that zstandard calls."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

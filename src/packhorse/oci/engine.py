@@ -1,9 +1,10 @@
-"""④ `docker-daemon:NAME`: an image in a container engine, dockerd or podman, as a `Place`.
+"""Reads and writes images in a container engine, dockerd or podman: `docker-daemon:NAME` as a `Place`.
 
-An engine takes and gives images as archives (`oci.archive`), whole or, where its store allows it,
-without the layers that it has. It never shows a config as it is stored: that comes from whoever knows its
-digest, or is written again from what the engine tells, and only if the digest says that it is the same. Made
-in `host.wiring`; the connection is `oci.engine_client`'s.
+An engine takes and gives an image as a docker archive (`oci.archive`). Where its storage allows, packhorse
+sends the archive without the layers that the engine has. An engine does not show the bytes of a config. They
+come from the store, which has them by digest, or are written again from what the engine reports, and count
+only if their digest is the image ID. Otherwise packhorse reads the config from the saved archive.
+`host.wiring` makes a `Daemon`; `oci.engine_client` makes the requests.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from packhorse.oci.reference import Reference, is_image_id
 from packhorse.oci.types import Config, JsonNode
 
 _ASKED = 200
-"""How many images are asked which layers they have, the newest first."""
+"""How many of the newest images packhorse compares to find layers that the engine has."""
 
 
 class KnownContent(Protocol):
-    """What is here already of the images that an engine has."""
+    """Configs and layers on this machine, which need not be read from the engine."""
 
     def config(self, digest: Digest) -> bytes | None:
-        """The bytes of a config."""
+        """Returns the bytes of a config, None if it is unknown."""
         ...
 
     def layer(self, diff_id: Digest) -> Layer | None:
-        """A layer whose bytes can be read here."""
+        """Returns a layer, None if it is unknown."""
         ...
 
 
 class Daemon:
-    """The image called `name` in an engine; `name` may be an image ID for reading.
+    """The image `name` in an engine. For reading, `name` may be an image ID.
 
-    `spool` is a directory for what has to lie somewhere on its way; what is `known` is not asked for.
+    `spool` is a directory for temporary files. What is `known` is not read from the engine.
     """
 
     def __init__(self, name: str, engine: Engine, *, spool: Path, known: KnownContent) -> None:
@@ -58,41 +59,41 @@ class Daemon:
         self._known = known
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError, EngineError, FormatError.
+        """Reads the image under this name; raises NotFoundError, EngineError, FormatError.
 
-        Layers that are not known are read from one archive, for which the engine is asked when the first is.
+        Unknown layers come from one archive, which the engine saves when the first of them is read.
         """
-        told = self._engine.image(self._name)
-        if told is None:
+        answer = self._engine.image(self._name)
+        if answer is None:
             raise NotFoundError(
                 f"{self._engine} has no image {self._name}", fix="`docker images` lists what it has"
             )
-        saved = _SavedImage(self._engine, str(told["Id"]), self._spool)
-        config = self._find_config(told)
+        saved = _SavedImage(self._engine, str(answer["Id"]), self._spool)
+        config = self._find_config(answer)
         if config is None:
             try:
-                return replace(saved.image(), known_digests=_repository_digests(told))
+                return replace(saved.image(), known_digests=_repository_digests(answer))
             except EngineError as error:
-                if _diff_ids(told):
+                if _diff_ids(answer):
                     raise
                 what = f"{self._engine} does not hand out {self._name}"
                 raise EngineError(what, why=f"the image has no layers: {error.why}") from error
         layers = (self._known.layer(diff_id) or saved.layer(diff_id) for diff_id in config.diff_ids)
-        return Image(config, tuple(layers), known_digests=_repository_digests(told))
+        return Image(config, tuple(layers), known_digests=_repository_digests(answer))
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Keeps a layer in a file without a name if nobody knows its diff ID; others wait for the commit."""
+        """Writes a layer without a diff ID to an unnamed file. `write_image` reads the others."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
         return self._spool_layer(layer)
 
     def write_image(self, image: Image) -> Receipt:
-        """Has the engine load the image under this name; raises EngineError, FormatError, InputError."""
+        """Loads the image into the engine under this name; raises EngineError, FormatError, InputError."""
         name = _parse_new_name(self._name)
         if not image.layers and JsonNode.parse(image.config.raw, "config").node("rootfs") is None:
             raise FormatError(
                 f"{self._engine} cannot take {name.familiar}",
-                why="the image has no layers, and its config has no rootfs that says so",
+                why="the image has no layers, and its config has no rootfs",
             )
         present = self._count_present(layer_ids(image))
         try:
@@ -100,7 +101,7 @@ class Daemon:
         except EngineError:
             if present == 0:
                 raise
-            self._load(image, name, 0)  # what the engine had may have been removed since it was asked
+            self._load(image, name, 0)  # somebody may have removed the layers in the meantime
         self._check(image)
         return Receipt(image.id)
 
@@ -120,12 +121,12 @@ class Daemon:
         self._engine.load(prefetch(stream_tar(entries), name="archive"), tar_length(entries))
 
     def _spool_layer(self, layer: Layer) -> Layer:
-        """The layer, whose bytes are in a file now: an archive says how long they are before they come."""
+        """Writes a layer to an unnamed file, because an archive needs its size before its bytes."""
         spool = OpenFile.spool(self._spool)
         return replace(drain(layer, spool.append), tar=spool.chunks)
 
     def _count_present(self, diff_ids: Sequence[Digest]) -> int:
-        """How many of the lowest layers some image in the engine stands on as well."""
+        """Returns how many of the lowest layers are also the lowest layers of an image in the engine."""
         if not diff_ids or not self._engine.shares_layers():
             return 0
         best = 0
@@ -137,33 +138,35 @@ class Daemon:
         return best
 
     def _check(self, image: Image) -> None:
-        """An engine that took an image must show it: podman and containerd tell of little that goes wrong."""
-        told = self._engine.image(self._name) or {}
-        same = _image_id(told) == image.id or _diff_ids(told) == [str(item) for item in image.config.diff_ids]
+        """Raises EngineError if the engine lacks the image: podman and containerd report few errors."""
+        answer = self._engine.image(self._name) or {}
+        same = _image_id(answer) == image.id or _diff_ids(answer) == [
+            str(item) for item in image.config.diff_ids
+        ]
         if not same:
             raise EngineError(
-                f"{self._engine} took {self._name} and does not have it",
-                why=f"it shows {told['Id'] if told else 'no image'} under that name, not {image.id}",
+                f"{self._engine} accepted {self._name}, but does not have it",
+                why=f"it has {answer['Id'] if answer else 'no image'} under that name, not {image.id}",
             )
 
-    def _find_config(self, told: Mapping[str, Any]) -> Config | None:
-        """The config as it is stored, if it is known here or can be written again."""
-        digest = _image_id(told)
+    def _find_config(self, answer: Mapping[str, Any]) -> Config | None:
+        """Finds the bytes of the config: known here, or written again from the engine's answers; or None."""
+        digest = _image_id(answer)
         raw = self._known.config(digest) if digest else None
         if raw is not None:
             return Config.parse(raw)
         try:
-            history = self._engine.history(str(told["Id"]))
+            history = self._engine.history(str(answer["Id"]))
         except EngineError:
-            return None  # podman breaks down over an entry without a time, and saves the image all the same
-        for config in _candidate_configs(told, history):
+            return None  # podman fails for a history entry without a time, but can save the image
+        for config in _candidate_configs(answer, history):
             if config.digest == digest:
                 return config
         return None
 
 
 class _SavedImage:
-    """An image as the engine saves it, into a file without a name, once, when somebody first needs it."""
+    """An image that the engine saves into an unnamed file, once, when it is first read."""
 
     def __init__(self, engine: Engine, name: str, spool: Path) -> None:
         self._engine = engine
@@ -173,7 +176,7 @@ class _SavedImage:
         self._image: Image | None = None
 
     def image(self) -> Image:
-        """The image, read from the archive."""
+        """Returns the image in the archive; saves the archive first."""
         with self._lock:
             if self._image is None:
                 file = OpenFile.spool(self._spool)
@@ -183,7 +186,7 @@ class _SavedImage:
         return self._image
 
     def layer(self, diff_id: Digest) -> Layer:
-        """One of its layers, whose bytes are asked for when they are read."""
+        """Returns one of its layers. Reading the layer saves the archive."""
 
         def tar() -> Iterator[bytes]:
             for layer in self.image().layers:
@@ -196,24 +199,25 @@ class _SavedImage:
         return Layer(tar, diff_id)
 
 
-def _candidate_configs(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
-    """What the config may be, by what the engine tells; only its digest says whether it is.
+def _candidate_configs(answer: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
+    """Yields configs that fit the engine's answers; the digest tells which is the stored one.
 
-    The engine does not say which entries of the history are of empty layers: none, or those without bytes.
+    The engine does not tell which history entries belong to empty layers. The candidates are: none of them,
+    and those without bytes.
     """
     entries = [_history_entry(item) for item in reversed(history)]
-    diff_ids = _diff_ids(told)
+    diff_ids = _diff_ids(answer)
     for empty in (False, True):
         fields = {
-            "architecture": told.get("Architecture") or "",
-            "author": told.get("Author") or "",
-            "created": told.get("Created") or "",
-            "docker_version": told.get("DockerVersion") or "",
-            "os": told.get("Os") or "",
-            "os.version": told.get("OsVersion") or "",
-            "variant": told.get("Variant") or "",
+            "architecture": answer.get("Architecture") or "",
+            "author": answer.get("Author") or "",
+            "created": answer.get("Created") or "",
+            "docker_version": answer.get("DockerVersion") or "",
+            "os": answer.get("Os") or "",
+            "os.version": answer.get("OsVersion") or "",
+            "variant": answer.get("Variant") or "",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            "config": told.get("Config") or {},
+            "config": answer.get("Config") or {},
             "history": [
                 {**entry, "empty_layer": empty and not item.get("Size")}
                 for entry, item in zip(entries, reversed(history), strict=True)
@@ -222,7 +226,7 @@ def _candidate_configs(told: Mapping[str, Any], history: Sequence[Mapping[str, A
         try:
             yield edit_config(Config.parse(json.dumps(fields).encode()))
         except (FormatError, RecursionError, ValueError):
-            return  # it is of no form that an image has
+            return  # not the config of an image
 
 
 def _history_entry(item: Mapping[str, Any]) -> dict[str, object]:
@@ -249,22 +253,25 @@ def _parse_new_name(name: str) -> Reference:
     return reference
 
 
-def _image_id(told: Mapping[str, Any]) -> Digest | None:
-    """The image ID, which podman writes without `sha256:`; with containerd's store it is a manifest's."""
-    text = str(told.get("Id", "")).removeprefix("sha256:")
+def _image_id(answer: Mapping[str, Any]) -> Digest | None:
+    """Returns the ID of an image, which podman writes without `sha256:`.
+
+    With containerd's image store it is the manifest's digest.
+    """
+    text = str(answer.get("Id", "")).removeprefix("sha256:")
     return Digest(text) if is_image_id(text) else None
 
 
-def _repository_digests(told: Mapping[str, Any]) -> tuple[Digest, ...]:
-    """The digests by which an engine has pulled an image, which it has checked then."""
-    names = told.get("RepoDigests")
+def _repository_digests(answer: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """Returns the digests by which the engine pulled an image. It verified them."""
+    names = answer.get("RepoDigests")
     texts = [str(name).rpartition("@")[2] for name in names] if isinstance(names, list) else []
     return tuple(Digest(text[7:]) for text in texts if text.startswith("sha256:") and is_image_id(text))
 
 
-def _diff_ids(told: Mapping[str, Any]) -> list[str]:
-    """The layers that it tells of; what is no list of them tells of none."""
-    root = told.get("RootFS")
+def _diff_ids(answer: Mapping[str, Any]) -> list[str]:
+    """Returns the diff IDs of an image's layers; none if the answer has no list of them."""
+    root = answer.get("RootFS")
     layers = root.get("Layers") if isinstance(root, dict) else None
     return [str(layer) for layer in layers] if isinstance(layers, list) else []
 

@@ -1,17 +1,12 @@
-"""The address of a container engine: what an option, the environment or a docker context names.
+"""Calls a container engine, dockerd or podman, by the Docker Engine API.
 
-Called by `host.wiring`; `oci.engine_client` speaks to the engine there.
+`find` decides which engine a user means: an option, DOCKER_HOST, the docker context or a usual socket.
+`Connection` connects by a socket, by TCP with or without TLS, or by ssh. `Engine` makes the calls.
+`oci.engine` knows what is sent and read. The doctor checks the connection.
 
-A connection to a container engine: through a socket, by TCP with or without TLS, or by ssh.
-
-Called by `oci.engine_client` and the doctor. By ssh it is as the docker client does it (docker/cli,
-cli/connhelper): each connection is one `docker system dial-stdio` over there, with this machine's own ssh,
-its configuration, keys and agent.
-
-A container engine, dockerd or podman: the eight calls of the Docker Engine API that packhorse makes.
-
-Called by `oci.engine`, which knows what is sent and read. `oci.engine_client` finds where the engine
-listens, `oci.engine_client` connects to it.
+An ssh connection works as in the docker client (docker/cli, cli/connhelper): each one is a process `docker
+system dial-stdio` on the other machine, started by this machine's ssh with the user's configuration, keys and
+agent.
 """
 
 from __future__ import annotations
@@ -38,18 +33,20 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 INHERIT = "inherit"
-"""What pack's users write for the engine that the environment names."""
+"""The address that means the environment's engine, as in pack's `--docker-host inherit`."""
 
 _SOCKET = "/var/run/docker.sock"
 _PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 _SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
-_LABEL = 63
-"""Characters between two dots of a host's name, at most."""
+_LABEL = 63  # the most characters between two dots of a host name
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an engine listens, and with which certificates; `origin` says what named it."""
+    """Where an engine listens, and the certificates for it.
+
+    `origin` says in errors what named the engine; it is "" for an engine at a usual socket.
+    """
 
     host: str
     origin: str
@@ -57,11 +54,11 @@ class Address:
 
 
 def find(asked: str, environ: Mapping[str, str]) -> Address | None:
-    """The engine that a user means: `asked` (`--docker-host`), DOCKER_HOST, the docker context, or who
-    listens where engines do; None when nobody names one and none listens.
+    """Finds the engine that a user means; returns None if nothing names one and none listens.
 
-    `inherit` asks the environment, as pack has it. Raises InputError for an address that is none, and for a
-    context that does not exist.
+    The first of these counts: `asked` (`--docker-host`) unless it is `inherit`, DOCKER_HOST, the current
+    docker context, a usual socket. Raises InputError for an invalid address, and for a context that does not
+    exist.
     """
     if asked and asked != INHERIT:
         return Address(
@@ -74,9 +71,9 @@ def find(asked: str, environ: Mapping[str, str]) -> Address | None:
 
 
 def _find_in_context(environ: Mapping[str, str]) -> Address | None:
-    """The engine of the docker client's current context, unless that is the default one.
+    """Finds the engine of docker's current context; None for the default context.
 
-    Read as the client keeps it (docker/cli, cli/context/store).
+    The docker client stores contexts in these files (docker/cli, cli/context/store).
     """
     config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
     name = environ.get("DOCKER_CONTEXT") or _current_context(config / "config.json")
@@ -88,8 +85,8 @@ def _find_in_context(environ: Mapping[str, str]) -> Address | None:
     if not isinstance(endpoint, dict) or not endpoint.get("Host"):
         raise InputError(
             f"there is no docker context {name!r}",
-            why=f"none is kept below {config / 'contexts'}",
-            fix="`docker context ls` lists them; name an engine with --docker-host",
+            why=f"{config / 'contexts'} has none of this name",
+            fix="see `docker context ls`, or name an engine with --docker-host",
         )
     origin = f"the docker context {name}"
     host = _check_address(str(endpoint["Host"]), origin)
@@ -100,7 +97,7 @@ def _find_in_context(environ: Mapping[str, str]) -> Address | None:
 
 
 def _current_context(path: Path) -> str:
-    """The context that a config.json names; one that cannot be read names none, as for the client."""
+    """Returns the context that a config.json names; "" if it cannot be read, as in the docker client."""
     try:
         return str(_read_json(path).get("currentContext") or "")
     except InputError:
@@ -108,32 +105,35 @@ def _current_context(path: Path) -> str:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    """The object in one of docker's files; an empty one where there is no file."""
+    """Reads the JSON object in one of docker's files; an empty one if there is no file. Raises InputError."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read", why=error_reason(error), fix="mend it, or remove it"
+            f"{path} cannot be read", why=error_reason(error), fix="repair it, or remove it"
         ) from error
     return found if isinstance(found, dict) else {}
 
 
 def _find_listening(environ: Mapping[str, str]) -> Address | None:
-    """Whoever listens where engines do: dockerd, podman of this user, podman of root."""
+    """Finds a usual socket that this user may open: of dockerd, of this user's engine, of root's podman.
+
+    Returns dockerd's socket if it exists, so that the error about permissions names it.
+    """
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     own = (f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock") if runtime else ()
     for path in (_SOCKET, *own, *_PODMAN_SOCKETS):
         if os.access(path, os.R_OK | os.W_OK):
-            return Address(f"unix://{path}", "nobody; it is the usual one")
+            return Address(f"unix://{path}", "")
     if Path(_SOCKET).exists():
-        return Address(f"unix://{_SOCKET}", "nobody; it is the usual one")
+        return Address(f"unix://{_SOCKET}", "")
     return None
 
 
 def _environment_tls(host: str, environ: Mapping[str, str]) -> SSLContext | None:
-    """What DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say, as for the docker client."""
+    """Makes the TLS context for DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, as the docker client does."""
     verify, path = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
     if not (verify or path) or not host.startswith(("tcp://", "https://")):
         return None
@@ -141,7 +141,7 @@ def _environment_tls(host: str, environ: Mapping[str, str]) -> SSLContext | None
 
 
 def _make_tls(directory: Path, *, verify: bool) -> SSLContext:
-    """Certificates in a directory under the names that docker gives them; the client's own may be missing."""
+    """Makes a TLS context of a directory's ca.pem, cert.pem and key.pem. Missing files are not used."""
     import ssl
 
     authority, certificate, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
@@ -153,7 +153,7 @@ def _make_tls(directory: Path, *, verify: bool) -> SSLContext:
         raise InputError(
             f"the certificates in {directory} cannot be used",
             why=error_reason(error),
-            fix="it must have ca.pem, and cert.pem and key.pem where the engine wants to know who you are",
+            fix="put ca.pem there, and if the engine asks for a client certificate, cert.pem and key.pem",
         ) from error
     if not verify:
         context.check_hostname = False
@@ -162,25 +162,26 @@ def _make_tls(directory: Path, *, verify: bool) -> SSLContext:
 
 
 def _check_address(host: str, origin: str) -> str:
-    """An address, as it was written; raises InputError, without a password that may be in it."""
+    """Returns a valid address unchanged; raises InputError, which does not show a password in it."""
     shown = repr(host[:300]) if "@" not in host else "what was written"
+    invalid = f"{origin}: {shown} is no address of an engine"
     try:
         url = urlsplit(host)
-        port = url.port  # looked at for the error
+        port = url.port  # raises ValueError if it is not a number
         name = url.hostname or ""
     except ValueError as error:
-        raise _address_error(f"{origin}: {shown} is no address of an engine", str(error)) from error
+        raise _address_error(invalid, str(error)) from error
     if not host.startswith(_SCHEMES) or not host.partition("://")[2]:
-        raise _address_error(f"{origin}: {shown} is no address of an engine")
+        raise _address_error(invalid)
     if url.scheme in ("tcp", "http", "https"):
         if "@" in url.netloc:
             raise _address_error(
                 f"{origin}: the address of an engine has no user and no password",
-                "an engine knows its users by their certificates",
+                "an engine identifies its users by certificates",
             )
         labels = name.split(".")
         if port == 0 or not name.isprintable() or max(map(len, labels)) > _LABEL or "" in labels[:-1]:
-            raise _address_error(f"{origin}: {shown} is no address of an engine", "that is no host and port")
+            raise _address_error(invalid, "that is no host and port")
     return host
 
 
@@ -189,18 +190,20 @@ def _address_error(what: str, why: str = "") -> InputError:
 
 
 def error_reason(error: BaseException) -> str:
-    """What a system call or a library says went wrong, in the middle of a sentence."""
+    """Returns the message of an error, in lower case for the middle of a sentence."""
     words = error.strerror if isinstance(error, OSError) else ""
     return words[0].lower() + words[1:] if words else str(error) or type(error).__name__
 
 
-_CONNECT_TIMEOUT = 30
-"""Seconds in which the other machine has to answer ssh."""
+_CONNECT_TIMEOUT = 30  # seconds for ssh to connect
 _PORTS = {"http": 80, "https": 443}
 
 
 class Connection(HTTPConnection):
-    """`stderr` takes what ssh, or docker over there, writes to its standard error."""
+    """One HTTP connection to an engine: by a socket, by TCP with or without TLS, or by ssh.
+
+    `stderr` receives the errors of ssh, and of docker on the other machine.
+    """
 
     def __init__(self, address: Address, *, timeout: float, stderr: IO[bytes] | None = None) -> None:
         self._address, self._stderr = address, stderr
@@ -211,7 +214,7 @@ class Connection(HTTPConnection):
         super().__init__((url.hostname or "") if self._is_tcp else "localhost", port, timeout=timeout)
 
     def connect(self) -> None:
-        """Connects; raises OSError, and InputError or EngineError where ssh cannot be used."""
+        """Connects; raises OSError, and for ssh also InputError or EngineError."""
         if self._is_tcp:
             super().connect()
         elif self._url.scheme == "ssh":
@@ -238,12 +241,12 @@ class Connection(HTTPConnection):
 
 
 def _ssh_command(host: str) -> list[str]:
-    """The command for `ssh://[USER@]HOST[:PORT][/PATH OF A SOCKET]`; raises InputError."""
+    """Returns the command for `ssh://[USER@]HOST[:PORT][/PATH OF A SOCKET]`; raises InputError."""
     url = urlsplit(host)
     if not url.hostname or url.password is not None or url.hostname.startswith("-"):
         raise InputError(
             f"not the address of an engine by ssh, at {url.hostname or 'no host'}",
-            why="it has no host, or a password: those are for ssh to ask, and to know",
+            why="it has no host, or it has a password, which ssh asks for itself",
             fix="write ssh://USER@HOST:PORT",
         )
     options = ["-o", f"ConnectTimeout={_CONNECT_TIMEOUT}", "-T"]
@@ -253,31 +256,28 @@ def _ssh_command(host: str) -> list[str]:
     return ["ssh", *options, "--", url.hostname, "docker", *there, "system", "dial-stdio"]
 
 
-_ANSWER_TIMEOUT = 60
-"""Seconds in which an engine answers a ping, or takes the next bytes."""
-_QUERY_TIMEOUT = 300
-"""Seconds in which it answers a question: it may have images to load for others first."""
-_WORK_TIMEOUT = 3600
-"""Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
-_TOLD, _LOADED = 64 << 20, 1 << 20
-"""The most bytes of what it tells of ten thousands of images, and of what it says to one that it takes."""
+_ANSWER_TIMEOUT = 60  # seconds for a ping, or to receive the next bytes
+_QUERY_TIMEOUT = 300  # seconds for a question: the engine may be busy with other clients' images
+_WORK_TIMEOUT = 3600  # seconds to load an image, or to begin saving one: it may first write gigabytes
+_ANSWER_LIMIT = 64 << 20  # bytes of an answer; a list of images can be long
+_MESSAGES_LIMIT = 1 << 20  # bytes of an error, or of the messages about a loaded image
 _CHUNK = 1 << 20
 _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
-_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")
-"""What a dockerd calls itself that cannot have containerd's store yet."""
-_MESSAGE_LIMIT = 200  # bytes of what answers in another engine's place
-_STDERR_LIMIT = 2000  # bytes of what ssh complains of
+_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")  # the Server header of a dockerd without containerd's store
+_EXCERPT_LIMIT = 200  # bytes of an answer that does not come from an engine
+_STDERR_LIMIT = 2000  # bytes of ssh's errors
 
 Answer = TypeVar("Answer")
 
 
 class _MissingError(EngineError):
-    """The engine does not have what it was asked about."""
+    """The engine answers 404."""
 
 
 class Engine:
-    """One engine, connected to when it is first asked. Methods raise EngineError when it does not answer or
-    refuses, and may be called by several threads.
+    """One engine, with connections that are opened when needed and used again.
+
+    Usable from several threads. Methods raise EngineError if the engine does not answer or refuses.
     """
 
     def __init__(self, address: Address) -> None:
@@ -288,9 +288,9 @@ class Engine:
         self._program = ""
 
     def check(self) -> None:
-        """Asks for the newest API version that the engine has; raises EngineError if no engine answers.
+        """Learns the engine's newest API version, once, by a ping; raises EngineError if no engine answers.
 
-        A ping tells it in a header. dockerd asks other programs before it answers what its version is.
+        A ping is fast: for `/version`, dockerd asks other programs.
         """
         if self._version:
             return
@@ -298,77 +298,74 @@ class Engine:
             connection, answer = self._exchange("GET", "/_ping", _ANSWER_TIMEOUT)
             version = answer.headers.get("Api-Version", "")
             self._program = answer.headers.get("Server", "")
-            # A server that wants TLS, or is no engine, may say so.
-            said = (
-                answer.read(_MESSAGE_LIMIT).decode(errors="replace").strip() if answer.status >= 400 else ""
-            )
+            refused = answer.status >= 400  # such as by a server that wants TLS
+            said = answer.read(_EXCERPT_LIMIT).decode(errors="replace").strip() if refused else ""
             connection.close()
         if not _VERSION.fullmatch(version):
             raise self._no_engine_error(f"it does not tell its version{f': {said}' if said else ''}")
         self._version = f"/v{version}"
 
     def image(self, name: str) -> Mapping[str, Any] | None:
-        """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
+        """Returns the object that `docker image inspect` prints; None if the engine lacks the image."""
         try:
             found = self._ask(dict, _url_path(name, "json"))
         except _MissingError:
             return None
         if not isinstance(found.get("Id"), str):
-            raise self._no_engine_error("it tells of an image without an ID")
+            raise self._no_engine_error("its answer about an image has no ID")
         return found
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """An image's history, the newest first, as `docker history` prints it."""
+        """Returns an image's history, the newest entry first."""
         return self._ask_for_objects(_url_path(name, "history"))
 
     def images(self) -> tuple[str, ...]:
-        """The IDs of all images, the newest first."""
-        created = [(item.get("Created"), item.get("Id")) for item in self._ask_for_objects("/images/json")]
-        known = [(time if isinstance(time, int | float) else 0, name) for time, name in created]
-        newest_first = sorted(known, key=lambda item: -item[0])
-        return tuple(name for _, name in newest_first if isinstance(name, str))
+        """Returns the IDs of all images, the newest first."""
+        images = self._ask_for_objects("/images/json")
+        images.sort(key=_creation_time, reverse=True)
+        return tuple(item["Id"] for item in images if isinstance(item.get("Id"), str))
 
     def shares_layers(self) -> bool:
-        """Whether an image may be loaded without the layers that the engine has already.
+        """Whether the engine loads images without the layers that it has.
 
-        dockerd's own image store takes that; containerd's and podman want every layer, each time.
+        dockerd's own image store does. containerd's image store and podman need all layers each time.
         """
         self.check()
         if _OLD.match(self._program):
             return True
         if not self._program.startswith("Docker/"):
-            told = self._ask(dict, "/version")
-            if "podman" in str(told.get("Components")).lower():
+            version = self._ask(dict, "/version")
+            if "podman" in str(version.get("Components")).lower():
                 return False
         return "containerd.snapshotter" not in str(self._ask(dict, "/info").get("DriverStatus"))
 
     def save(self, name: str) -> Iterator[bytes]:
-        """The archive that `docker save` would write."""
+        """Yields the archive that `docker save` writes."""
         with self._send("GET", _url_path(name, "get"), _WORK_TIMEOUT) as answer:
             while chunk := answer.read(_CHUNK):
                 yield chunk
 
     def load(self, archive: Iterable[bytes], length: int) -> None:
-        """Has the engine take an archive of `length` bytes, as `docker load` does.
+        """Sends an archive of `length` bytes, as `docker load` does.
 
-        What it says then that went wrong is an EngineError, too.
+        The engine may answer with status 200 and then report an error, which raises EngineError too.
         """
         with self._send("POST", "/images/load?quiet=1", _WORK_TIMEOUT, archive, length) as answer:
-            text = self._read(answer, _LOADED).decode(errors="replace").strip()
+            text = self._read(answer, _MESSAGES_LIMIT)
         while text:
-            line, end = self._parse(text)
+            message, end = self._parse(text)
             text = text[end:].lstrip()
-            if isinstance(line, dict) and "error" in line:
-                why = str(line["error"]).strip()
+            if isinstance(message, dict) and "error" in message:
+                why = str(message["error"]).strip()
                 raise EngineError(f"{self} did not take the image", why=why, fix=_find_remedy(why))
 
     def __str__(self) -> str:
         return f"the container engine at {self.address.host}"
 
     def _ask(self, kind: type[Answer], path: str) -> Answer:
-        """The answer, which must be of a `kind`: something else than an engine may listen there."""
+        """Returns the JSON value at `path`; EngineError if it is not a `kind`, so no engine sent it."""
         with self._send("GET", path, _QUERY_TIMEOUT) as answer:
-            found, _ = self._parse(self._read(answer, _TOLD).decode(errors="replace").strip())
+            found, _ = self._parse(self._read(answer, _ANSWER_LIMIT))
         if not isinstance(found, kind):
             raise self._no_engine_error(f"it answers with {type(found).__name__} instead of {kind.__name__}")
         return found
@@ -376,38 +373,38 @@ class Engine:
     def _ask_for_objects(self, path: str) -> list[Mapping[str, Any]]:
         found = self._ask(list, path)
         if not all(isinstance(item, dict) for item in found):
-            raise self._no_engine_error("its list has something else than objects in it")
+            raise self._no_engine_error("its list has something other than objects")
         return found
 
     def _parse(self, text: str) -> tuple[Any, int]:
-        """The JSON value that the text begins with, and where it ends."""
+        """Parses the JSON value at the start of a text; returns it and its length."""
         try:
             return json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError) as error:
             raise self._no_engine_error("its answer is no JSON") from error
 
-    def _read(self, answer: HTTPResponse, most: int) -> bytes:
-        data = answer.read(most + 1)
-        if len(data) > most:
-            raise self._no_engine_error(f"its answer has more than {most} bytes")
-        return data
+    def _read(self, answer: HTTPResponse, limit: int) -> str:
+        data = answer.read(limit + 1)
+        if len(data) > limit:
+            raise self._no_engine_error(f"its answer has more than {limit} bytes")
+        return data.decode(errors="replace").strip()
 
     @contextmanager
     def _send(
         self, method: str, path: str, timeout: float, body: Iterable[bytes] | None = None, length: int = 0
     ) -> Iterator[HTTPResponse]:
-        """The answer of the engine, which begins within `timeout` seconds, if it does not refuse."""
+        """Yields the engine's answer, waiting `timeout` seconds for it; raises EngineError if it refuses."""
         self.check()
         with self._map_errors():
             connection, answer = self._exchange(method, self._version + path, timeout, body, length)
             try:
                 if answer.status >= 400:
-                    why = _error_message(answer.read(_LOADED)) or answer.reason
+                    why = _error_message(answer.read(_MESSAGES_LIMIT)) or answer.reason
                     refused = _MissingError if answer.status == 404 else EngineError
                     raise refused(f"{self} refused", why=why, fix=_find_remedy(why))
                 yield answer
             finally:
-                if answer.isclosed():  # which it is when it was read to its end
+                if answer.isclosed():  # it was read to its end
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -422,14 +419,14 @@ class Engine:
             try:
                 try:
                     connection.request(method, path, body, headers)
-                except BrokenPipeError:  # it may have said why before it hung up
+                except BrokenPipeError:  # the engine may have sent an error before it closed the connection
                     if body is None:
                         raise
                 connection.sock.settimeout(timeout)
                 return connection, connection.getresponse()
             except BaseException as error:
                 connection.close()
-                # An engine may close a connection that nothing comes over.
+                # The engine may have closed an idle connection: use the next one.
                 if not (is_kept and isinstance(error, ConnectionError)):
                     raise
 
@@ -441,46 +438,54 @@ class Engine:
 
     def _connect(self) -> Connection:
         if self.address.host.startswith("ssh://") and self._stderr is None:
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- for as long as the engine
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- used by all connections
         return Connection(self.address, timeout=_ANSWER_TIMEOUT, stderr=self._stderr)
 
     def _no_engine_error(self, why: str) -> EngineError:
         what = f"what answers at {self.address.host} is no container engine"
-        fix = f"name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
-        return EngineError(what, why=why, fix=fix)
+        return EngineError(what, why=why, fix=self._suggest_another())
+
+    def _suggest_another(self) -> str:
+        origin = f" ({self.address.origin} named this one)" if self.address.origin else ""
+        return f"name another{origin}: --docker-host, DOCKER_HOST"
 
     @contextmanager
     def _map_errors(self) -> Iterator[None]:
-        """Turns what a connection raises into EngineErrors."""
+        """Raises the errors of a connection as EngineErrors."""
         try:
             yield
         except (HTTPException, OSError, UnicodeError) as error:
-            complaints = os.pread(self._stderr.fileno(), _STDERR_LIMIT, 0) if self._stderr else b""
-            why = complaints.decode(errors="replace").strip() or error_reason(error)
+            printed = os.pread(self._stderr.fileno(), _STDERR_LIMIT, 0) if self._stderr else b""
+            why = printed.decode(errors="replace").strip() or error_reason(error)
             raise EngineError(f"{self} cannot be asked", why=why, fix=self._suggest_fix(why)) from error
 
     def _suggest_fix(self, why: str) -> str:
         if self._stderr:
-            return "see that `ssh` reaches that machine without asking anything, and that docker is there"
+            return "check that `ssh` reaches that machine without a question, and that docker is there"
         if "SSL" in why or "certificate" in why:
             return "check the address, and ca.pem, cert.pem, key.pem in DOCKER_CERT_PATH or docker's context"
         if "ermission denied" in why:
             return "join the group that may use it (often docker), or use an engine of your own user"
-        return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
+        return f"start it, or {self._suggest_another()}"
 
 
 def _url_path(name: str, what: str) -> str:
     return f"/images/{quote(name, safe='/:', errors='replace')}/{what}"
 
 
+def _creation_time(image: Mapping[str, Any]) -> float:
+    time = image.get("Created")
+    return time if isinstance(time, int | float) else 0
+
+
 def _error_message(data: bytes) -> str:
-    """What an engine says when it refuses: the message of an object, or what else it answers with."""
+    """Returns the error message in an engine's answer, or the beginning of the answer."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
     message = found.get("message") if isinstance(found, dict) else None
-    return message if isinstance(message, str) else data[:_MESSAGE_LIMIT].decode(errors="replace").strip()
+    return message if isinstance(message, str) else data[:_EXCERPT_LIMIT].decode(errors="replace").strip()
 
 
 def _find_remedy(why: str) -> str:

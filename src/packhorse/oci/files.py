@@ -1,6 +1,6 @@
-"""④ Files on disk: appearing whole or not at all, and read at offsets from several threads.
+"""Writes files that appear whole or not at all (`Draft`), and reads files at offsets from several threads.
 
-Called by `oci.layout` and the archives; what is in the files is theirs. OSErrors become StoreErrors here.
+The layout, the archives and the engine use this. OSErrors become StoreErrors here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from packhorse.errors import FormatError, NotFoundError, StoreError
 from packhorse.oci.compress import CHUNK
 
 HIDDEN = ".packhorse-"
-"""How the names of unfinished files begin; a killed process leaves them."""
+"""The prefix of unfinished files' names. A killed process leaves such files behind."""
 
 
 @contextmanager
 def map_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into a StoreError that names `path`."""
+    """Raises an OSError of the block as a StoreError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -33,14 +33,14 @@ def map_errors(path: Path) -> Iterator[None]:
 
 
 class Draft:
-    """A file under a hidden name, to be written through `file`."""
+    """An unfinished file with a hidden name. Write to `file`, then call `publish`."""
 
     def __init__(self, file: BinaryIO, hidden: Path) -> None:
         self.file = file
         self._hidden = hidden
 
     def publish(self, path: Path) -> None:
-        """Makes the file durable and gives it its name, replacing what has that name; raises OSError."""
+        """Syncs the file to disk and renames it to `path`, replacing a file there; raises OSError."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self._hidden.replace(path)
@@ -49,11 +49,10 @@ class Draft:
 
 @contextmanager
 def open_draft(directory: Path) -> Iterator[Draft]:
-    """A new file in `directory`, of which nothing is left unless it was placed; for names on the same
-    file system.
+    """Opens a draft in `directory`, and removes it after the block unless it was published.
 
-    Even a killed process leaves no half file under a final name. Raises StoreError for any OSError of
-    the block.
+    `publish` can only rename within the same file system. Even a killed process leaves no incomplete file
+    under a final name. Raises StoreError for any OSError of the block.
     """
     hidden = directory / f"{HIDDEN}{os.urandom(8).hex()}"
     with map_errors(directory):
@@ -66,9 +65,9 @@ def open_draft(directory: Path) -> Iterator[Draft]:
 
 
 def resolve_target(path: Path) -> Path:
-    """Where a file is that is replaced, or made, under a name: behind links. StoreError if that is no file.
+    """Follows symbolic links to the file that a new archive replaces; raises StoreError if it is no file.
 
-    Not even root is to lose a device to an archive of its name.
+    Otherwise root could replace a device by an archive.
     """
     with map_errors(path):
         target = Path(os.path.realpath(path))
@@ -83,7 +82,7 @@ def resolve_target(path: Path) -> Path:
 
 
 def require_directory(directory: Path) -> None:
-    """Raises StoreError where there is no such directory."""
+    """Raises StoreError if the directory does not exist."""
     if not directory.is_dir():
         raise StoreError(
             f"nothing can be written to {directory}",
@@ -93,7 +92,7 @@ def require_directory(directory: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable; raises OSError."""
+    """Syncs the names in a directory to disk; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -102,7 +101,7 @@ def _sync_directory(path: Path) -> None:
 
 
 class OpenFile:
-    """An open file without a position of its own, closed when nobody holds it any more."""
+    """An open file that is read at given offsets. It is closed when the object is no longer referenced."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -122,7 +121,7 @@ class OpenFile:
 
     @classmethod
     def spool(cls, directory: Path) -> Self:
-        """Opens a file without a name, for bytes on their way to `directory`; raises StoreError."""
+        """Opens an unnamed temporary file in `directory`; raises StoreError."""
         with map_errors(directory):
             require_directory(directory)
             with tempfile.TemporaryFile(dir=directory) as file:
@@ -138,14 +137,14 @@ class OpenFile:
             return os.fstat(self._descriptor).st_size
 
     def append(self, data: bytes) -> None:
-        """Adds bytes at the end of a spool; raises StoreError."""
+        """Appends bytes to a spool; raises StoreError."""
         with map_errors(self._path):
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset` on, fewer only at the end; raises StoreError."""
+        """Reads `size` bytes from `offset` on, fewer only at the end of the file; raises StoreError."""
         parts = []
         with map_errors(self._path):
             while size and (part := os.pread(self._descriptor, size, offset)):
@@ -154,7 +153,7 @@ class OpenFile:
         return b"".join(parts)
 
     def chunks(self, offset: int = 0, size: int | None = None) -> Iterator[bytes]:
-        """The bytes from `offset` on, to the end or at most `size` of them; raises StoreError."""
+        """Yields the bytes from `offset` on, to the end or at most `size` of them; raises StoreError."""
         end = self.size if size is None else offset + size
         while offset < end and (chunk := self.read_at(offset, min(CHUNK, end - offset))):
             offset += len(chunk)

@@ -1,12 +1,9 @@
-"""④ `oci:DIR[:REF]`: an OCI image layout directory as a `Place`, as skopeo and umoci read and write it.
+"""Reads and writes images in an OCI image layout directory (`oci:DIR[:REF]`), as skopeo and umoci do.
 
-`read_image` reads the same layout from anything that has files by name, so `oci.archive` calls it
-too. Made in `host.wiring`. The store, which has more than a layout, is `packhorse.store`.
-
-④ A name in an OCI layout with all that stands under it, as `oci.place` copies it, and what is attached
-to that (`oci.attached`).
-
-Also in an archive of one, to read from. Made in `host.wiring`.
+`Layout` is the `Place` of one image. `LayoutName` is a name with everything under it, to copy from and to
+(`oci.place`), and with what is attached to it (`oci.attached`). Reading needs only files by name
+(`LayoutFiles`), so `oci.archive` reads layouts inside archives with the same functions. `host.wiring` makes
+all of these. The store is not a plain layout; it is `packhorse.store`.
 """
 
 from __future__ import annotations
@@ -17,11 +14,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.go_json import json_bytes
 from packhorse.base.target import Target
@@ -49,31 +46,31 @@ from packhorse.oci.types import (
 LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 OCI_ONLY = (MediaType.OCI_MANIFEST,)
-"""What is written into layouts; skopeo and umoci do not find an image under docker's media types there."""
+"""The media types of manifests in layouts: skopeo and umoci find no image there under docker's media type."""
 
 
 class LayoutFiles(Protocol):
-    """Files by their names in a layout: a directory, or an archive."""
+    """The files of a layout by name: in a directory or an archive."""
 
     def content(self, name: str, *, limit: int) -> bytes:
-        """A small file whole; raises NotFoundError, and FormatError when it has more than `limit` bytes."""
+        """Reads a small file; raises NotFoundError, and FormatError if it has more than `limit` bytes."""
         ...
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's bytes in chunks; raises NotFoundError."""
+        """Yields a file's bytes in chunks; raises NotFoundError or FormatError if it is missing."""
         ...
 
 
 def blob_name(digest: Digest) -> str:
-    """The file of a blob (image-spec, image-layout.md "Blobs")."""
+    """Returns the name of a blob's file (image-spec, image-layout.md "Blobs")."""
     return f"blobs/sha256/{digest.hex}"
 
 
 def read_image(files: LayoutFiles, ref: str, *, target: Target | None, where: str) -> Image:
-    """The image named `ref` in a layout, or the only one there is if `ref` is "".
+    """Reads the image named `ref` from a layout, or if `ref` is "", the only one.
 
-    `target` decides where a name stands for several images, the host's by default. `where` is the
-    layout's name in errors. Raises NotFoundError, and FormatError for a layout that contradicts itself.
+    `target` selects among several images under one name; the default is the host's target. Errors call the
+    layout `where`. Raises NotFoundError, and FormatError for a layout that contradicts itself.
     """
     index, read = read_index(files, where), partial(read_document, files, where=where)
     entries = find_entries(index, ref, where)
@@ -81,18 +78,18 @@ def read_image(files: LayoutFiles, ref: str, *, target: Target | None, where: st
     name = f"{where}:{ref}" if ref else where
     manifest, indexes = find_manifest(root, target or Target.host(), read, where=name)
     among = indexes[0].targets if indexes else None
-    # Where the name has several entries, the first index is the layout's own, of which no name is.
+    # If the name has several entries, the first index is made up of them, and identifies nothing.
     known_by = tuple(each.digest for each in indexes[len(entries) > 1 :])
     return replace(_read_image(files, manifest, name), all_targets=among, known_digests=known_by)
 
 
 def read_entry(files: LayoutFiles, entry: Descriptor, where: str) -> Image:
-    """The image whose manifest `entry` describes; raises NotFoundError, FormatError."""
+    """Reads the image whose manifest `entry` describes; raises NotFoundError, FormatError."""
     return _read_image(files, Manifest.parse(read_blob(files, entry, where), entry.media_type), where)
 
 
 def read_document(files: LayoutFiles, entry: Descriptor, where: str) -> Document:
-    """The manifest or index that `entry` describes; raises NotFoundError, FormatError."""
+    """Reads the manifest or index that `entry` describes; raises NotFoundError, FormatError."""
     return parse_document(read_blob(files, entry, where), entry.media_type)
 
 
@@ -115,13 +112,13 @@ def _read_image(files: LayoutFiles, manifest: Manifest, where: str) -> Image:
 
 
 def read_blob(files: LayoutFiles, descriptor: Descriptor, where: str = "") -> bytes:
-    """A small blob whole, held against its descriptor."""
+    """Reads a small blob, and verifies it by its descriptor; raises NotFoundError, FormatError."""
     content = files.content(blob_name(descriptor.digest), limit=min(descriptor.size, MANIFEST_LIMIT))
     return b"".join(verify([content], descriptor.digest, descriptor.size, where=where))
 
 
 def read_index(files: LayoutFiles, where: str) -> Index:
-    """The index of a layout; raises NotFoundError when `files` are none, FormatError when it is broken."""
+    """Reads the index of a layout; raises NotFoundError if there is no layout, FormatError if broken."""
     layout = JsonNode.parse(files.content(LAYOUT_FILE, limit=MANIFEST_LIMIT), f"{where}: {LAYOUT_FILE}")
     version = layout.text("imageLayoutVersion")
     if not version.startswith("1."):
@@ -130,9 +127,9 @@ def read_index(files: LayoutFiles, where: str) -> Index:
 
 
 def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
-    """What a layout's index says of an image: its manifest, its target, and its name if it has one.
+    """Makes an image's entry in the index of a layout: manifest, target, and the name unless `ref` is "".
 
-    Raises InputError for a name with the digest of another image.
+    Raises InputError if `ref` has the digest of another image.
     """
     name, _, digest = ref.rpartition("@")
     if digest.startswith("sha256:") and digest != str(manifest.digest):
@@ -145,57 +142,69 @@ def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
     return replace(manifest.descriptor, target=image.config.target, annotations=annotations)
 
 
-@dataclass(eq=False)
 class NamedLayout(ABC):
-    """An image in a layout, which is at `path` as a directory or in an archive: the one named `ref`, or
-    without a name the only one, or the one that has none.
+    """The image `ref` in the layout at `path`, a directory or an archive.
 
-    `target` decides where a name stands for several, the host's by default. Layers without a stored form get
-    one by `compression`.
+    If `ref` is "", it is the image without a name, or the only image. `target` selects among several images
+    under one name; the default is the host's target. `compression` is for layers without a stored form.
     """
 
-    path: Path
-    ref: str = ""
-    _: KW_ONLY
-    target: Target | None = None
-    compression: Compression = Compression.GZIP
+    def __init__(
+        self,
+        path: Path,
+        ref: str = "",
+        *,
+        target: Target | None = None,
+        compression: Compression = Compression.GZIP,
+    ) -> None:
+        self.path = path
+        self.ref = ref
+        self.target = target
+        self.compression = compression
 
     def names(self) -> tuple[str, ...]:
-        """The names of all images that are there, "" for those without one; NotFoundError, FormatError."""
+        """Returns the names of all images, "" for those without one; raises NotFoundError, FormatError."""
         entries = read_index(self.files(), str(self.path)).manifests
         found = (entry.annotations.get(REF_NAME, "") for entry in entries)
         return tuple(dict.fromkeys(name for name in found if not is_attachment_tag(name)))
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError, FormatError, StoreError."""
+        """Reads the image under this name; raises NotFoundError, FormatError, StoreError."""
         return read_image(self.files(), self.ref, target=self.target, where=str(self.path))
 
     @abstractmethod
     def files(self) -> LayoutFiles:
-        """The files of the layout; raises NotFoundError, FormatError."""
+        """Returns the files of the layout; raises NotFoundError, FormatError."""
 
 
-@dataclass(eq=False)
 class Layout(NamedLayout):
     """An image in a layout directory.
 
-    Blobs that are there and have their digest are not written again, and blobs are never removed: other names
-    may need them. Layers `without` whose blobs it is written are in its manifest alone.
+    A blob that is there and intact is not written again. Blobs are never removed, because other images may
+    need them. The blobs of the layers `without` are not written, only named in the manifest.
     """
 
-    without: frozenset[Digest] = frozenset()
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ref: str = "",
+        *,
+        target: Target | None = None,
+        compression: Compression = Compression.GZIP,
+        without: frozenset[Digest] = frozenset(),
+    ) -> None:
+        super().__init__(path, ref, target=target, compression=compression)
+        self.without = without
         self._ready = False
         self._known: dict[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
     def files(self) -> LayoutFiles:
-        """The files below the directory."""
+        """Returns the files below the directory."""
         return Directory(self.path)
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
+        """Writes one layer, as its blob or compressed; raises InputError if the directory is no layout."""
         self._ensure_layout()
         if layer.diff_id in self.without:
             return layer if layer.descriptor else tee(layer, lambda _: None, self.compression)
@@ -203,7 +212,7 @@ class Layout(NamedLayout):
             self._write_blob(layer.descriptor, layer.blob)
             return replace(layer, blob=self._blob_reader(layer.descriptor))
         with self._lock:
-            if self._known is None:  # only who needs it pays for looking at every image
+            if self._known is None:  # reads every image of the layout, so only if it is needed
                 self._known = _stored_layers(Directory(self.path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
         if layer.diff_id and stored and self._has_wanted_form(stored) and self._has_blob(stored):
@@ -213,7 +222,7 @@ class Layout(NamedLayout):
         return self._compress(layer)
 
     def write_image(self, image: Image) -> Receipt:
-        """Writes config and manifest and puts the name into the index, where it replaces what it named."""
+        """Writes config and manifest, and sets the name in the index, replacing its old entries."""
         self._ensure_layout()
         manifest = make_manifest(image, accepts=OCI_ONLY)
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
@@ -224,17 +233,17 @@ class Layout(NamedLayout):
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
     def add_blob(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Writes any blob unless it is there; as `write_layer`."""
+        """Writes any blob unless it is there and intact; raises InputError if the directory is no layout."""
         self._ensure_layout()
         self._write_blob(blob, chunks)
 
     def add_entry(self, entry: Descriptor, ref: str | None = None) -> None:
-        """Puts what was kept under the name, or under `ref`, where it replaces what that named."""
+        """Sets the name, or `ref`, to what `entry` describes, replacing its old entries in the index."""
         with self.lock():
             self.add_entries_locked({self.ref if ref is None else ref: entry})
 
     def add_entries_locked(self, entries: Mapping[str, Descriptor]) -> None:
-        """As `add_entry`, of several names, for who has locked the layout."""
+        """Sets several names, as `add_entry` does. The caller holds `lock`."""
         named = {
             ref: replace(entry, annotations={REF_NAME: ref} if ref else {}) for ref, entry in entries.items()
         }
@@ -247,7 +256,7 @@ class Layout(NamedLayout):
                 self._ready = True
 
     def _create_if_missing(self) -> None:
-        """Makes the directory a layout, without an image at first, unless it is one."""
+        """Makes the directory a layout without images, unless it is a layout."""
         blobs = self.path / "blobs/sha256"
         with map_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -259,7 +268,7 @@ class Layout(NamedLayout):
             except (OSError, StoreError):
                 for made in (blobs, blobs.parent, self.path):
                     with suppress(OSError):
-                        made.rmdir()  # where there is nothing in it
+                        made.rmdir()  # fails unless it is empty
                 raise
 
     def _create(self) -> None:
@@ -274,7 +283,7 @@ class Layout(NamedLayout):
             raise
 
     def _has_wanted_form(self, stored: Descriptor) -> bool:
-        """Whether a layer that is there is what a new one would be: not gzip where zstd is asked for."""
+        """Whether a stored layer has the compression that new layers get: zstd or not."""
         return (stored.media_type == MediaType.OCI_LAYER_ZSTD) == (self.compression is Compression.ZSTD)
 
     def _has_blob(self, descriptor: Descriptor) -> bool:
@@ -283,7 +292,7 @@ class Layout(NamedLayout):
             return path.is_file() and path.stat().st_size == descriptor.size
 
     def _is_intact(self, descriptor: Descriptor) -> bool:
-        """Whether a blob that is there has its digest: a damaged one is written again."""
+        """Whether a blob that is there has its digest."""
         try:
             for _ in verify(self._blob_reader(descriptor)(), descriptor.digest, descriptor.size):
                 pass
@@ -315,7 +324,7 @@ class Layout(NamedLayout):
             new.publish(path)
 
     def _index_with(self, entries: Mapping[str, Descriptor]) -> bytes:
-        """The index with entries for those of their names; what this program does not know stays as it is."""
+        """Returns the index with `entries` instead of those with their names; all else in it is kept."""
         if not (self.path / INDEX_FILE).exists():
             return Index.of(entries.values()).raw
         index = read_index(Directory(self.path), str(self.path))
@@ -327,7 +336,7 @@ class Layout(NamedLayout):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the layout against other processes that use packhorse."""
+        """Locks the layout against other packhorse processes."""
         with map_errors(self.path):
             directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(directory, fcntl.LOCK_EX)
@@ -351,8 +360,8 @@ class Directory:
                 raise
             raise NotFoundError(
                 f"{self._path} has no {name}",
-                why="an image there is made of it, so the layout is not whole",
-                fix="copy the image there again from where it came",
+                why="an image there needs it, so the layout is incomplete",
+                fix="copy the image there again from its source",
             ) from error
         if file.size > limit:
             raise FormatError(
@@ -366,14 +375,17 @@ class Directory:
         except NotFoundError as error:
             raise FormatError(
                 f"{self._path} has no {name}",
-                why="it is not whole, or sparse: written without the layers of a run image",
-                fix="have the image brought there with all its layers, or this one to where those are",
+                why="the layout is incomplete, or sparse: written without the layers of the run image",
+                fix="write the image there with all its layers, or move it to a layout that has them",
             ) from error
         yield from file.chunks()
 
 
 def find_entries(index: Index, ref: str, where: str) -> list[Descriptor]:
-    """The entries of a layout's index with this name, at least one; raises NotFoundError."""
+    """Returns the entries of a layout's index with this name, at least one; raises NotFoundError.
+
+    If `ref` is "", these are the entries without a name, or those of the only name.
+    """
     names = [item.annotations.get(REF_NAME, "") for item in index.manifests]
     images = {name for name in names if not is_attachment_tag(name)}
     if not ref and "" not in images and len(images) == 1:
@@ -389,7 +401,7 @@ def find_entries(index: Index, ref: str, where: str) -> list[Descriptor]:
 
 
 def _unpacks_to_diff_id(layer: Layer) -> bool:
-    """Whether a stored layer unpacks to its diff ID: another image here may only claim that it does."""
+    """Whether a stored layer unpacks to its diff ID. An image in the layout only claims that it does."""
     try:
         for _ in layer.tar():
             pass
@@ -399,13 +411,11 @@ def _unpacks_to_diff_id(layer: Layer) -> bool:
 
 
 def _stored_layers(files: LayoutFiles) -> dict[Digest, Descriptor]:
-    """The stored form of every layer that some image of a layout has, by diff ID, as the images claim it."""
+    """Returns the stored form of every layer in a layout, by diff ID, as its images claim it."""
     found: dict[Digest, Descriptor] = {}
     with suppress(NotFoundError):
         for entry in read_index(files, INDEX_FILE).manifests:
-            with suppress(
-                NotFoundError, FormatError
-            ):  # an image that cannot be read is no reason not to write
+            with suppress(NotFoundError, FormatError):  # a broken image must not prevent writing others
                 manifest = Manifest.parse(read_blob(files, entry), entry.media_type)
                 config = Config.parse(read_blob(files, manifest.config))
                 found |= dict(zip(config.diff_ids, manifest.layers, strict=False))
@@ -413,7 +423,7 @@ def _stored_layers(files: LayoutFiles) -> dict[Digest, Descriptor]:
 
 
 class LayoutName:
-    """One name in the files of a layout, and if it is a directory's, the layout to write to."""
+    """One name in a layout, with everything under it. Writing needs `layout`, which archives do not have."""
 
     def __init__(self, files: LayoutFiles, ref: str, where: str, *, layout: Layout | None = None) -> None:
         self._files = files
@@ -423,26 +433,26 @@ class LayoutName:
         self._subjects: dict[Digest, list[Referrer]] | None = None
 
     def root(self) -> Document:
-        """What the name stands for; of a name that stands beside several entries, an index of these."""
+        """Reads the manifest or index under the name, or makes an index of the entries if it has several."""
         entries = find_entries(read_index(self._files, self._where), self._ref, self._where)
         if len(entries) == 1:
             return self.member(entries[0])
         return Index.of(replace(entry, annotations={}) for entry in entries)
 
     def member(self, entry: Descriptor) -> Document:
-        """What an entry describes."""
+        """Reads the manifest or index that an entry describes."""
         return read_document(self._files, entry, self._where)
 
     def image(self, entry: Descriptor) -> Image:
-        """The image that an entry describes."""
+        """Reads the image that an entry describes."""
         return read_entry(self._files, entry, self._where)
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob."""
+        """Yields the bytes of a blob."""
         return self._files.chunks(blob_name(blob.digest))
 
     def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Writes a blob unless it is there."""
+        """Writes a blob unless it is there and intact."""
         self._require_layout.add_blob(blob, chunks)
 
     def write_document(self, document: Document) -> None:
@@ -450,12 +460,12 @@ class LayoutName:
         self._require_layout.add_blob(document.descriptor, lambda: iter([document.raw]))
 
     def set_name(self, document: Document) -> None:
-        """Puts it into the layout's index under the name."""
+        """Writes a manifest or index, and sets the name in the layout's index."""
         self.write_document(document)
         self._require_layout.add_entry(document.descriptor)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
-        """What names a document as its subject: by the list under the tag for it, or in the index itself."""
+        """Lists what names `subject` as its subject: from the list under its tag, and from the index."""
         if self._subjects is None:
             self._subjects = self._find_subjects()
         listed = self._read_list(referrers_tag(subject))
@@ -464,7 +474,7 @@ class LayoutName:
         return [*listed, *(each for each in own if each.descriptor.digest not in known)]
 
     def read_tag(self, tag: str) -> Document | None:
-        """What the index has under another name."""
+        """Reads the manifest or index under another name; None if there is none."""
         try:
             entries = find_entries(read_index(self._files, self._where), tag, self._where)
         except NotFoundError:
@@ -472,7 +482,7 @@ class LayoutName:
         return self.member(entries[0])
 
     def write_referrer(self, document: Document, subject: Digest) -> None:
-        """Keeps a document, and puts it on the list under the tag for its subject."""
+        """Writes a document, and adds it to the list under the tag for its subject."""
         self.write_document(document)
         tag, own = referrers_tag(subject), Referrer.of(document)
         with self._require_layout.lock():
@@ -483,12 +493,12 @@ class LayoutName:
                 self._require_layout.add_entries_locked({tag: index.descriptor})
 
     def write_tag(self, tag: str, document: Document) -> None:
-        """Puts a document into the index under another name."""
+        """Writes a document under another name."""
         self.write_document(document)
         self._require_layout.add_entry(document.descriptor, tag)
 
     def add_entries(self, entries: Mapping[str, Descriptor]) -> None:
-        """Puts what was kept into the index under several names at once, or no name at all."""
+        """Sets several names in the index at once; "" is no name. The documents were written before."""
         if entries:
             with self._require_layout.lock():
                 self._require_layout.add_entries_locked(entries)
@@ -498,7 +508,7 @@ class LayoutName:
         return list(parse_referrers(found.raw)) if isinstance(found, Index) else []
 
     def _exists(self) -> bool:
-        """Whether there is a layout yet."""
+        """Whether the layout exists."""
         try:
             read_index(self._files, self._where)
         except NotFoundError:
@@ -506,10 +516,10 @@ class LayoutName:
         return True
 
     def _find_subjects(self) -> dict[Digest, list[Referrer]]:
-        """What in the index has a subject, as ORAS leaves it there."""
+        """Finds the documents in the index that have a subject. ORAS writes referrers so."""
         found: dict[Digest, list[Referrer]] = {}
         for entry in read_index(self._files, self._where).manifests:
-            with suppress(FormatError, NotFoundError):  # what cannot be read refers to nothing
+            with suppress(FormatError, NotFoundError):  # a broken document is no referrer
                 document = self.member(entry)
                 subject = subject_of(document)
                 if subject:
@@ -518,5 +528,5 @@ class LayoutName:
 
     @property
     def _require_layout(self) -> Layout:
-        assert self._layout is not None  # nobody writes to an archive so
+        assert self._layout is not None  # `host.wiring` makes a writable place only for a directory
         return self._layout

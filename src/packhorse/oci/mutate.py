@@ -1,13 +1,9 @@
-"""④ A new config from an old one, byte for byte as go-containerregistry's ConfigFile marshals it.
+"""Makes a new image config from an old one, with the bytes that the reference writes.
 
-The reference writes every image through that struct: fields in its order, zero values left out where it
-says `omitempty`, unknown fields dropped. So equal values give equal image IDs. Called by lifecycle (export,
-rebase) and platform (builder, package), which choose the values; copying an image never comes here.
-
-④ An image on another base: its own layers and settings over the layers of the new one.
-
-Called by `lifecycle.rebase`, which knows where the base ends and what labels say of it. Pure; the config is
-the one that go-containerregistry's rebase gives the reference.
+The reference marshals go-containerregistry's ConfigFile: it writes fields in that struct's order, omits zero
+values where the struct says `omitempty`, and drops unknown fields. Equal values so give equal image IDs.
+`lifecycle` and `builder` choose the values. `rebase_image` puts an image on another base, as
+go-containerregistry's rebase does. Nothing here does I/O. Copying an image does not need this module.
 """
 
 from __future__ import annotations
@@ -24,6 +20,12 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError
 from packhorse.oci.place import Image, layer_ids
 from packhorse.oci.types import Config, History, JsonNode
+
+EPOCH = "1980-01-01T00:00:01Z"
+"""The time of a rebased image and of its history, as in the reference."""
+
+BASE_ANNOTATIONS = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
+"""Annotations that a rebase removes, because they describe the old base."""
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -47,10 +49,10 @@ def edit_config(
     history: Sequence[History] | None = None,
     anew: bool = False,
 ) -> Config:
-    """`config` with what is given in place of what it had; None keeps. The build container's id is dropped.
+    """Returns `config` with the given values; None keeps the old value. It drops the build container's ID.
 
-    `created` is RFC 3339. With `anew` nothing is kept that is outside the `config` section, as by the
-    reference's rebase. Raises FormatError when `config` has a field that Go could not read.
+    `created` is RFC 3339. With `anew` it keeps only the `config` section, as the reference's rebase does.
+    Raises FormatError if Go could not read `config`.
     """
     node = JsonNode.parse(config.raw, "config")
     run = _read_struct(node.node("config") or JsonNode({}, "config.config"), _RUN)
@@ -73,33 +75,34 @@ def edit_config(
 
 
 def empty_config(target: Target) -> Config:
-    """The config of an image without layers, as the reference starts one from nothing."""
+    """Makes the config that the reference begins an image without layers with."""
     return edit_config(Config.parse(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), target=target)
 
 
 def engine_view(config: Config) -> Config:
-    """`config` as an image engine shows it to the reference: less than there is, and other history.
+    """Returns `config` as the reference sees it through an engine: with fewer fields and another history.
 
-    For an image that is to go to an engine the reference builds on `docker inspect` and `docker history`.
-    These do not say which history entries are of empty layers, so a base with such entries loses its history
-    (`align_history`). Raises FormatError as `edit_config` does.
+    When the reference writes to an engine, it reads the base with `docker inspect` and `docker history`.
+    These do not tell which history entries belong to empty layers, so a base with such entries loses its
+    history (`align_history`). Raises FormatError as `edit_config` does.
     """
     node = JsonNode.parse(config.raw, "config")
     run = _read_struct(node.node("config") or JsonNode({}, "config.config"), _RUN)
     file = _read_struct(node, _FILE)
-    shown = {key: value for key, value in file.items() if key in _SHOWN}
+    shown = {key: value for key, value in file.items() if key in _ENGINE_FIELDS}
     shown["created"] = _go_time(file["created"])
     shown["history"] = [_history(replace(entry, author="", empty_layer=False)) for entry in config.history]
-    shown["config"] = _drop_zeros({key: value for key, value in run.items() if key in _SHOWN_RUN})
+    shown["config"] = _drop_zeros({key: value for key, value in run.items() if key in _ENGINE_RUN_FIELDS})
     return Config.parse(json_bytes(_drop_zeros(shown)))
 
 
 def add_layers(
     config: Config, layers: Iterable[tuple[Digest, History]], *, created: str, keep_history: bool
 ) -> Config:
-    """`config` with more layers on top, and `created` everywhere a time stands.
+    """Returns `config` with more layers on top, and `created` as the time of the image and its whole history.
 
-    The history is evened out first; without `keep_history` (Platform API before 0.12) it says only the time.
+    It calls `align_history` first. Without `keep_history` (Platform API before 0.12) the history entries have
+    only the time.
     """
     layers = tuple(layers)
     entries = [*align_history(config), *(entry for _, entry in layers)]
@@ -111,13 +114,16 @@ def add_layers(
 
 
 def align_history(config: Config) -> tuple[History, ...]:
-    """One history entry a layer: those of empty layers dropped, all blank if the count is still another."""
+    """Returns one history entry for each layer: without those of empty layers.
+
+    If the number of entries still differs from the number of layers, all returned entries are blank.
+    """
     full = tuple(entry for entry in config.history if not entry.empty_layer)
     return full if len(full) == len(config.diff_ids) else (History(),) * len(config.diff_ids)
 
 
 def set_variables(env: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
-    """`env` with each of `values` in place of the first entry of that name, or at the end, in their order."""
+    """Returns `env` with `values`: each replaces the first entry of its name, or is added at the end."""
     entries = list(env)
     for name, value in values.items():
         names = [entry.partition("=")[0] for entry in entries]
@@ -127,12 +133,12 @@ def set_variables(env: Sequence[str], values: Mapping[str, str]) -> tuple[str, .
 
 
 def _read_struct(node: JsonNode, table: Mapping[str, Callable[[JsonNode, str], object]]) -> Fields:
-    """Every field of a Go struct, in its order, zero values included."""
+    """Reads all fields of a Go struct in the order of `table`, with zero values for absent ones."""
     return {key: read(node, key) for key, read in table.items()}
 
 
 def _drop_zeros(fields: Fields) -> Fields:
-    """The fields that Go writes: structs and what `_ALWAYS` names always, others unless they are zero."""
+    """Returns the fields that Go writes: all structs, those in `_ALWAYS`, and others unless they are zero."""
     return {key: value for key, value in fields.items() if value or key in _ALWAYS or type(value) is dict}
 
 
@@ -168,7 +174,7 @@ def _history(entry: History) -> Fields:
 
 
 def _go_time(text: object) -> str:
-    """A time as Go writes it after reading it: the fraction without trailing zeros, `Z` for no offset."""
+    """Formats an RFC 3339 time as Go does: the fraction without trailing zeros, and `Z` for no offset."""
     if not text:
         return _ZERO_TIME
     match = _TIME.fullmatch(str(text))
@@ -183,11 +189,11 @@ def _go_time(text: object) -> str:
     return match[1] + ("." + fraction if fraction else "") + zone
 
 
-_SHOWN = {
+_ENGINE_FIELDS = {
     *("architecture", "author", "created", "history", "os", "rootfs", "config"),
     *("os.version", "variant"),
 }
-_SHOWN_RUN = {
+_ENGINE_RUN_FIELDS = {
     *("Cmd", "Healthcheck", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
     *("ExposedPorts", "StopSignal", "Shell"),
 }
@@ -241,17 +247,11 @@ _FILE: Mapping[str, Callable[[JsonNode, str], object]] = {
 }
 
 
-EPOCH = "1980-01-01T00:00:01Z"
-
-BASE_ANNOTATIONS = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
-"""Annotations that are no longer true on another base."""
-
-
 def rebase_image(app: Image, above: int, base: Image, *, labels: Mapping[str, str]) -> Image:
-    """`app` with the layers of `base` in place of its lowest ones, `above` many, and other labels.
+    """Returns `app` with the layers of `base` instead of its lowest `above` layers, and with `labels`.
 
-    Of what is outside the config's `config` section all but the operating system and the architecture, which
-    are the new base's, is forgotten, history and author among it, as by the reference.
+    Outside the config's `config` section nothing is kept, not even history and author, as in the reference.
+    Operating system and architecture are those of `base`.
     """
     layers = (*base.layers, *app.layers[above:])
     diff_ids = (*layer_ids(base), *layer_ids(app)[above:])
@@ -261,14 +261,14 @@ def rebase_image(app: Image, above: int, base: Image, *, labels: Mapping[str, st
 
 
 def count_base_layers(app: Image, top: Digest, own: Collection[str] = ()) -> int:
-    """How many layers the base of an image has, which ends with `top`; raises FormatError.
+    """Returns how many layers the base of an image has, whose top layer is `top`; raises FormatError.
 
-    Layers of a base may be equal, as empty ones are: its top is then the last that none of the image's `own`
-    layers is below. (The reference takes the first, and what is above it of the old base stays.)
+    A base may have `top` several times, for example as an empty layer. The last one below all of the image's
+    `own` layers counts. (The reference uses the first, and so keeps the layers of the old base above it.)
     """
     diff_ids = layer_ids(app)
     if top not in diff_ids:
-        raise FormatError("the image does not stand on the base that it names", why=f"it has no layer {top}")
+        raise FormatError("the image is not built on the base that it names", why=f"it has no layer {top}")
     first = diff_ids.index(top)
     places = enumerate(diff_ids)
     base = next((place for place, layer in places if layer != top and str(layer) in own), first + 1)

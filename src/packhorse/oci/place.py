@@ -1,21 +1,12 @@
-"""④ An image as an immutable view: a config, and layers whose bytes are read only when somebody asks.
+"""Defines an image (`Image`), the port of all places that images live in (`Place`), and copying between them.
 
-Places make views and take them (`oci.place`); `oci.mutate` makes a new config from an old one. Nothing here
-does I/O.
+A place is one name in one kind of storage. The adapters are `store.place`, `oci.layout`, `oci.archive`,
+`oci.registry.place` and `oci.engine`; `host.wiring` makes them. Each place decides what it stores and whether
+it compresses layers.
 
-④ Where images live. A `Place` is one name in one kind of storage; copying between any two is `copy`.
-
-Adapters: `store` (ours), `oci.layout` (`oci:`), `oci.archive`, `oci.archive`,
-`oci.registry` (`docker://`), `oci.engine` (`docker-daemon:`). They are made in `host.wiring`.
-
-④ An image from any place to any other, layers side by side; only what the target lacks is read.
-
-Called by platform. What a place keeps, and whether it compresses, is the place's own.
-
-④ All that stands under one name, the images for several targets too, byte for byte from place to place.
-
-Called by platform. What is no image (an attestation beside one) goes along: nothing is understood here but
-which documents and blobs there are. Places for one image are `oci.place`'s.
+`copy` copies one image, several layers at a time, and reads only the layers that the destination lacks.
+`copy_all` copies everything under a name byte for byte: images for several targets, and documents that are no
+images, such as attestations. It has ports of its own (`DocumentSource`, `DocumentSink`).
 """
 
 from __future__ import annotations
@@ -42,18 +33,18 @@ from packhorse.oci.types import (
 )
 
 Chunks = Callable[[], Iterator[bytes]]
-"""Starts a fresh pass over some bytes, in chunks of at most 1 MiB; may be called again."""
+"""Reads some bytes from their start, in chunks of at most 1 MiB. Each call reads them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: what is known of it, and how to get at its bytes.
+    """One layer: what is known about it, and how to read its bytes.
 
-    `tar` yields the uncompressed tar. `diff_id` is its digest and `size` its length in bytes, None while
-    nobody knows. `blob` yields the stored form described by `descriptor` (usually gzip), where there is one.
-    A layer of an image being read always has `diff_id`. `origin` names the image it is read from, for errors.
+    `tar` yields the uncompressed tar. `diff_id` is its digest and `size` its length in bytes; both are None
+    while unknown. `blob` yields the stored form, usually gzip, that `descriptor` describes; a layer may have
+    none. A layer that a place read always has `diff_id`. `origin` names its image in errors.
 
-    Nothing here says that `blob` unpacks to `diff_id`: an image only claims that. `tar` checks it.
+    An image only claims that `blob` unpacks to `diff_id`. `tar` verifies it.
     """
 
     tar: Chunks
@@ -66,13 +57,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A single-target image. `manifest` is there when it was read from a place that has manifests.
+    """An image for one target. It has a `manifest` if it was read from a place that has manifests.
 
-    `id` is the digest of the config's raw bytes: what docker calls the image ID. `known_digests` are digests
-    other than its manifest's by which it was read: of the indexes it was chosen from, or what an engine or a
-    store has checked before. `all_targets` are the targets of
-    all images that its name stands for where it was read, as far as an index says them; None where the name
-    stands for this image alone.
+    `known_digests` are other digests that identify it: those of the indexes that it was selected from, or
+    those that an engine or the store verified earlier. `all_targets` are the targets in the index under the
+    name that it was read by; None if that name has no index.
     """
 
     config: Config
@@ -84,37 +73,33 @@ class Image:
 
     @property
     def id(self) -> Digest:
-        """The image ID: the digest of the config as it is stored."""
+        """The image ID: the digest of the config's raw bytes."""
         return Digest.of(self.config.raw)
 
     def has_digest(self, digest: Digest) -> bool:
-        """Whether a digest stands for this image: its ID, its manifest's, or one that it is known by."""
+        """Whether a digest identifies this image: its ID, its manifest's digest, or a known digest."""
         return digest in (self.id, self.manifest and self.manifest.digest, *self.known_digests)
 
 
 def layer_ids(image: Image) -> tuple[Digest, ...]:
-    """The diff IDs of an image's layers; raises FormatError when they are not the ones its config names."""
+    """Returns the diff IDs of an image's layers; raises FormatError if its config has other ones."""
     if image.config.diff_ids != tuple(layer.diff_id for layer in image.layers):
         raise FormatError("an image contradicts itself", why="its config names other layers than it has")
     return image.config.diff_ids
 
 
 def make_manifest(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Manifest:
-    """The image's own manifest, byte for byte, where it still says what the image is; else a new OCI one.
+    """Returns the image's own manifest if it still describes the image; else makes an OCI manifest.
 
-    `accepts` are the media types of manifests that the destination takes; a manifest of another is made
-    anew as well, over the same config and blobs. All layers must have descriptors. Raises FormatError
-    when one has not, or is no layer that an image can have, or when the config names other layers.
+    `accepts` are the media types of manifests that the destination accepts. If the own manifest has another
+    one, the new manifest has the same config and blobs. Raises FormatError if a layer has no descriptor or an
+    unknown media type, or if the config names other layers.
     """
     own, raw = image.manifest, image.config.raw
     stored = []
     for diff_id, layer in zip(layer_ids(image), image.layers, strict=True):
         if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
-            why = (
-                f"it is {layer.descriptor.media_type}"
-                if layer.descriptor
-                else "it was not brought: it is not stored as a blob"
-            )
+            why = f"it is {layer.descriptor.media_type}" if layer.descriptor else "it is not stored as a blob"
             raise FormatError(f"the layer {diff_id} cannot be in a manifest", why=why)
         stored.append(layer.descriptor)
     digests = [image.id, *(descriptor.digest for descriptor in stored)]
@@ -127,7 +112,7 @@ def make_manifest(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Mani
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a place identifies a written image by: the image ID, and where it has manifests their digest."""
+    """Identifies a written image: by its ID, and if the place has manifests, by its manifest's digest."""
 
     image_id: Digest
     manifest_digest: Digest | None = None
@@ -135,37 +120,35 @@ class Receipt:
 
 
 class Place(Protocol):
-    """One name in one storage. Nothing is visible under the name before `write_image` returns."""
+    """One name in one storage. The name does not change before `write_image`."""
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError if there is none, FormatError if it is broken."""
+        """Reads the image under this name; raises NotFoundError, and FormatError for a broken image."""
         ...
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer's bytes here unless they are here already; may be called from several threads.
+        """Writes one layer's bytes unless this place has them. Several threads may call it.
 
-        A layer of unknown digest is read once. The answer has `diff_id` and, where this place stores blobs,
-        the `descriptor` of the stored form; `size` too unless the blob was copied as it is.
-        Raises StoreError, NetworkError or FormatError (bytes that do not match).
+        A layer of unknown digest is read once. The returned layer has `diff_id`, and the `descriptor` of the
+        stored form if this place stores blobs. It has `size` too, unless the blob was copied as it is.
+        Raises StoreError, NetworkError or FormatError (bytes that do not match their digest).
         """
         ...
 
     def write_image(self, image: Image) -> Receipt:
-        """Makes `image`, whose layers all came back from `write_layer`, appear under this name, or
-        fails wholly.
-        """
+        """Puts `image` under this name, wholly or not at all. Its layers come from `write_layer`."""
         ...
 
 
 JOBS = 4
-"""How many layers are on their way at the same time."""
+"""How many layers are copied at the same time."""
 
 
 def copy(source: Place, destination: Place, *, meter: Meter = UNWATCHED, name: str = "copying") -> Receipt:
-    """Copies the image under one name to another; raises what the two places raise.
+    """Copies the image of one place to another; raises what the two places raise.
 
-    `meter` counts its bytes under `name`. Config and blobs arrive byte for byte, and so does the manifest
-    where the destination stores the same blobs.
+    `meter` counts its bytes in a task called `name`. Config and blobs keep their bytes; so does the manifest
+    if the destination stores the same blobs.
     """
     with meter.task(name):  # an engine may have to write an archive first
         image = source.read()
@@ -175,14 +158,14 @@ def copy(source: Place, destination: Place, *, meter: Meter = UNWATCHED, name: s
 def push_image(
     image: Image, destination: Place, *, jobs: int = JOBS, meter: Meter = UNWATCHED, name: str = "copying"
 ) -> Receipt:
-    """Writes an image to a place, `jobs` layers at a time; `meter` counts its bytes under `name`."""
+    """Writes an image to a place, `jobs` layers at a time; counts its bytes in a task called `name`."""
     with count_bytes(image, meter, name) as image:
         return destination.write_image(write_layers(image, destination, jobs=jobs))
 
 
 @contextmanager
 def count_bytes(image: Image, meter: Meter, name: str) -> Iterator[Image]:
-    """The image as one task of `meter`, to which the bytes of its layers count as they are read."""
+    """Yields the image, whose layers' bytes count in one task of `meter` when they are read."""
     sizes = {_layer_key(layer): _layer_size(layer) for layer in image.layers}
     with meter.task(name, unit="B", total=sum(sizes.values()) if all(sizes.values()) else 0) as task:
         layers = {_layer_key(layer): _count_layer(layer, task) for layer in image.layers}
@@ -190,7 +173,7 @@ def count_bytes(image: Image, meter: Meter, name: str) -> Iterator[Image]:
 
 
 def _layer_size(layer: Layer) -> int:
-    """How many bytes of a layer are read to copy it, 0 where nobody knows."""
+    """Returns how many bytes of a layer are read to copy it, 0 if unknown."""
     return layer.descriptor.size if layer.blob and layer.descriptor else layer.size or 0
 
 
@@ -204,7 +187,7 @@ def _count_layer(layer: Layer, task: Task) -> Layer:
 
 
 def write_layers(image: Image, destination: Place, *, jobs: int = JOBS) -> Image:
-    """The image with its layers at a place, under no name yet; one that it has twice is brought once."""
+    """Writes an image's layers to a place, equal ones once; returns the image with the written layers."""
     if jobs == 1:
         return replace(image, layers=tuple(map(destination.write_layer, image.layers)))
     distinct = {_layer_key(layer): layer for layer in image.layers}
@@ -218,7 +201,7 @@ def write_layers(image: Image, destination: Place, *, jobs: int = JOBS) -> Image
 
 
 def make_cancellable(workers: ThreadPool, layer: Layer) -> Layer:
-    """The layer, whose reading ends when the workers are to stop."""
+    """Returns the layer; reading it ends when the pool is cancelled."""
     tar, blob = layer.tar, layer.blob
     return replace(
         layer,
@@ -228,53 +211,52 @@ def make_cancellable(workers: ThreadPool, layer: Layer) -> Layer:
 
 
 def _layer_key(layer: Layer) -> object:
-    """What tells layers apart: the diff ID, or for a layer that nobody has read yet the layer itself."""
+    """Identifies a layer: by its diff ID, or while that is unknown, by the object."""
     return layer.diff_id or id(layer)
 
 
 DOCUMENT_LIMIT = 1000
-"""The most documents under one name."""
+"""The most manifests and indexes that are copied with one name."""
 
 
 class DocumentSource(Protocol):
-    """A name under which several images may stand."""
+    """A name to copy from, with all manifests, indexes and blobs under it."""
 
     def root(self) -> Document:
-        """What the name stands for; raises NotFoundError."""
+        """Reads the manifest or index under the name; raises NotFoundError."""
         ...
 
     def member(self, entry: Descriptor) -> Document:
-        """What an entry of an index describes."""
+        """Reads the manifest or index of an index entry."""
         ...
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob."""
+        """Yields the bytes of a blob."""
         ...
 
 
 class DocumentSink(Protocol):
-    """A name that several images can be given. Nothing is visible under it before `name` returns."""
+    """A name to copy to. The name does not change before `set_name`."""
 
     def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Sees to it that a blob is here; reads it only if it is not."""
+        """Writes a blob; reads `chunks` only if the blob is missing."""
         ...
 
     def write_document(self, document: Document) -> None:
-        """Keeps a document by its digest; all that it names is here."""
+        """Writes a manifest or index by its digest. Everything that it names was written before."""
         ...
 
     def set_name(self, document: Document) -> None:
-        """Gives a document, all of whose members were put, the name."""
+        """Writes a manifest or index under the name. Everything that it names was written before."""
         ...
 
 
 def copy_all(
     source: DocumentSource, sink: DocumentSink, *, meter: Meter = UNWATCHED, name: str = "copying"
 ) -> Document:
-    """Copies a name with every image under it, and answers what the name stands for.
+    """Copies a name with everything under it; returns the manifest or index under the name.
 
-    Raises what the two raise, and FormatError for indexes that are nested deeper, or have more in them, than
-    anybody makes.
+    Raises what source and sink raise, and FormatError beyond `DEPTH` or `DOCUMENT_LIMIT`.
     """
     root = source.root()
     copy_documents(source, sink, list(members(source, root)), root, meter=meter, name=name)
@@ -283,12 +265,12 @@ def copy_all(
 
 
 def copy_members(source: DocumentSource, sink: DocumentSink, entries: Iterable[Descriptor]) -> None:
-    """Copies what entries of an index describe, and gives it no name. Raises as `copy_all` does."""
+    """Copies index entries with everything under them, but sets no name. Raises as `copy_all` does."""
     copy_documents(source, sink, list(_entry_documents(source, entries, DEPTH - 1, set())))
 
 
 def members(source: DocumentSource, document: Document) -> Iterator[Document]:
-    """All the documents that a document names, each once and behind those that it names itself.
+    """Yields all manifests and indexes below a document, each once, and after its own members.
 
     Raises FormatError for more than `DOCUMENT_LIMIT`, and for indexes that are nested deeper than `DEPTH`.
     """
@@ -303,9 +285,9 @@ def copy_documents(
     meter: Meter = UNWATCHED,
     name: str = "copying",
 ) -> None:
-    """Copies documents, each behind its members, and what is in them; of `others` the latter alone.
+    """Copies the blobs of all documents, then writes `documents` in their order; `others` are not written.
 
-    `meter` counts the bytes under `name`.
+    `meter` counts the bytes in a task called `name`.
     """
     blobs = {
         blob.digest: blob
@@ -332,7 +314,7 @@ def _copy_blob(
 def _nested_documents(
     source: DocumentSource, document: Document, depth: int, taken: set[Digest]
 ) -> Iterator[Document]:
-    """The members of a document, each behind its own, without what was `taken` before."""
+    """Yields the members of a document, each after its own members, except those already `taken`."""
     if isinstance(document, Manifest):
         return
     if not depth:

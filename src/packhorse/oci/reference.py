@@ -1,6 +1,6 @@
-"""④ Names of images: docker's reference grammar, and the places packhorse spells as skopeo does.
+"""Parses image names by docker's grammar (`Reference`), and locations as skopeo spells them (`Location`).
 
-Called by cli, platform and the adapters of `oci.place`; opens nothing. Whether a name exists is for places.
+The command line and the places call this. It opens nothing: only a place knows whether a name exists.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _NAME_LIMIT = 255
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image name: registry and repository in full, and the tag and digest only where somebody wrote them.
+    """An image name: registry and repository in full, and the tag and digest if the user wrote them.
 
-    `str()` is the full name, `familiar` the short one; both end in `:latest` when it has no tag or digest.
+    `str()` is the full name and `familiar` the short one. Without tag and digest both end in `:latest`.
     """
 
     registry: str
@@ -39,10 +39,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; raises InputError that says which part is wrong."""
+        """Parses `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; raises InputError, which names the wrong part."""
         rest, at, digest_text = text.partition("@")
-        if "/" in digest_text:  # a URL's habit, which may be with a password: that is not quoted
-            _fail(f"…@{digest_text}", "there is no user in a name; `packhorse login` keeps credentials")
+        if "/" in digest_text:  # USER:PASSWORD@HOST/NAME, as in URLs: the message must not show the password
+            _fail(f"…@{digest_text}", "an image name has no user; `packhorse login` stores credentials")
         digest = _parse_digest(text, digest_text) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
@@ -66,12 +66,12 @@ class Reference:
 
     @classmethod
     def parse_new(cls, text: str) -> Self:
-        """Reads the name of an image that is yet to be made; InputError for one with a digest, too."""
+        """Parses the name for a new image; raises InputError, also for a name with a digest."""
         reference = cls.parse(text)
         if reference.digest is not None:
             raise InputError(
                 f"{text} cannot be the name of a new image",
-                why="a digest stands for one image for good, and a new one has another",
+                why="a digest names one image only, and a new image has another digest",
                 fix=f"leave the digest out: {reference.familiar_name}:{reference.tag or DEFAULT_TAG}",
             )
         return reference
@@ -86,7 +86,7 @@ class Reference:
 
     @property
     def familiar_name(self) -> str:
-        """Registry and repository as docker shows them: without `docker.io/` and `library/`."""
+        """Registry and repository as docker prints them: without `docker.io/` and `library/`."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         official = self.repository.removeprefix("library/")
@@ -94,25 +94,25 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """The name as docker shows it: `myapp:latest`."""
+        """The name as docker prints it: `myapp:latest`."""
         return f"{self.familiar_name}{self._suffix}"
 
     @property
     def identifier(self) -> str:
-        """What a registry is asked for: the digest where there is one, else the tag, else `latest`."""
+        """What packhorse asks a registry for: the digest if there is one, else the tag, else `latest`."""
         return str(self.digest) if self.digest else self.tag or DEFAULT_TAG
 
     def with_digest(self, digest: Digest) -> Reference:
-        """The same repository, by digest alone."""
+        """Returns the name with the same repository and only a digest."""
         return Reference(self.registry, self.repository, None, digest)
 
     def pinned(self, digest: Digest) -> str:
-        """The image with a digest, as the reference spells it: `index.docker.io/library/run@sha256:…`."""
+        """The name by digest as the Go lifecycle writes it: `index.docker.io/library/run@sha256:…`."""
         registry = f"index.{DEFAULT_REGISTRY}" if self.registry == DEFAULT_REGISTRY else self.registry
         return f"{registry}/{self.repository}@{digest}"
 
     def with_tag(self, tag: str) -> Reference:
-        """The same repository, by tag alone; raises InputError when `tag` is not one."""
+        """Returns the name with the same repository and only a tag; raises InputError if `tag` is none."""
         if not _TAG.fullmatch(tag):
             _fail(f"{self.familiar_name}:{tag}", f"{tag!r} is not a tag")
         return Reference(self.registry, self.repository, tag)
@@ -125,7 +125,7 @@ class Reference:
 
 
 class LocationKind(StrEnum):
-    """The kinds of place, by the prefix each is spelled with."""
+    """The kinds of place, with the prefix of each."""
 
     STORE = "store"
     REGISTRY = "docker"
@@ -139,7 +139,7 @@ _ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 _PREFIXES = {str(kind) for kind in LocationKind}
 _OF_OTHERS = frozenset({"containers-storage", "docker-tarball", "ostree", "sif"})  # other programs' places
 _PLACES = (
-    "there are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
+    "places are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
     "(docker or podman), oci:DIR[:REF], oci-archive:FILE[:REF] and docker-archive:FILE[:NAME]"
 )
 _WITH_PATH = {LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE}
@@ -147,10 +147,10 @@ _WITH_PATH = {LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_AR
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where an image lives: a kind of place, a path for those on disk, and the name there, "" when not given.
+    """Where an image lives: a kind of place, a path if it is on disk, and the name there, "" if not given.
 
-    `name` is a reference for store, registry, daemon and docker archive (a store and a daemon take an image
-    ID too), and free text for `oci:` and `oci-archive:`.
+    `name` is a reference in the store, a registry, an engine or a docker archive. The store and an engine
+    also accept an image ID. In `oci:` and `oci-archive:` the name is free text.
     """
 
     kind: LocationKind
@@ -159,10 +159,10 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, `docker://NAME`,
-        `docker-daemon:NAME`, `store:NAME` or `NAME`, which means the store; raises InputError.
+        """Parses a location; raises InputError. `NAME` means `store:NAME`.
 
-        As with skopeo, the path ends at the first colon.
+        The others are `docker://NAME`, `docker-daemon:NAME`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]` and
+        `docker-archive:FILE[:NAME]`. The path ends at the first colon, as in skopeo.
         """
         prefix, colon, rest = text.partition(":")
         plain = (
@@ -171,7 +171,7 @@ class Location:
             or (prefix == LocationKind.REGISTRY and not rest.startswith("//"))
         )
         if prefix in _OF_OTHERS or (plain and prefix and rest.startswith("/") and "@" not in rest):
-            what = f"{prefix[:300]}: is no place for images here"
+            what = f"{prefix[:300]}: is not a place that packhorse knows"
             raise InputError(what, why=_PLACES, fix="write one of these")
         if plain:
             return cls(LocationKind.STORE, "", _check_name(text))
@@ -192,30 +192,32 @@ class Location:
 
     @property
     def reference(self) -> Reference:
-        """`name` as a reference; raises InputError when it is none, as an image ID is not."""
+        """`name` as a reference; raises InputError if it is not one, such as an image ID."""
         return Reference.parse(self.name)
 
 
 def is_attachment_tag(tag: str) -> bool:
-    """Whether a tag is for what is attached to an image (`oci.attached`): a list, or cosign's."""
+    """Whether a tag is for attachments (`oci.attached`): a list of referrers, or one of cosign's tags."""
     return _ATTACHED.fullmatch(tag) is not None
 
 
 def is_image_id(text: str) -> bool:
-    """Whether a name is a whole image ID, which only a store and an engine know."""
+    """Whether a name is a full image ID. Only the store and engines find images by it."""
     return _HEX.fullmatch(text.removeprefix("sha256:")) is not None
 
 
 def _check_name(text: str) -> str:
-    """Checks a name that is a reference or an image ID."""
+    """Returns a name that is a reference or an image ID; raises InputError for another."""
     if not is_image_id(text):
         Reference.parse(text)
     return text
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Parts registry and repository by docker's rule: a registry has a dot, a colon or an upper-case letter,
-    or is localhost."""
+    """Splits a name into registry and repository by docker's rule.
+
+    The first component is a registry if it has a dot, a colon or an upper-case letter, or is localhost.
+    """
     first, slash, rest = name.partition("/")
     if not slash or not (set(first) & set(".:[") or first == "localhost" or first != first.lower()):
         first, rest = DEFAULT_REGISTRY, name

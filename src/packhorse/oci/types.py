@@ -1,12 +1,8 @@
-"""④ JSON off the wire, read field by field, with the place of every value for the error message.
+"""Parses and makes the JSON documents of images: manifest, index and config, of OCI and docker's schema 2.
 
-Called by `oci.types`, `oci.layout` and the archives. What the fields mean is not here.
-
-④ The documents of an image: descriptor, manifest, index and config, of OCI and of docker's schema 2.
-
-Each parsed document keeps the bytes it came from in `raw`; what this file does not know lives only there, so
-copying never re-encodes. Called by every place, and by lifecycle and platform for reading. Changing a config
-is `oci.mutate`'s.
+`JsonNode` reads JSON field by field, and its errors name the field. A parsed document keeps its bytes in
+`raw`. Fields that this module does not know are only there, so copying never encodes a document again. Every
+place calls this. `oci.mutate` changes configs.
 """
 
 from __future__ import annotations
@@ -33,10 +29,10 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-
 
 @dataclass(frozen=True, slots=True)
 class JsonNode:
-    """One JSON object and where it stands: `manifest.layers[3]`. A null field counts as absent, as in Go.
+    """One JSON object, and its path for error messages: `manifest.layers[3]`. A null field counts as absent.
 
-    Go also takes a field for another that differs in case; where that leaves two for one it is refused, since
-    what is checked here must be what others run.
+    Go ignores case when it matches fields. An object with two spellings of a field that is read is refused,
+    because other readers could use the one that was not checked here. All methods raise FormatError.
     """
 
     fields: dict[str, Any]
@@ -44,7 +40,7 @@ class JsonNode:
 
     @classmethod
     def parse(cls, raw: bytes, where: str) -> Self:
-        """Reads a JSON object of at most MANIFEST_LIMIT bytes; raises FormatError for anything else."""
+        """Parses a JSON object of at most MANIFEST_LIMIT bytes; raises FormatError for anything else."""
         value = _load(raw, where)
         if not isinstance(value, dict):
             raise FormatError(f"{where} is not a JSON object", why=f"it is {_json_kind(value)}")
@@ -52,7 +48,7 @@ class JsonNode:
 
     @classmethod
     def parse_list(cls, raw: bytes, where: str) -> tuple[JsonNode, ...]:
-        """Reads a JSON list of objects, otherwise as `parse` does."""
+        """Parses a JSON list of objects of at most MANIFEST_LIMIT bytes."""
         return cls({where: _load(raw, where)}, "file").nodes(where)
 
     def fail(self, key: str, why: str) -> NoReturn:
@@ -60,23 +56,23 @@ class JsonNode:
         raise FormatError(f"{self.where}.{key} cannot be used", why=why)
 
     def text(self, key: str) -> str:
-        """The string at `key`, "" when absent."""
+        """Returns the string at `key`, "" if absent."""
         value = self._field(key)
         return "" if value is None else self._string(value, key)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The strings of the list at `key`."""
+        """Returns the strings of the list at `key`, none if absent."""
         return tuple(self._string(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
 
     def flag(self, key: str) -> bool:
-        """The boolean at `key`, False when absent."""
+        """Returns the boolean at `key`, False if absent."""
         value = self._field(key)
         if value is not None and not isinstance(value, bool):
             self.fail(key, f"it is {_json_kind(value)}, not a boolean")
         return bool(value)
 
     def number(self, key: str) -> int:
-        """The 64-bit integer at `key`, 0 when absent."""
+        """Returns the 64-bit integer at `key`, 0 if absent."""
         value = self._field(key)
         if value is None:
             return 0
@@ -85,50 +81,50 @@ class JsonNode:
         return value
 
     def size(self, key: str) -> int:
-        """The byte count at `key`, which must be there."""
+        """Returns the number of bytes at `key`, which must be present."""
         if self._field(key) is None or self.number(key) < 0:
             self.fail(key, "a number of bytes is needed")
         return self.number(key)
 
     def digest(self, key: str) -> Digest:
-        """The digest at `key`, which must be there."""
+        """Returns the digest at `key`, which must be present."""
         return self._digest(self.text(key), key)
 
     def digests(self, key: str) -> tuple[Digest, ...]:
-        """The digests of the list at `key`."""
+        """Returns the digests of the list at `key`, none if absent."""
         return tuple(self._digest(text, f"{key}[{index}]") for index, text in enumerate(self.texts(key)))
 
     def media_type(self, key: str) -> str:
-        """The media type at `key`, "" when absent (RFC 6838 grammar)."""
+        """Returns the media type at `key`, "" if absent (RFC 6838 grammar)."""
         text = self.text(key)
         if text and not _MEDIA_TYPE.fullmatch(text):
             self.fail(key, f"not a media type: {text[:100]!r}")
         return text
 
     def mapping(self, key: str) -> dict[str, str]:
-        """The object of strings at `key`; a null value counts as "", as in Go."""
+        """Returns the object of strings at `key`, empty if absent. A null value counts as "", as in Go."""
         node = self.node(key)
         if node is None:
             return {}
-        # Not by `text`: the keys of a map are no fields.
+        # `text` would refuse two keys that differ in case only, but in a map these are two entries.
         return {
             name: "" if value is None else node._string(value, name) for name, value in node.fields.items()
         }
 
     def node(self, key: str) -> JsonNode | None:
-        """The object at `key`, None when absent."""
+        """Returns the object at `key`, None if absent."""
         value = self._field(key)
         return None if value is None else self._node(value, key)
 
     def nodes(self, key: str) -> tuple[JsonNode, ...]:
-        """The objects of the list at `key`."""
+        """Returns the objects of the list at `key`, none if absent."""
         return tuple(self._node(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
 
     def _field(self, key: str) -> Any:
         if isinstance(self.fields, _CaseCollision):
             folded = key.casefold()
             if other := next((name for name in self.fields if name != key and name.casefold() == folded), ""):
-                self.fail(key, f"it is there as {other[:100]!r} as well")
+                self.fail(key, f"the object also has {other[:100]!r}")
         return self.fields.get(key)
 
     def _list(self, key: str) -> list[Any]:
@@ -159,7 +155,7 @@ class JsonNode:
 
 
 class _CaseCollision(dict[str, Any]):
-    """An object that has names which differ in nothing but case."""
+    """An object with keys that differ only in case."""
 
 
 def _load(raw: bytes, where: str) -> Any:
@@ -173,11 +169,11 @@ def _load(raw: bytes, where: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which every name may stand once: readers differ in which of two they take."""
+    """Makes an object; raises ValueError for a repeated key, because readers differ in which one they use."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"{twice[:100]!r} is there twice in one object")
+        raise ValueError(f"one object has the key {twice[:100]!r} twice")
     return fields if len({name.casefold() for name in fields}) == len(fields) else _CaseCollision(fields)
 
 
@@ -203,7 +199,7 @@ _LAYER_LIMIT = 4096
 _INDEX_LIMIT = 10_000
 
 DEPTH = 4
-"""The most indexes within each other; nobody makes more than two."""
+"""How deep indexes may be nested. In practice nobody nests more than two."""
 
 
 def _empty_mapping() -> Mapping[str, str]:
@@ -211,7 +207,7 @@ def _empty_mapping() -> Mapping[str, str]:
 
 
 class MediaType(StrEnum):
-    """The media types of images. A descriptor may have any other; an image with one cannot be read."""
+    """The media types of images. A descriptor may have another one, but then the image cannot be read."""
 
     OCI_INDEX = "application/vnd.oci.image.index.v1+json"
     OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -240,12 +236,12 @@ OCI_LAYERS: Mapping[str, MediaType] = MappingProxyType(
         MediaType.DOCKER_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
     }
 )
-"""Every layer media type that can be read, and what an OCI manifest calls the same bytes."""
+"""Every layer media type that can be read, with the OCI media type for the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Points at a blob: its media type, digest and size in bytes (image-spec, descriptor.md)."""
+    """Describes a blob: media type, digest and size in bytes (image-spec, descriptor.md)."""
 
     media_type: str
     digest: Digest
@@ -255,7 +251,7 @@ class Descriptor:
 
     @classmethod
     def parse(cls, node: JsonNode) -> Self:
-        """Reads one descriptor; raises FormatError."""
+        """Parses one descriptor; raises FormatError."""
         platform = node.node("platform")
         return cls(
             media_type=node.media_type("mediaType"),
@@ -266,7 +262,7 @@ class Descriptor:
         )
 
     def fields(self) -> dict[str, Any]:
-        """The JSON object for this descriptor, fields in the order go-containerregistry gives them."""
+        """Returns the JSON object for this descriptor, with its keys in go-containerregistry's order."""
         fields: dict[str, Any] = {
             "mediaType": str(self.media_type),
             "size": self.size,
@@ -283,7 +279,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An image manifest: the config's descriptor and the layers', lowest first."""
+    """An image manifest: the descriptors of the config and of the layers, lowest layer first."""
 
     raw: bytes
     media_type: str
@@ -293,9 +289,9 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "") -> Self:
-        """Reads an image manifest; `media_type` is what its descriptor or the registry said.
+        """Parses an image manifest; `media_type` is the one that its descriptor or the registry states.
 
-        Raises FormatError, for docker's schema 1 and for artifacts that are no images too.
+        Raises FormatError, also for docker's schema 1.
         """
         node = JsonNode.parse(raw, "manifest")
         media_type = _document_type(node, media_type, MANIFESTS, MediaType.OCI_MANIFEST)
@@ -318,39 +314,31 @@ class Manifest:
     def of(
         cls, config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY
     ) -> Self:
-        """A new OCI manifest; the same arguments always give the same bytes."""
-        layers = tuple(layers)
-        fields: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": str(MediaType.OCI_MANIFEST),
-            "config": config.fields(),
-            "layers": [layer.fields() for layer in layers],
-        }
-        if annotations:
-            fields["annotations"] = SortedMap(annotations)
-        return cls(
-            json_bytes(fields), MediaType.OCI_MANIFEST, config, layers, MappingProxyType(dict(annotations))
-        )
+        """Makes an OCI manifest. The same arguments always give the same bytes."""
+        layers, kind = tuple(layers), MediaType.OCI_MANIFEST
+        members = {"config": config.fields(), "layers": [layer.fields() for layer in layers]}
+        raw = _document_bytes(kind, members, annotations)
+        return cls(raw, kind, config, layers, MappingProxyType(dict(annotations)))
 
     @property
     def blobs(self) -> list[Digest]:
-        """What the manifest needs: the config, then the layers in their order."""
+        """The digests of the config and of the layers, in this order."""
         return [self.config.digest, *(layer.digest for layer in self.layers)]
 
     @property
     def digest(self) -> Digest:
-        """The digest of the raw bytes, by which a registry knows this manifest."""
+        """The digest of the raw bytes. A registry identifies the manifest by it."""
         return Digest.of(self.raw)
 
     @property
     def descriptor(self) -> Descriptor:
-        """What an index says of this manifest."""
+        """The descriptor of this manifest for an index."""
         return Descriptor(self.media_type, self.digest, len(self.raw))
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An image index (docker: manifest list): images for several targets, or the names in a layout."""
+    """An image index (docker: manifest list): images for several targets, or the images of a layout."""
 
     raw: bytes
     media_type: str
@@ -359,7 +347,10 @@ class Index:
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "") -> Self:
-        """Reads an index; `media_type` is what its descriptor or the registry said. Raises FormatError."""
+        """Parses an index; `media_type` is the one that its descriptor or the registry states.
+
+        Raises FormatError.
+        """
         node = JsonNode.parse(raw, "index")
         media_type = _document_type(node, media_type, INDEXES, MediaType.OCI_INDEX)
         _refuse_ambiguous(node, "config", "layers")
@@ -375,16 +366,10 @@ class Index:
 
     @classmethod
     def of(cls, manifests: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY) -> Self:
-        """A new OCI index; the same arguments always give the same bytes."""
-        manifests = tuple(manifests)
-        fields: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": str(MediaType.OCI_INDEX),
-            "manifests": [item.fields() for item in manifests],
-        }
-        if annotations:
-            fields["annotations"] = SortedMap(annotations)
-        return cls(json_bytes(fields), MediaType.OCI_INDEX, manifests, MappingProxyType(dict(annotations)))
+        """Makes an OCI index. The same arguments always give the same bytes."""
+        manifests, kind = tuple(manifests), MediaType.OCI_INDEX
+        raw = _document_bytes(kind, {"manifests": [item.fields() for item in manifests]}, annotations)
+        return cls(raw, kind, manifests, MappingProxyType(dict(annotations)))
 
     @property
     def digest(self) -> Digest:
@@ -393,19 +378,20 @@ class Index:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What another index says of this one."""
+        """The descriptor of this index for another index."""
         return Descriptor(self.media_type, self.digest, len(self.raw))
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What there are images for, attestations left out."""
+        """The targets of the images, without attestations."""
         return tuple(item.target for item in self.manifests if item.target and item.target.os != "unknown")
 
     def select(self, target: Target) -> Descriptor:
-        """The entry for `target`; raises NotFoundError that lists what there is.
+        """Returns the entry for `target`; raises NotFoundError, which lists the targets of the index.
 
-        Of several with the same os and architecture the best variant that the target can run is taken. An
-        entry that says no target is taken if it is the only one; attestations, whose os is "unknown", never.
+        Of several entries with the target's os and architecture it selects the best variant that the target
+        can run. It selects an entry without a target if that is the only one. It never selects attestations,
+        whose os is "unknown".
         """
         entries = [item for item in self.manifests if item.media_type in MANIFESTS | INDEXES]
         images = [item for item in entries if item.target is None or item.target.os != "unknown"]
@@ -415,15 +401,16 @@ class Index:
                     return item
         if len(images) == 1 and images[0].target is None:
             return images[0]
-        there = ", ".join(map(str, self.targets)) or "none that says its target"
-        raise NotFoundError(f"no image for {target}", why=f"the index has images for: {there}")
+        there = ", ".join(map(str, self.targets))
+        why = f"the index has images for: {there}" if there else "the index names no targets"
+        raise NotFoundError(f"no image for {target}", why=why)
 
 
 Document = Manifest | Index
 
 
 def parse_document(raw: bytes, media_type: str = "") -> Document:
-    """Parses a manifest or an index: by `media_type`, or without one by the media type that it states.
+    """Parses a manifest or an index: by `media_type`, or if that is "", by the media type that it states.
 
     Raises FormatError.
     """
@@ -436,8 +423,7 @@ def find_manifest(
 ) -> tuple[Manifest, tuple[Index, ...]]:
     """Finds the manifest for `target` at or below `root`, and the indexes that lead to it, `root` first.
 
-    `member` reads what an entry of an index describes. Raises NotFoundError and FormatError, which say
-    `where`.
+    `member` reads the document of an index entry. Raises NotFoundError and FormatError, which name `where`.
     """
     indexes: list[Index] = []
     while isinstance(root, Index):
@@ -454,7 +440,7 @@ def find_manifest(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One entry of a config's history; `created` as it is written, "" when absent."""
+    """One entry of a config's history. `created` is the text in the config, "" if absent."""
 
     created: str = ""
     created_by: str = ""
@@ -465,9 +451,9 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """An image config: what the image is for, how it starts, and the diff IDs of its layers, lowest first.
+    """An image config: the image's target, how it starts, and the diff IDs of its layers, lowest first.
 
-    `env` keeps its order, as `NAME=value`. Fields not named here are in `raw` alone.
+    `env` has entries `NAME=value`, in their order. All other fields are only in `raw`.
     """
 
     raw: bytes
@@ -490,7 +476,7 @@ class Config:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Reads an image config; raises FormatError. Every field may be absent, as in old images."""
+        """Parses an image config; raises FormatError. Every field may be absent, as in old images."""
         node = JsonNode.parse(raw, "config")
         run = node.node("config") or JsonNode({}, "config.config")
         rootfs = node.node("rootfs") or JsonNode({}, "config.rootfs")
@@ -522,11 +508,11 @@ class Config:
 
     @property
     def target(self) -> Target:
-        """What the image is made for, without its distribution."""
+        """The image's target, without its distribution."""
         return Target(self.os, self.architecture, self.variant)
 
     def variable(self, name: str) -> str | None:
-        """The value of an environment variable; the last entry counts, None when there is none."""
+        """Returns the value of an environment variable, by its last entry; None if there is none."""
         for entry in reversed(self.env):
             key, _, value = entry.partition("=")
             if key == name:
@@ -534,24 +520,35 @@ class Config:
         return None
 
 
-def _document_type(node: JsonNode, told: str, allowed: frozenset[MediaType], default: MediaType) -> str:
-    """The media type a document states, which must agree with the one told (image-spec, manifest.md)."""
+def _document_bytes(
+    media_type: MediaType, members: Mapping[str, Any], annotations: Mapping[str, str]
+) -> bytes:
+    """Encodes a manifest or index, with its keys in go-containerregistry's order."""
+    fields: dict[str, Any] = {"schemaVersion": 2, "mediaType": str(media_type), **members}
+    if annotations:
+        fields["annotations"] = SortedMap(annotations)
+    return json_bytes(fields)
+
+
+def _document_type(node: JsonNode, expected: str, allowed: frozenset[MediaType], default: MediaType) -> str:
+    """Returns a document's media type; one that it states must equal `expected` (image-spec, manifest.md)."""
     if node.fields.get("schemaVersion") != 2:
         node.fail("schemaVersion", f"it is {node.fields.get('schemaVersion')!r:.100}, only 2 can be read")
     stated = node.media_type("mediaType")
-    if stated and told and stated != told:
-        raise FormatError(f"{node.where} does not have the stated value", why=f"it is {stated}, not {told}")
-    media_type = stated or told or default
+    if stated and expected and stated != expected:
+        why = f"it states {stated}, but {expected} is expected"
+        raise FormatError(f"{node.where} has another media type than expected", why=why)
+    media_type = stated or expected or default
     if media_type not in allowed:
-        raise FormatError(f"{node.where} is not one of an image", why=f"its media type is {media_type}")
+        raise FormatError(f"{node.where} does not belong to an image", why=f"its media type is {media_type}")
     return media_type
 
 
 def _refuse_ambiguous(node: JsonNode, *keys: str) -> None:
-    """A manifest that is an index as well is another image to every reader (CVE-2021-41190)."""
+    """Refuses fields of another kind of document: readers could take it for either kind (CVE-2021-41190)."""
     for key in (*keys, "fsLayers"):
         if node.fields.get(key) is not None:
-            node.fail(key, f"it does not belong into {node.where}, which is not to be two things at once")
+            node.fail(key, f"it belongs to another kind of document than the {node.where}")
 
 
 def _target(platform: JsonNode) -> Target:
@@ -573,7 +570,7 @@ def _machine(target: Target) -> tuple[str, str, str]:
 
 
 def _runnable_variants(target: Target) -> tuple[str, ...]:
-    """The variants whose code runs on `target`, best first."""
+    """Returns the variants whose code runs on `target`, best first."""
     variant = _machine(target)[2]
     line = _VARIANTS.get(target.arch, ())
     return tuple(reversed(line[: line.index(variant) + 1])) if variant in line else (variant,)

@@ -133,8 +133,9 @@ class LayerCacheWriter:
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
 
     def former_slice(self, terms: str) -> AbstractContextManager[FormerSlice | None]:
-        """The last slice of the build that this one begins with, if it was packed with the same `terms`; see
-        `pieces.open_former`.
+        """The last slice of the build that this one begins with, if it was packed with the same `terms`.
+
+        See `store.layers.open_former`.
         """
         diff_ids = self._read_slices()[1]
         return open_former(self._lease, diff_ids[-1], terms) if diff_ids else nullcontext(None)

@@ -9,7 +9,7 @@
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (roots)
     kept/<owner>/  caches/<app>.json         layers for the next build, by owner (snapshots, layer_cache)
     copied.json                              applications that get copies of layers (layer_cache)
-    settled.json  unsettled                  which trees are on the disk for certain (snapshots)
+    settled.json  unsettled                  which trees are certainly on the disk (tree_sync)
     leases/  scratch/  gate  locks/          what running commands use, and unfinished files (leases)
     version  spare/                          the store's version; reserved room for commands that free some
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Self
 from packhorse.base.digest import Digest
 from packhorse.base.progress import Meter
 from packhorse.errors import HostError, StoreError
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.userns import IdMap
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Descriptor, Index
@@ -66,8 +66,9 @@ from packhorse.store.leases import (
 )
 from packhorse.store.place import StorePlace
 from packhorse.store.roots import Trees
-from packhorse.store.snapshots import Disk, LayerLocation, LayerSnapshots, import_layer
+from packhorse.store.snapshots import LayerLocation, LayerSnapshots, import_layer
 from packhorse.store.trash import open_trash_lease, remove, remove_in_background, trash, wait_for_removal
+from packhorse.store.tree_sync import TreeSync
 
 if TYPE_CHECKING:
     from packhorse.store.gc import DamageReport
@@ -214,14 +215,14 @@ class Store:
         self.path = lease.store
         self._lease = lease
         self._frees = frees
-        self._disk = Disk(lease)
+        self._tree_sync = TreeSync(lease)
         self._blobs = Blobs(lease)
         self._index = LayerIndex(lease)
-        self._snapshots = LayerSnapshots(lease, self._disk)
+        self._snapshots = LayerSnapshots(lease, self._tree_sync)
         self._images = Images(lease)
         self._left: set[Path] = set()
         self._layers = LayerStore(lease, self._blobs, self._index, self._snapshots)
-        self._trees = Trees(lease, self._disk, self._layers, self._snapshots)
+        self._trees = Trees(lease, self._tree_sync, self._layers, self._snapshots)
 
     @classmethod
     def open(cls, path: Path, *, frees: bool = False, hurries: bool = False) -> Self:
@@ -232,7 +233,7 @@ class Store:
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
         lease = open_or_create(path.absolute(), frees=frees)
-        lease.removal_budget = Patience(_ENTRIES, _SECONDS) if hurries else None
+        lease.removal_budget = RemovalBudget(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
 
     @property
@@ -259,7 +260,7 @@ class Store:
         if self._frees:
             reserve_space(self.path)
 
-    def _remove(self, unneeded: set[str], budget: Patience | None) -> None:
+    def _remove(self, unneeded: set[str], budget: RemovalBudget | None) -> None:
         own = open_trash_lease(self.path)
         own.removal_budget = budget
         try:
@@ -377,7 +378,7 @@ class Store:
     def open_layer_copies(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
     ) -> CopyLayerCache:
-        """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
+        """As `open_layers`, but buildpacks get plain copies of the layers instead of an overlay."""
         app_of = self._make_app(app, family, like)
         return CopyLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "copies"))
 
@@ -516,13 +517,13 @@ class Store:
         with suppress(StoreError, HostError):
             if gc.has_leftovers(self._lease):
                 self._sweep()
-        self._disk.sync_in_background()
+        self._tree_sync.sync_in_background()
 
     def _sweep(self) -> None:
         own = open_trash_lease(self.path)
         try:
             if self._lease.removal_budget is not None and _has_room(self.path):
-                own.removal_budget = Patience(_ENTRIES, _SECONDS)
+                own.removal_budget = RemovalBudget(_ENTRIES, _SECONDS)
                 gc.sweep(own, remove=trash)
                 remove_in_background(own)
             else:
@@ -544,7 +545,7 @@ class Store:
         """Waits until all trees are on the disk (seconds after a large build), so that a crash cannot cost
         them.
         """
-        self._disk.sync()
+        self._tree_sync.sync()
 
     def _cache(self, app: str) -> Path:
         return self.path / "caches" / f"{Digest.of(app.encode()).hex[:32]}.json"

@@ -93,12 +93,16 @@ def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> N
         import threading
         waited_for = threading.Lock()
         waited_for.acquire()
+        main, wait_line = sys._getframe(), 0
         def take():
-            time.sleep(0.2)
+            # It stands on that line, and another thread runs, only while it waits for the lock.
+            while main.f_lineno != wait_line:
+                time.sleep(0.001)
             signal.pthread_kill(threading.get_ident(), signal.{name})
             time.sleep(25)
         signals.limit_time(1000, "too long")
         threading.Thread(target=take, daemon=True).start()
+        wait_line = main.f_lineno + 1
         waited_for.acquire()
         """
     )

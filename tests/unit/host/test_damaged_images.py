@@ -115,7 +115,7 @@ def test_a_layout_that_lacks_what_describes_an_image_is_said_not_to_be_whole(
     blob(tmp_path, lost).unlink()
     with pytest.raises(NotFoundError, match=f"{tmp_path} has no blobs/sha256/{lost.hex}") as caught:
         Layout(tmp_path, "1").read()
-    assert "not whole" in caught.value.why
+    assert "incomplete" in caught.value.why
 
 
 @pytest.mark.parametrize("policy", PullPolicy)

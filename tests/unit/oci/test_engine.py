@@ -98,6 +98,21 @@ def test_what_speaks_no_tls_or_is_not_trusted_leads_to_the_certificates() -> Non
     assert "ca.pem" in raised.value.fix
 
 
+@pytest.mark.parametrize(
+    ("origin", "fix"),
+    [
+        ("DOCKER_HOST", "start it, or name another (DOCKER_HOST named this one): --docker-host, DOCKER_HOST"),
+        ("", "start it, or name another: --docker-host, DOCKER_HOST"),
+    ],
+)
+def test_an_engine_that_cannot_be_reached_is_said_to_be_named_only_by_what_named_it(
+    origin: str, fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match="cannot be asked") as raised:
+        Engine(Address(f"unix://{tmp_path}/docker.sock", origin)).check()
+    assert raised.value.fix == fix
+
+
 class Endless(BaseHTTPRequestHandler):
     """Answers pings, and everything else with JSON that has no end."""
 

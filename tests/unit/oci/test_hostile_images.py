@@ -108,29 +108,32 @@ REFUSED: dict[str, tuple[Defect, str]] = {
     ),
     "fewer layers than diff IDs": (lambda d: d.manifest.update(layers=[]), "contradicts itself"),
     "more layers than are read": (lambda d: d.manifest.update(layers=[{}] * 4097), "at most 4096"),
-    "a manifest that is an index as well": (lambda d: d.manifest.update(manifests=[]), "two things at once"),
-    "an index that is a manifest as well": (lambda d: d.index.update(config={}), "two things at once"),
+    "a manifest that is an index as well": (
+        lambda d: d.manifest.update(manifests=[]),
+        "another kind of document",
+    ),
+    "an index that is a manifest as well": (lambda d: d.index.update(config={}), "another kind of document"),
     "a manifest of docker's first schema as well": (
         lambda d: d.manifest.update(fsLayers=[]),
-        "two things at once",
+        "another kind of document",
     ),
     "a manifest that says it is an index": (
         lambda d: d.manifest.update(mediaType=MediaType.OCI_INDEX),
-        "does not have the stated value",
+        "has another media type than expected",
     ),
     "a manifest that its index calls an index": (
         lambda d: d.entry.update(mediaType=MediaType.OCI_INDEX),
-        "does not have the stated value",
+        "has another media type than expected",
     ),
     "a manifest of the first schema": (lambda d: d.manifest.update(schemaVersion=1), "only 2"),
     "a manifest without a config": (lambda d: d.manifest.update(config=None), "manifest.config"),
     "a manifest that has one key twice": (
         lambda d: vars(d).update(raw_manifest=lambda raw: raw[:-1] + b',"layers":[]}'),
-        "'layers' is there twice",
+        "has the key 'layers' twice",
     ),
     "a manifest that has one key in two spellings": (
         lambda d: d.manifest.update(Layers=[]),
-        "it is there as 'Layers' as well",
+        "the object also has 'Layers'",
     ),
     "a manifest of another encoding": (
         lambda d: vars(d).update(raw_manifest=lambda raw: raw.decode().encode("utf-16")),
@@ -256,7 +259,7 @@ def test_a_config_with_a_million_variables_is_read_and_changed() -> None:
 
 def test_an_object_with_a_million_keys_of_which_one_is_there_twice_is_refused() -> None:
     keys = ",".join(f'"{number:x}":0' for number in range(300_000))
-    with pytest.raises(FormatError, match="'0' is there twice"):
+    with pytest.raises(FormatError, match="the key '0' twice"):
         Index.parse(f'{{{keys},"0":1}}'.encode())
 
 
@@ -270,7 +273,7 @@ ARCHIVES: dict[str, tuple[Callable[[Fields], object], str]] = {
     ),
     "a layer that is not named by a text": (lambda m: m.update(Layers=[1]), "manifest.json.*Layers"),
     "more layers than diff IDs": (lambda m: m.update(Layers=["layer"] * 2), "contradicts itself"),
-    "names in two spellings": (lambda m: m.update(layers=[]), "as well"),
+    "names in two spellings": (lambda m: m.update(layers=[]), "also has"),
 }
 
 

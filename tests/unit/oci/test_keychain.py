@@ -258,9 +258,9 @@ def test_what_a_helper_does_not_have_the_file_may_have(home: Home, tmp_path: Pat
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        ("fail", "asked to get, it ended with status 2: the keyring is locked"),
-        ("blurt", "it ended with status 3: what it printed is not shown"),
-        ("hang", "it was asked to get and said nothing for 0.5 seconds"),
+        ("fail", "`docker-credential-fake get` ended with status 2: the keyring is locked"),
+        ("blurt", "ended with status 3: its output is not shown"),
+        ("hang", "`docker-credential-fake get` did not end within 0.5 seconds"),
         ("nonsense", "gave no credentials that can be read"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_docker_manifest_is_read_as_well() -> None:
         (b'{"a":' * 100_000, "manifest is not JSON"),
         (b" " * (MANIFEST_LIMIT + 1), "manifest is too large"),
         (manifest(schemaVersion=1), "manifest.schemaVersion"),
-        (manifest(mediaType=MediaType.OCI_INDEX), "manifest is not one of an image"),
+        (manifest(mediaType=MediaType.OCI_INDEX), "manifest does not belong to an image"),
         (manifest(mediaType="nonsense"), "manifest.mediaType"),
         (manifest(config=None), "manifest.config"),
         (manifest(config=[]), "manifest.config"),
@@ -84,7 +84,7 @@ def test_a_broken_manifest_is_refused_with_the_place_that_is_broken(raw: bytes, 
 
 
 def test_a_manifest_that_contradicts_its_descriptor_is_refused() -> None:
-    with pytest.raises(FormatError, match="does not have the stated value"):
+    with pytest.raises(FormatError, match="has another media type than expected"):
         Manifest.parse(manifest(mediaType=MediaType.OCI_MANIFEST), MediaType.DOCKER_MANIFEST)
 
 

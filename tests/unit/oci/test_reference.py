@@ -132,7 +132,7 @@ def test_a_location_without_its_path_or_name_is_refused(text: str) -> None:
 def test_a_place_that_there_is_not_is_answered_by_those_that_there_are(text: str) -> None:
     with pytest.raises(InputError) as caught:
         Location.parse(text)
-    assert caught.value.what == f"{text.partition(':')[0]}: is no place for images here"
+    assert caught.value.what == f"{text.partition(':')[0]}: is not a place that packhorse knows"
     assert "oci-archive:FILE[:REF]" in caught.value.why
 
 

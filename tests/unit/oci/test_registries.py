@@ -90,7 +90,7 @@ def test_a_later_file_replaces_the_rule_of_an_earlier_one(tmp_path):
     assert rule is not None and not rule.blocked
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path):
+def test_all_that_is_wrong_is_said_at_once_with_its_line(tmp_path):
     with pytest.raises(InputError) as caught:
         registries(
             tmp_path,
@@ -99,12 +99,20 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
             location = "http://a.example"
             blocked = "yes"
             [[registry]]
-            location = "b.example"
+            prefix = "b.example"
             [[registry.mirror]]
+            location = ""
             pull-from-mirror = "never"
             """,
         )
-    assert len(caught.value.issues) >= 4
+    where = tmp_path / "0.conf"
+    assert sorted(caught.value.issues) == [
+        f"{where}:3: registry.location must be HOST[:PORT][/PART], without a scheme",
+        f"{where}:4: registry.blocked must be true or false",
+        f"{where}:5: registry.location is missing",
+        f"{where}:8: registry.mirror.location is empty",
+        f"{where}:9: registry.mirror.pull-from-mirror must be all, digest-only or tag-only",
+    ]
 
 
 @pytest.mark.parametrize("text", ["registry = 1", "[registries.search]\nregistries = []", ""])

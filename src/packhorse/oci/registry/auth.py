@@ -1,12 +1,10 @@
-"""④ What a registry's refusals mean, in words (distribution-spec, "Error Codes").
+"""Answers a registry's challenges with credentials and tokens, and explains its refusals.
 
-Called by the other files of `oci.registry`.
-
-④ Who we are to a registry: challenges read, tokens fetched and kept, as generators without sockets.
-
-Called by `oci.registry.client`, which carries each yielded request to the network and sends the answer back
-in. Follows RFC 9110 11 (challenges) and the distribution project's "Token Authentication Specification",
-with identity tokens by its "OAuth2 Token Authentication". Where credentials come from is `oci.auth`'s.
+`Authorizer.flow` is a generator without sockets: `registry.client` sends each request that it yields, and
+sends the answer back in. It follows RFC 9110 section 11 (challenges) and the distribution project's "Token
+Authentication Specification", with identity tokens by its "OAuth2 Token Authentication". The credentials come
+from `oci.auth`. `refusal_error` turns an answer that is no success into an error (distribution-spec, "Error
+Codes").
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.http.client import Request, Response, host_of, origin, sanitize, split_url
-from packhorse.oci.auth import SHORTEST, Credentials, Lookup, nobody
+from packhorse.oci.auth import ANONYMOUS_LOOKUP, SHORTEST_SECRET, Credentials, Lookup
 from packhorse.oci.types import JsonNode
 
 _ERROR_LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
@@ -29,10 +27,10 @@ _ERROR_LIMIT = 64 * 1024  # bytes of an error document; some registries answer w
 def refusal_error(
     response: Response, doing: str, *, origin: str = "", login: str = "", secrets: Iterable[str] = ()
 ) -> RegistryError | NotFoundError:
-    """The error for an answer that is no success; `doing` completes "could not". Reads and closes the answer.
+    """Reads and closes an answer that is no success, and makes an error of it.
 
-    `origin` says which credentials were presented, and `login` is the name to log in to the registry by.
-    `secrets` are not shown, though the answer repeats them.
+    `doing` completes "could not". `origin` says which credentials were presented. `login` is the registry's
+    name for `packhorse login`. The error does not show `secrets`, which the answer might repeat.
     """
     host, status = host_of(response.url), response.status
     said = _error_text(response, secrets)
@@ -56,18 +54,18 @@ def refusal_error(
         )
     fix = "try again later" if status >= 500 else ""
     if status in (405, 501):
-        fix = f"check that {host} is a registry, and one that takes what is asked of it"
+        fix = f"check that {host} is a registry, and that it supports this"
     if status == 413:
-        fix = f"have {host}, or the proxy before it, take larger uploads"
+        fix = f"configure {host}, or the proxy in front of it, to accept larger uploads"
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
 
 
 def _error_text(response: Response, secrets: Iterable[str]) -> str:
-    """The messages of an error document, or the beginning of what came in its place."""
+    """Returns the messages of an error document, or the beginning of another text; "" for HTML."""
     try:
         raw = response.read(_ERROR_LIMIT)
     except NetworkError:
-        return ""  # the status says the most important
+        return ""  # the error then has only the status
     try:
         entries = JsonNode.parse(raw, "answer").nodes("errors")
         text = "; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries)
@@ -77,14 +75,14 @@ def _error_text(response: Response, secrets: Iterable[str]) -> str:
 
 
 def remove_secrets(secrets: Iterable[str], text: str) -> str:
-    """What a registry says, as it may be shown: it may repeat what it was sent, or steer a terminal."""
+    """Removes secrets and terminal control characters from a registry's text, so that it can be shown."""
     for secret in secrets:
         text = text.replace(secret, "…")
     return sanitize(text)
 
 
 Flow = Generator[Request, Response, None]
-"""Yields requests and is sent the answers; the answer before it ends is the one to the original request."""
+"""Yields requests and receives their answers. The last answer is the one to the original request."""
 
 _TOKEN_LIMIT = 256 * 1024  # bytes of a token server's answer; tokens with many scopes have tens of kilobytes
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry
@@ -98,14 +96,14 @@ _TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in that a registry offers; scheme and parameter names are lower-case."""
+    """One authentication scheme that a registry offers. Scheme and parameter names are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str]
 
     @classmethod
     def parse(cls, header: str) -> tuple[Self, ...]:
-        """The challenges of a WWW-Authenticate header, as far as it can be read; never raises."""
+        """Parses a WWW-Authenticate header as far as possible; never raises."""
         challenges = []
         position = 0
         while match := _SCHEME.match(header, position):
@@ -124,13 +122,13 @@ class Challenge:
 
 
 class Authorizer:
-    """The credentials and tokens for one registry; usable from several threads.
+    """The credentials and tokens for one registry. Usable from several threads.
 
-    Credentials are looked up when the registry asks for some. Tokens are kept by scope until the registry
-    refuses them: their lifetime is the registry's to know.
+    It looks up credentials when the registry asks for them. It keeps a token for each scope until the
+    registry refuses it, and ignores the lifetime that the token server states.
     """
 
-    def __init__(self, credentials: Lookup = nobody) -> None:
+    def __init__(self, credentials: Lookup = ANONYMOUS_LOOKUP) -> None:
         self._lookup = credentials
         self._headers: dict[str, str] = {}
         self._origins: dict[str, str] = {}
@@ -138,27 +136,26 @@ class Authorizer:
         self._lock = threading.Lock()
 
     def origin(self, scope: str) -> str:
-        """Where the credentials come from that were presented for a scope, "" while none were asked for."""
+        """Returns where the credentials for a scope come from, "" if the registry did not ask for any."""
         with self._lock:
             return self._origins.get(scope, "")
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What was presented, tokens and passwords; a server may repeat it in what it says."""
+        """The tokens and passwords that were presented. A server may repeat them in its messages."""
         with self._lock:
-            return tuple(each for each in self._secrets if len(each) >= SHORTEST)
+            return tuple(each for each in self._secrets if len(each) >= SHORTEST_SECRET)
 
     def flow(self, request: Request, scope: str) -> Flow:
-        """Asks without authorization or with what is kept, and answers one challenge.
+        """Sends a request, with the kept authorization if there is one, and answers one challenge.
 
-        `scope` is in the form of the token specification: `repository:NAME:pull`, several with spaces
-        between.
+        `scope` has the form of the token specification: `repository:NAME:pull`. Several are separated by
+        spaces.
         """
         with self._lock:
             kept = self._headers.get(scope)
         response = yield request if kept is None else request.with_header("authorization", kept)
-        # A 401 from where a redirect led is not this registry's, and must not choose who gets the
-        # credentials.
+        # After a redirect, the 401 of another server must not decide who gets the credentials.
         if response.status != 401 or origin(response.url) != origin(request.url):
             return
         credentials = self._lookup(_scope_repository(scope))
@@ -175,7 +172,7 @@ class Authorizer:
                 header = f"Bearer {credentials.registry_token}"
             elif "basic" in offered:
                 header = credentials.basic
-            if header in ("", kept):  # what was just refused is not sent again
+            if header in ("", kept):  # the registry has just refused the same header
                 return
             response.close()
         with self._lock:
@@ -186,47 +183,47 @@ class Authorizer:
     def _fetch_token(
         self, challenge: Challenge, scope: str, url: str, credentials: Credentials
     ) -> Generator[Request, Response, str]:
-        host, told = host_of(url), challenge.parameters.get("realm", "")
+        host, realm = host_of(url), challenge.parameters.get("realm", "")
         try:
-            split_url(told)
+            split_url(realm)
         except ValueError as error:
             raise RegistryError(
-                f"{host} asks for a token and does not say where to get it", why=sanitize(told)
+                f"{host} asks for a token and does not say where to get it", why=sanitize(realm)
             ) from error
         service = challenge.parameters.get("service", "")
         scopes = tuple(dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()]))
         if credentials.identity_token:
-            request = _exchange_request(told, service, scopes, credentials.identity_token)
+            request = _exchange_request(realm, service, scopes, credentials.identity_token)
         else:
-            request = _token_request(told, service, scopes, credentials.basic)
+            request = _token_request(realm, service, scopes, credentials.basic)
         response = yield request
         if response.status in (404, 405) and credentials.identity_token and credentials.basic:
-            response.close()  # a token server that knows passwords alone
-            response = yield _token_request(told, service, scopes, credentials.basic)
+            response.close()  # a token server that accepts passwords only
+            response = yield _token_request(realm, service, scopes, credentials.basic)
         if response.status != 200:
-            doing = f"get a token for {host} from {host_of(told)}"
+            doing = f"get a token for {host} from {host_of(realm)}"
             raise refusal_error(response, doing, origin=credentials.origin, secrets=credentials.secrets)
         return f"Bearer {_read_token(response.read(_TOKEN_LIMIT), host)}"
 
 
 def _scope_repository(scope: str) -> str:
-    """The repository that a scope is about first, "" when it is about none."""
+    """Returns the first repository of a scope, "" if it has none."""
     kind, _, rest = scope.partition(" ")[0].partition(":")
     return rest.rpartition(":")[0] if kind == "repository" else ""
 
 
-def _token_request(told: str, service: str, scopes: tuple[str, ...], basic: str) -> Request:
-    """The question for a token with a password, or with nothing."""
-    realm = urlsplit(told)
+def _token_request(realm: str, service: str, scopes: tuple[str, ...], basic: str) -> Request:
+    """Makes the request for a token, by name and password (`basic`) or anonymous."""
+    parts = urlsplit(realm)
     query = [("service", service)] if service else []
     query += [("scope", each) for each in scopes]
-    asked = "&".join(part for part in (realm.query, urlencode(query)) if part)
-    request = Request("GET", urlunsplit((realm.scheme, realm.netloc, realm.path, asked, "")))
+    full_query = "&".join(part for part in (parts.query, urlencode(query)) if part)
+    request = Request("GET", urlunsplit((parts.scheme, parts.netloc, parts.path, full_query, "")))
     return request.with_header("authorization", basic) if basic else request
 
 
-def _exchange_request(told: str, service: str, scopes: tuple[str, ...], identity_token: str) -> Request:
-    """The question for a token with an identity token."""
+def _exchange_request(realm: str, service: str, scopes: tuple[str, ...], identity_token: str) -> Request:
+    """Makes the request for a token, by an identity token."""
     form = {
         "grant_type": "refresh_token",
         "service": service,
@@ -235,7 +232,7 @@ def _exchange_request(told: str, service: str, scopes: tuple[str, ...], identity
         "refresh_token": identity_token,
     }
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    return Request("POST", told, headers, urlencode(form).encode())
+    return Request("POST", realm, headers, urlencode(form).encode())
 
 
 def _read_token(raw: bytes, host: str) -> str:

@@ -1,11 +1,7 @@
-"""④ What a registry warns of in headers of its answers, told once (distribution-spec, "Warnings").
+"""Calls one registry by the OCI distribution specification: reads manifests and blobs, and reports warnings.
 
-Called by `oci.registry.client`. Nothing is done because of a warning.
-
-④ One registry, spoken to by the OCI distribution specification: manifests by name, and the bytes of blobs.
-
-Called by `oci.registry.place`. Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are
-`http`'s.
+`oci.registry.place` and its siblings call this. `registry.auth` presents credentials, `registry.push`
+uploads, and `http` sends the requests.
 """
 
 from __future__ import annotations
@@ -30,23 +26,26 @@ from packhorse.http.client import (
     origin,
     split_url,
 )
-from packhorse.oci.auth import Lookup, nobody
+from packhorse.oci.auth import ANONYMOUS_LOOKUP, Lookup
 from packhorse.oci.compress import verify
 from packhorse.oci.reference import DEFAULT_REGISTRY
 from packhorse.oci.registry.auth import Authorizer, refusal_error, remove_secrets
 from packhorse.oci.types import INDEXES, MANIFEST_LIMIT, MANIFESTS, Descriptor, Document, parse_document
 
 _WARNING = re.compile(r'(?:^|,)\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')  # RFC 7234 5.5
-_WARNINGS_LIMIT = 4096  # characters of warnings that an answer may have
-_MOST = 16  # warnings of one registry that are told
+_WARNINGS_LIMIT = 4096  # characters of one answer's warnings that are read
+_MOST = 16  # warnings of one registry that are reported
 
 
 def ignore_warning(text: str) -> None:
-    """Tells nobody."""
+    """Discards a warning."""
 
 
 class Warnings:
-    """The warnings of one registry, each handed to `tell` when it first comes; for any thread."""
+    """Passes each different warning of one registry to `tell`, once (distribution-spec, "Warnings").
+
+    Usable from several threads. packhorse does nothing else about a warning.
+    """
 
     def __init__(self, tell: Callable[[str], None] = ignore_warning) -> None:
         self._tell = tell
@@ -54,7 +53,7 @@ class Warnings:
         self._lock = threading.Lock()
 
     def report(self, response: Response, secrets: Iterable[str] = ()) -> None:
-        """Tells what an answer warns of; `secrets` are not shown, though it repeats them."""
+        """Reports the warnings in an answer's header, without `secrets`, which a server might repeat."""
         header = response.header("warning")[:_WARNINGS_LIMIT]
         for quoted in _WARNING.findall(header) if header else ():
             text = re.sub(r"\\(.)", r"\1", quoted)
@@ -69,34 +68,28 @@ class Warnings:
             self._tell(text)
 
 
-# Docker's registry is called by one name and answers by another.
+# The API of docker's registry has another host name than its images.
 _HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 
 RETRIES = 5
-"""How often a download is taken up again: a manifest's, or a blob's within one mebibyte of it."""
+"""How often a download is tried again: of a manifest, or of a blob without one more MiB of progress."""
 
-_HOLDERS = 32  # repositories that are remembered to have a blob
-_HELD = 8192  # blobs of which that is remembered
+_HOLDERS = 32  # repositories that are remembered for one blob
+_HELD = 8192  # blobs whose repositories are remembered
 
 _PROGRESS = 1 << 20
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
 
-class _BlobLock:
-    """A lock that is forgotten when nobody has it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-
 class Registry:
-    """One registry host; usable from several threads at once.
+    """One registry host. Usable from several threads.
 
-    `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
-    (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
-    their name says. `tell` is handed what the registry warns of. `in_one_piece` is set where it turned out to
-    refuse uploads in parts, and `mounts` unset where it would not take a blob over from another repository.
+    `repository` is always the full name of a repository in the registry: `library/debian`. Methods raise
+    NetworkError (RegistryError if the registry refuses), NotFoundError, and FormatError for bytes that do not
+    have their digest. `tell` receives the registry's warnings. `in_one_piece` becomes true once the registry
+    has refused an upload in parts, and `mounts` false once it has refused to mount a blob from another
+    repository.
     """
 
     def __init__(
@@ -104,7 +97,7 @@ class Registry:
         host: str,
         http: Client,
         *,
-        credentials: Lookup = nobody,
+        credentials: Lookup = ANONYMOUS_LOOKUP,
         tell: Callable[[str], None] = ignore_warning,
     ) -> None:
         where = _HOSTS.get(host, host)
@@ -115,8 +108,8 @@ class Registry:
         peer = http.host_config(where)
         local = is_loopback(hostname)
         self._where = where
-        # On this machine itself encryption has no use, unless certificates are configured for it, or a server
-        # there turns out to speak nothing else.
+        # On a loopback address use no encryption, unless certificates are configured for it, or the server
+        # answers that it needs encryption (`exchange`).
         self._scheme = "http" if local else "https"
         self._sure = not (peer.insecure or (local and (peer.authorities or peer.client_certificate)))
         self.host = host
@@ -127,13 +120,13 @@ class Registry:
         self._warnings = Warnings(tell)
         self._holders: dict[Digest, list[str]] = {}
         self._suggested: dict[Digest, str] = {}
-        self._turns: WeakValueDictionary[tuple[str, Digest], _BlobLock] = WeakValueDictionary()
+        self._blob_locks: WeakValueDictionary[tuple[str, Digest], threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._trying = threading.Lock()
 
     @property
     def _base(self) -> str:
-        """Scheme and host; where encryption is not insisted on it is tried first."""
+        """Scheme and host. If encryption is optional, the first use tries whether the server has it."""
         if not self._sure:
             with self._trying:
                 if not self._sure:
@@ -143,22 +136,22 @@ class Registry:
         return f"{self._scheme}://{self._where}"
 
     def url(self, repository: str, rest: str) -> str:
-        """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
+        """Returns the URL of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
         return f"{self._base}/v2/{repository}/{rest}"
 
     def registry_url(self, rest: str) -> str:
-        """The address of what belongs to no repository: `_catalog`."""
+        """Returns the URL of something outside the repositories: `_catalog`."""
         return f"{self._base}/v2/{rest}"
 
     def name(self, repository: str, identifier: str) -> str:
-        """The full name of an image, for messages."""
+        """Returns the full name of an image, for messages."""
         return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
 
     def exchange(self, request: Request, scope: str) -> Response:
-        """The answer to a request, whatever its status, after the authorization that it took.
+        """Sends a request with the authorization that it needs; returns the answer, whatever its status.
 
-        `scope` is as for `Authorizer`. A request to another server, where a registry said to upload to, is
-        sent without authorization.
+        `scope` is as for `Authorizer.flow`. A request to another server, such as one that the registry named
+        for uploads, has no authorization.
         """
         try:
             return self._exchange(request, scope)
@@ -183,29 +176,32 @@ class Registry:
                 return response
 
     def check_login(self, repository: str = "") -> bool:
-        """Whether the registry asked who we are, and let us in; RegistryError when it did not let us in."""
+        """Whether the registry asked for credentials and accepted them; RegistryError if it refused them."""
         scope = pull_scope(repository) if repository else ""
         with self.exchange(Request("GET", self.registry_url("")), scope) as response:
-            if response.status not in (200, 404):  # some have nothing there
+            if response.status not in (200, 404):  # some registries lack this URL
                 raise self.refusal_error(response, f"log in to {self.host}", scope)
         return bool(self._authorizer.origin(scope))
 
     def refusal_error(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
-        """The error for an answer that is no success; see `answer.refusal_error`."""
+        """Makes the error for an answer that is no success, as `registry.auth.refusal_error` does."""
         known = self._authorizer
         return refusal_error(
             response, doing, origin=known.origin(scope), login=self.host, secrets=known.secrets
         )
 
     def resolve(self, repository: str, identifier: str) -> Descriptor | None:
-        """What a tag or digest stands for now, without reading it; None when there is no such thing."""
+        """Returns the descriptor of what a tag or digest names now, by a HEAD request; None if it is missing.
+
+        Without the digest in the answer it reads the manifest.
+        """
         request = Request("HEAD", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
         with self.exchange(request, pull_scope(repository)) as response:
             if response.status == 404:
                 return None
-            told, length = response.header("docker-content-digest"), _content_length(response)
-            if response.status == 200 and told.startswith("sha256:") and length is not None:
-                digest = Digest.parse(told)
+            stated, length = response.header("docker-content-digest"), _content_length(response)
+            if response.status == 200 and stated.startswith("sha256:") and length is not None:
+                digest = Digest.parse(stated)
                 _require_same(digest, identifier, self.name(repository, identifier))
                 return Descriptor(_media_type(response), digest, length)
             if response.status not in (200, 405):
@@ -218,7 +214,7 @@ class Registry:
             return None
 
     def manifest(self, repository: str, identifier: str) -> Document:
-        """The manifest or index under a tag or digest."""
+        """Reads the manifest or index under a tag or digest, and verifies the digest."""
         name = self.name(repository, identifier)
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
         for attempt in range(1, RETRIES + 1):
@@ -238,12 +234,12 @@ class Registry:
         return parse_document(raw, _media_type(response))
 
     def remember_blobs(self, repository: str, blobs: Iterable[Digest]) -> None:
-        """Notes that a repository has these blobs, so that others here can have them without an upload."""
+        """Remembers that a repository has these blobs, so that other repositories can mount them."""
         with self._lock:
             for blob in blobs:
                 holders = self._holders.pop(blob, [])
                 if repository not in holders:
-                    # The first is kept: it is often where a base comes from, and there for longest.
+                    # Keep the first: it is often the base image's repository, which stays the longest.
                     del holders[1 : len(holders) - _HOLDERS + 2]
                     holders.append(repository)
                 self._holders[blob] = holders
@@ -252,50 +248,50 @@ class Registry:
 
     @contextmanager
     def lock_blob(self, repository: str, blob: Digest) -> Iterator[None]:
-        """Has one thread at a time bring a blob to a repository: the next ones find it there.
+        """Lets one thread at a time upload a blob to a repository; the next ones then find it there.
 
-        The distribution project's registry also takes a blob for missing while it is brought once more.
+        The distribution project's registry also reports a blob as missing while it is uploaded again.
         """
         with self._lock:
-            turn = self._turns.setdefault((repository, blob), _BlobLock())
-        with turn.lock:
+            blob_lock = self._blob_locks.setdefault((repository, blob), threading.Lock())
+        with blob_lock:
             yield
 
     def is_known_blob(self, repository: str, blob: Digest) -> bool:
-        """Whether a repository is known to have a blob."""
+        """Whether this process knows that a repository has a blob."""
         with self._lock:
             return repository in self._holders.get(blob, ())
 
     def remember_candidate(self, repository: str, blob: Digest) -> None:
-        """Notes that a repository had a blob once, so that it is worth asking it for it."""
+        """Remembers that a repository had a blob earlier, so that mounting from it is worth a try."""
         with self._lock:
             self._suggested[blob] = repository
 
     def find_holder(self, blob: Digest) -> str | None:
-        """A repository that is known to have a blob, or had it once."""
+        """Returns a repository that has a blob, or had it earlier; None if none is known."""
         with self._lock:
             return next(iter(self._holders.get(blob, ())), None) or self._suggested.get(blob)
 
     def pause(self, attempt: int, seconds: float | None = None) -> None:
-        """Waits before a repetition: `seconds`, or longer with each `attempt`, which are counted from 1."""
+        """Waits before the next try: `seconds`, or a time that grows with `attempt`, counted from 1."""
         self._http.pause(attempt, seconds)
 
     def has_blob(self, repository: str, digest: Digest, scope: str) -> bool:
-        """Whether a repository has a blob."""
+        """Asks whether a repository has a blob."""
         with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
             if response.status not in (200, 404):
                 raise self.refusal_error(response, f"look up a blob of {self.host}/{repository}", scope)
             return response.status == 200
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, verified as they pass; the end comes only if size and digest are right."""
+        """Yields the bytes of a blob, and verifies its size and digest at the end."""
         where = f"{self.host}/{repository}"
         return verify(self.stream(repository, blob), blob.digest, blob.size, where=where)
 
     def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob as they come, taken up where they broke off when a connection is cut.
+        """Yields the bytes of a blob without verifying them; after a cut connection it continues from there.
 
-        For callers that verify for themselves, as `compress.stored_layer` does: hashing twice costs time.
+        It is for callers that verify the bytes themselves, as `compress.stored_layer` does.
         """
         offset = renewed_at = cuts = 0
         while offset < blob.size:
@@ -334,12 +330,12 @@ class Registry:
 
 
 def pull_scope(repository: str) -> str:
-    """The scope of a token to read a repository."""
+    """Returns the token scope to read a repository."""
     return f"repository:{repository}:pull"
 
 
 def push_scope(repository: str) -> str:
-    """The scope of a token to read and write a repository."""
+    """Returns the token scope to read and write a repository."""
     return f"repository:{repository}:pull,push"
 
 
@@ -348,39 +344,41 @@ def _blob_name(blob: Descriptor) -> str:
 
 
 def _media_type(response: Response) -> str:
-    """The media type that came with a manifest, "" where a registry says nothing of use."""
+    """Returns the media type in an answer's header; "" if it is not the one of a manifest or index."""
     media_type = response.header("content-type").partition(";")[0].strip().lower()
     return media_type if media_type in MANIFESTS | INDEXES else ""
 
 
 def _content_length(response: Response) -> int | None:
-    """The bytes that an answer says it has, None if it does not or says nonsense."""
+    """Returns the length in an answer's header in bytes; None without a valid one."""
     value = response.header("content-length")
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
 def _has_known_end(response: Response) -> bool:
-    """Whether an answer that is cut is known from one that is whole (RFC 9112 6.3)."""
+    """Whether the HTTP client notices if this answer is cut short (RFC 9112 6.3)."""
     return _content_length(response) is not None or bool(response.header("transfer-encoding"))
 
 
 def _start_offset(response: Response) -> int:
-    """The offset at which an answer begins (RFC 9110 14.4); a server may have ignored the range asked for."""
+    """Returns the offset at which an answer begins (RFC 9110 14.4). A server may ignore the asked range."""
     match = _RANGE.fullmatch(response.header("content-range"))
     return int(match[1]) if response.status == 206 and match else 0
 
 
 def _skip_to(response: Response, offset: int) -> Iterator[bytes]:
-    """The bytes of a blob from `offset` on."""
+    """Yields the bytes of a blob from `offset` on."""
     surplus = offset - _start_offset(response)
     if surplus < 0:
-        raise RegistryError("a download cannot be taken up again", why="another range came than asked for")
+        raise RegistryError(
+            "a download cannot be continued", why="the server sent another range than packhorse asked for"
+        )
     for chunk in response.chunks():
         yield chunk[surplus:]
         surplus = max(0, surplus - len(chunk))
 
 
-def _require_same(digest: Digest, told: str, name: str) -> None:
-    """Holds a digest against one that was told, where one was (a tag is not)."""
-    if told.startswith("sha256:") and told != str(digest):
-        raise FormatError(f"{name} is not what it is said to be", why=f"its digest is {digest}, not {told}")
+def _require_same(digest: Digest, expected: str, name: str) -> None:
+    """Raises FormatError if `expected` is another digest. It may also be a tag or ""."""
+    if expected.startswith("sha256:") and expected != str(digest):
+        raise FormatError(f"{name} has the wrong digest", why=f"its digest is {digest}, not {expected}")

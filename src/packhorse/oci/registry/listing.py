@@ -1,15 +1,9 @@
-"""④ What a registry has, by its lists: repositories and tags, page by page (distribution-spec).
+"""Lists what a registry has: repositories, tags, and the referrers of an image. Also removes images.
 
-Called by `fleet.selection`. Many registries have no list of repositories, or show it to nobody.
-
-④ What refers to an image in its registry: signatures, bills of materials, attestations (distribution-spec,
-"Listing Referrers"), by the registry's own list or, where it has none, by the tag that stands in for it.
-
-Called by `several`.
-
-④ Taking a tag or a manifest out of a registry (distribution-spec, "Content Management").
-
-Called by platform. Blobs are left to the registry's own collection of garbage.
+`fleet.selection` lists repositories and tags, page by page. Many registries have no list of repositories, or
+show it to nobody. `registry.place` lists referrers: signatures, SBOMs and attestations (distribution-spec,
+"Listing Referrers"). A registry without such a list keeps it under a tag. `host.wiring` calls `remove`
+(distribution-spec, "Content Management"). The registry's own garbage collection removes blobs.
 """
 
 from __future__ import annotations
@@ -17,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urljoin
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
@@ -27,16 +21,18 @@ from packhorse.oci.registry.client import Registry, pull_scope, push_scope
 from packhorse.oci.registry.push import put_manifest
 from packhorse.oci.types import MANIFEST_LIMIT, Document, Index, JsonNode, MediaType
 
-_PAGE = 1000  # names asked for at a time; a registry may give fewer
-_PAGES, _ENTRIES = 10_000, 500_000  # more than any list is known to have
-_IDLE = 10  # pages without anything new; some registries filter what a page has, and show an empty one
+_PAGE = 1000  # names that packhorse asks for at a time; a registry may return fewer
+_PAGES, _ENTRIES = 10_000, 500_000  # more than any known list has
+_IDLE = (
+    10  # the most pages in a row without a new entry: a registry may filter a page's entries, even to none
+)
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b')
 _EVERYTHING = "registry:catalog:*"
 _ABSENT = frozenset({401, 403, 404, 405, 501})
 
 
 def repositories(registry: Registry) -> Iterator[str]:
-    """The names of all repositories that the registry shows us; raises NotFoundError where it has no list."""
+    """Yields the repositories that the registry shows to this user; NotFoundError if it has no list."""
     try:
         yield from _names(
             registry, registry.registry_url(f"_catalog?n={_PAGE}"), "repositories", "", _EVERYTHING
@@ -47,18 +43,18 @@ def repositories(registry: Registry) -> Iterator[str]:
         raise NotFoundError(
             f"{registry.host} does not list its repositories",
             why=error.why,
-            fix="name one repository, whose tags it may list, or the images themselves",
+            fix="name one repository, because the registry may list its tags, or name the images",
         ) from error
 
 
 def tags(registry: Registry, repository: str) -> Iterator[str]:
-    """The tags of a repository; raises NotFoundError when there is no such repository."""
+    """Yields the tags of a repository; raises NotFoundError if the repository does not exist."""
     url = registry.url(repository, f"tags/list?n={_PAGE}")
     return _names(registry, url, "tags", f"/{repository}", pull_scope(repository))
 
 
 def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Iterator[str]:
-    """The names of a list, each once, following the pages; RegistryError when they have no end."""
+    """Yields the names of a list, each once, page by page; raises RegistryError if the pages have no end."""
     pages, seen = Pages(registry, f"the list of {key} of {registry.host}{of}"), set[str]()
     while url:
         with registry.exchange(Request("GET", url), scope) as response:
@@ -78,10 +74,7 @@ def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Itera
 
 
 class Pages:
-    """The pages of one list, which the registry may link to each other without an end.
-
-    `name` is what errors call the list.
-    """
+    """Follows the pages of one list, and detects a list without an end. Errors call the list `name`."""
 
     def __init__(self, registry: Registry, name: str) -> None:
         self._registry = registry
@@ -90,10 +83,10 @@ class Pages:
         self._entries = self._idle = 0
 
     def next_url(self, response: Response, *, new: int) -> str:
-        """The address of the next page, "" after the last one; `new` entries of this one were not known.
+        """Returns the URL of the next page, "" after the last one. `new` counts this page's new entries.
 
-        A link back to a page that was read ends the list: some registries link the last page to itself.
-        Raises RegistryError for a list that goes on with nothing new, or is longer than any list.
+        A link to a page that was read before ends the list: some registries link the last page to itself.
+        Raises RegistryError for too many pages or entries, or too many pages in a row without a new entry.
         """
         self._asked.add(response.url)
         self._entries += new
@@ -107,13 +100,13 @@ class Pages:
         elif url and (len(self._asked) >= _PAGES or self._entries >= _ENTRIES):
             why = f"after {len(self._asked)} pages with {self._entries} entries there is one more"
         if url and why:
-            fix = "name what you mean, or tell whoever runs the registry"
+            fix = "name the images, or tell the operator of the registry"
             raise RegistryError(f"{self._name} has no end", why=why, fix=fix)
         return url
 
 
 def _next_link(response: Response, registry: Registry) -> str:
-    """The address of the next page of a list, "" after the last (RFC 8288)."""
+    """Returns the URL of the next page of a list, "" after the last (RFC 8288)."""
     match = _NEXT.search(response.header("link"))
     if match is None:
         return ""
@@ -123,31 +116,22 @@ def _next_link(response: Response, registry: Registry) -> str:
             return url
     except ValueError:
         pass
-    raise NetworkError(
-        f"a list of {registry.host} goes on elsewhere", why="its next page is on another server"
-    )
+    raise NetworkError(f"a list of {registry.host} cannot be read", why="its next page is on another server")
 
 
-_TRIES = 3
+_TRIES = 3  # how often an entry is added to a list that others write at the same time
 
 
-def list_referrers(
-    registry: Registry, repository: str, subject: Digest, *, kind: str = ""
-) -> tuple[Referrer, ...]:
-    """What refers to a manifest, or what of a kind does; none where nobody knows any.
-
-    Raises RegistryError, NetworkError, FormatError.
-    """
-    found = _list_by_api(registry, repository, subject, kind)
-    if found is None:
-        found = _list_by_tag(registry, repository, subject)
-    return tuple(each for each in found if kind in ("", each.kind))
+def list_referrers(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...]:
+    """Lists the referrers of a manifest. Raises RegistryError, NetworkError, FormatError."""
+    found = _list_by_api(registry, repository, subject)
+    return _list_by_tag(registry, repository, subject) if found is None else found
 
 
 def put_referrer(registry: Registry, repository: str, document: Document, *, subject: Digest) -> None:
-    """Puts a document that names a subject, all of whose blobs are there, and sees that it is found by it.
+    """Uploads a document that names a subject, and makes sure that it is listed. Its blobs are already there.
 
-    Where the registry keeps no list of referrers it is added to the tag that stands in for one.
+    If the registry has no list of referrers, it adds the document to the list under the subject's tag.
     """
     url = registry.url(repository, f"manifests/{document.digest}")
     request = Request("PUT", url, {"content-type": document.media_type}, document.raw)
@@ -158,7 +142,7 @@ def put_referrer(registry: Registry, repository: str, document: Document, *, sub
         if response.header("oci-subject") == str(subject):
             return
     own = Referrer.of(document)
-    # Two that do this at once may each overwrite the other's entry: so it is looked at afterwards.
+    # Two writers at the same time can overwrite each other's entry, so read the list again afterwards.
     for _ in range(_TRIES):
         there = _list_by_tag(registry, repository, subject)
         if _has(there, own):
@@ -173,9 +157,9 @@ def put_referrer(registry: Registry, repository: str, document: Document, *, sub
     )
 
 
-def drop_referrer(registry: Registry, repository: str, one: Digest, *, subject: Digest) -> None:
-    """Takes what is gone out of the tag that stands for a list, where the registry keeps none."""
-    if _list_by_api(registry, repository, subject, "") is not None:
+def _drop_referrer(registry: Registry, repository: str, one: Digest, *, subject: Digest) -> None:
+    """Removes an entry from the list under the subject's tag, if the registry has no list of referrers."""
+    if _list_by_api(registry, repository, subject) is not None:
         return
     there = _list_by_tag(registry, repository, subject)
     left = [each for each in there if each.descriptor.digest != one]
@@ -187,19 +171,16 @@ def _put_list(registry: Registry, repository: str, subject: Digest, entries: Seq
     put_manifest(registry, repository, referrers_tag(subject), index_of_referrers(entries))
 
 
-def _list_by_api(
-    registry: Registry, repository: str, subject: Digest, kind: str
-) -> tuple[Referrer, ...] | None:
-    """The registry's own list; None where it keeps none."""
-    query = f"?{urlencode({'artifactType': kind})}" if kind else ""
-    url, found = registry.url(repository, f"referrers/{subject}{query}"), dict[Digest, Referrer]()
+def _list_by_api(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...] | None:
+    """Reads the registry's own list of referrers; None if it has none."""
+    url, found = registry.url(repository, f"referrers/{subject}"), dict[Digest, Referrer]()
     pages = Pages(registry, f"the list of what refers to {subject.short} in {registry.host}/{repository}")
     while url:
         with registry.exchange(
             Request("GET", url, {"accept": MediaType.OCI_INDEX}), pull_scope(repository)
         ) as page:
             if page.status in (400, 404, 405, 501) and not found:
-                return None  # older registries have several ways not to know what was asked
+                return None  # registries without such lists answer with one of these
             if page.status != 200:
                 raise registry.refusal_error(
                     page, f"list what refers to {subject.short}", pull_scope(repository)
@@ -211,7 +192,7 @@ def _list_by_api(
 
 
 def _list_by_tag(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...]:
-    """The list that lies under a tag."""
+    """Reads the list of referrers under the subject's tag, empty if there is none."""
     try:
         found = registry.manifest(repository, referrers_tag(subject))
     except NotFoundError:
@@ -230,9 +211,9 @@ _UNSUPPORTED = frozenset({400, 405, 501})
 
 
 def remove(registry: Registry, repository: str, identifier: str) -> None:
-    """Removes a tag alone, or by its digest a manifest with all its tags.
+    """Removes a single tag, or by its digest a manifest with all its tags.
 
-    Raises NotFoundError, and RegistryError where the registry removes nothing, or no tag alone.
+    Raises NotFoundError, and RegistryError if the registry does not remove images, or no single tags.
     """
     name = registry.name(repository, identifier)
     scope = f"{push_scope(repository)},delete"
@@ -243,7 +224,7 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
         refused = None if done else registry.refusal_error(response, f"remove {name}", scope)
     if refused is None:
         if subject is not None:
-            drop_referrer(registry, repository, Digest.parse(identifier), subject=subject)
+            _drop_referrer(registry, repository, Digest.parse(identifier), subject=subject)
         return
     if response.status not in _UNSUPPORTED:
         raise refused
@@ -251,7 +232,7 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
         raise RegistryError(
             f"{registry.host} does not allow removal",
             why=refused.why,
-            fix="allow it there (docker-registry: storage.delete.enabled), or use its own programs",
+            fix="enable it there (docker-registry: storage.delete.enabled), or use the registry's own tools",
             status=response.status,
         )
     there = registry.resolve(repository, identifier)
@@ -267,7 +248,7 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
 
 
 def _read_subject(registry: Registry, repository: str, identifier: str) -> Digest | None:
-    """What a manifest is attached to, None for nothing, or where it cannot be read."""
+    """Returns the subject of a manifest; None if it has none or cannot be read."""
     with suppress(NotFoundError, NetworkError, FormatError):
         return subject_of(registry.manifest(repository, identifier))
     return None

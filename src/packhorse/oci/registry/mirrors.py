@@ -1,12 +1,9 @@
-"""④ Where the images of a registry really come from: containers' registries.conf, version 2.
+"""Reads containers' registries.conf, version 2, and reads images from the mirrors that it names.
 
-One of the edges that read the environment. Called by `host.registries`. Search lists and aliases for short
-names have no say: names are docker's, `debian` is `docker.io/library/debian` on every machine.
-
-Names in a registry that has mirrors: each thing is read from the first mirror that has it, then from the
-registry, and written to the registry alone.
-
-Called by `host.wiring`.
+Everything is read from the first mirror that has it, then from the registry. Everything is written to the
+registry only. Search lists and aliases for short names are ignored: a short name means docker's, so `debian`
+is `docker.io/library/debian` on every machine. `host.registries` calls this, and `host.wiring` makes places
+and names. It is one of the modules that read the environment.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
@@ -29,6 +26,9 @@ from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryName
 from packhorse.oci.types import Descriptor, Document
 
+if TYPE_CHECKING:
+    from packhorse.base.toml import Table
+
 _LIMIT = 1 << 20
 _RULE = re.compile(rb"""^[ \t]*(?:\[\[[ \t]*["']?registry|["']?registry["']?[ \t]*=)""", re.MULTILINE)
 _SYSTEM = Path("/etc/containers/registries.conf")
@@ -36,9 +36,9 @@ _SYSTEM = Path("/etc/containers/registries.conf")
 
 @dataclass(frozen=True, slots=True)
 class RegistrySource:
-    """A registry, with part of a repository or none, that has images; `insecure` waives encryption.
+    """A registry, or a part of its repositories. `insecure` allows connections without encryption.
 
-    `pulls` says of a mirror which names it is asked for: `all`, `digest-only` or `tag-only`.
+    `pulls` tells which names a mirror is asked for: `all`, `digest-only` or `tag-only`.
     """
 
     location: str
@@ -47,13 +47,16 @@ class RegistrySource:
 
     @property
     def host(self) -> str:
-        """Its registry: HOST or HOST:PORT."""
+        """The registry: HOST or HOST:PORT."""
         return self.location.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for all names below a prefix: a registry, part of a repository, or `*.DOMAIN`."""
+    """The settings for all names below a prefix: a registry, a part of its repositories, or `*.DOMAIN`.
+
+    `where` is the file that it comes from.
+    """
 
     prefix: str
     source: RegistrySource
@@ -69,7 +72,7 @@ class Rule:
         return f"{reference.name}/".startswith(f"{self.prefix}/")
 
     def rewrite(self, source: RegistrySource, reference: Reference) -> Reference:
-        """A name as a source has it; raises InputError where that is no name."""
+        """Returns the name of an image at `source`; raises InputError if that is not a valid name."""
         if not source.location:
             return reference
         prefix = reference.registry if self.prefix.startswith("*.") else self.prefix
@@ -80,15 +83,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """The rules of all files; the first that covers a name holds, longer prefixes come first."""
+    """The rules of all files, longer prefixes first. The first one that covers a name applies to it."""
 
     rules: tuple[Rule, ...] = ()
 
     @classmethod
     def read(cls, files: Sequence[Path]) -> Self:
-        """Reads files that are there; of two rules for one prefix that of the later file holds.
+        """Reads files, which must exist. A rule replaces those of earlier files with the same prefix.
 
-        Raises InputError, with all that is wrong in a file.
+        Raises InputError, which lists all issues of a file.
         """
         rules: dict[str, Rule] = {}
         for path in files:
@@ -98,11 +101,11 @@ class Registries:
         return cls(tuple(ordered))
 
     def find(self, reference: Reference) -> Rule | None:
-        """The rule for a name."""
+        """Returns the rule for a name, None if there is none."""
         return next((rule for rule in self.rules if rule.covers(reference)), None)
 
     def is_insecure(self, host: str) -> bool:
-        """Whether encryption is waived for a registry by any rule about it."""
+        """Whether any rule allows connections to a registry without encryption."""
         return any(
             source.insecure and source.host == host
             for rule in self.rules
@@ -111,12 +114,12 @@ class Registries:
 
 
 def user_registries() -> Registries:
-    """What holds for who runs this process."""
+    """Reads the rules for this process's user; raises InputError."""
     return Registries.read(config_files(os.environ))
 
 
 def certificate_directories() -> tuple[Path, ...]:
-    """The certs.d directories of who runs this process; none need be there."""
+    """Returns the certs.d directories for this process's user; any of them may be missing."""
     environ = os.environ
     settings = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
     names = (f"{settings}/containers", "/etc/containers", "/etc/docker")
@@ -124,7 +127,10 @@ def certificate_directories() -> tuple[Path, ...]:
 
 
 def config_files(environ: Mapping[str, str]) -> list[Path]:
-    """The files that are there, the one that matters most last, as containers' own programs find them."""
+    """Finds the existing files in the places where podman and skopeo look, the one with precedence last.
+
+    Raises InputError if CONTAINERS_REGISTRIES_CONF names a missing file.
+    """
     home = environ.get("HOME", "")
     settings = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
     own = Path(settings) / "containers/registries.conf" if settings else None
@@ -135,7 +141,7 @@ def config_files(environ: Mapping[str, str]) -> list[Path]:
     found = [main] if is_file(main) else []
     for parent in (_SYSTEM, own):
         if parent is not None:
-            with suppress(OSError):  # there is none, or none for this user
+            with suppress(OSError):  # missing, or not readable for this user
                 found += sorted(
                     path for path in Path(f"{parent}.d").iterdir() if path.suffix == ".conf" and is_file(path)
                 )
@@ -144,74 +150,40 @@ def config_files(environ: Mapping[str, str]) -> list[Path]:
 
 def _read_rules(raw: bytes, where: str) -> list[Rule]:
     if not _RULE.search(raw):
-        return []  # what distributions bring has none, and need not be understood by every command
-    import tomllib
+        return []  # the distributions' files have no rules: save every command the time to parse them
+    from packhorse.base.toml import Table
 
-    try:
-        tables = tomllib.loads(raw.decode()).get("registry", [])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid TOML", why=str(error)) from error
-    issues: list[str] = []
-    rules = []
-    if not isinstance(tables, list):
-        tables = []  # the first version had a table of that name
-    for number, table in enumerate(tables, 1):
-        reader = _Reader(table if isinstance(table, dict) else {}, f"registry {number}", issues)
-        location = reader.text("location")
-        prefix = reader.text("prefix") or location
-        if not prefix or (not location and not prefix.startswith("*.")):
-            issues.append(f"registry {number}: it has no location")
-            continue
-        digests = "digest-only" if reader.flag("mirror-by-digest-only") else "all"
-        mirrors = [
-            RegistrySource(
-                each.text("location"), each.flag("insecure"), each.choice("pull-from-mirror", digests)
-            )
-            for each in reader.tables("mirror")
-        ]
-        source = RegistrySource(location, reader.flag("insecure"))
-        rules.append(Rule(prefix.rstrip("/"), source, tuple(mirrors), reader.flag("blocked"), where))
-    if issues:
-        raise InputError(f"{where} cannot be used", issues=issues)
+    top = Table.read(raw, where)
+    # In version 1, `registries` is a table of lists, and `registry` is not a key.
+    is_list = isinstance(top.values.get("registry"), list)
+    rules = [_read_rule(table) for table in top.tables("registry")] if is_list else []
+    top.finish()
     return rules
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    table: Mapping[str, Any]
-    name: str
-    issues: list[str]
+def _read_rule(table: Table) -> Rule:
+    prefix = _read_location(table, "prefix")
+    location = _read_location(table, "location", required=not prefix.startswith("*."))
+    pulls = "digest-only" if table.flag("mirror-by-digest-only") else "all"
+    mirrors = tuple(_read_mirror(each, pulls) for each in table.tables("mirror"))
+    source = RegistrySource(location, table.flag("insecure"))
+    return Rule(prefix or location, source, mirrors, table.flag("blocked"), table.source)
 
-    def text(self, key: str) -> str:
-        value = self.table.get(key, "")
-        if not isinstance(value, str) or "://" in value:
-            self.issues.append(f"{self.name}: {key} is no HOST[:PORT][/PART]")
-            return ""
-        return value.rstrip("/")
 
-    def flag(self, key: str) -> bool:
-        value = self.table.get(key, False)
-        if not isinstance(value, bool):
-            self.issues.append(f"{self.name}: {key} is neither true nor false")
-        return value is True
-
-    def choice(self, key: str, otherwise: str) -> str:
-        value = self.table.get(key) or otherwise
-        if value not in ("all", "digest-only", "tag-only"):
-            self.issues.append(f"{self.name}: {key} is neither all, digest-only nor tag-only")
-            return otherwise
-        return str(value)
-
-    def tables(self, key: str) -> list[_Reader]:
-        found = self.table.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            self.issues.append(f"{self.name}: {key} is no list of tables")
-            return []
-        readers = [_Reader(each, f"{self.name}, {key} {n}", self.issues) for n, each in enumerate(found, 1)]
-        self.issues.extend(
-            f"{each.name}: it has no location" for each in readers if not each.text("location")
+def _read_mirror(table: Table, otherwise: str) -> RegistrySource:
+    pulls = table.text("pull-from-mirror") or otherwise
+    if pulls not in ("all", "digest-only", "tag-only"):
+        table.add_issue(
+            f"{table.full_key('pull-from-mirror')} must be all, digest-only or tag-only", "pull-from-mirror"
         )
-        return readers
+    return RegistrySource(_read_location(table, "location", required=True), table.flag("insecure"), pulls)
+
+
+def _read_location(table: Table, key: str, *, required: bool = False) -> str:
+    location = table.text(key, required=required)
+    if "://" in location:
+        table.add_issue(f"{table.full_key(key)} must be HOST[:PORT][/PART], without a scheme", key)
+    return location.rstrip("/")
 
 
 _Found = TypeVar("_Found")
@@ -221,7 +193,7 @@ _NO_ANSWER = (NetworkError, NotFoundError)
 
 
 def first_answer(mirrors: Sequence[_Mirror], ask: Callable[[_Mirror], _Found]) -> _Found | None:
-    """The first answer that has something in it; mirrors that fail are passed over."""
+    """Asks mirrors in order, and returns the first non-empty answer, or None. It skips mirrors that fail."""
     for mirror in mirrors:
         try:
             found = ask(mirror)
@@ -233,27 +205,27 @@ def first_answer(mirrors: Sequence[_Mirror], ask: Callable[[_Mirror], _Found]) -
 
 
 class MirroredPlace:
-    """The image with one name; `mirrors` are asked for it in their order, then the registry is."""
+    """An image that is read from the first mirror that has it, else from its registry, and written there."""
 
     def __init__(self, place: Place, mirrors: Sequence[Place]) -> None:
         self._place = place
         self._mirrors = mirrors
 
     def read(self) -> Image:
-        """The image under this name; raises what the registry itself raises if no mirror has it."""
+        """Reads the image; raises what the registry raises if no mirror has it."""
         return first_answer(self._mirrors, lambda mirror: mirror.read()) or self._place.read()
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer to the registry itself."""
+        """Writes one layer to the registry."""
         return self._place.write_layer(layer)
 
     def write_image(self, image: Image) -> Receipt:
-        """Makes the image appear in the registry itself."""
+        """Writes the image to the registry."""
         return self._place.write_image(image)
 
 
 class MirroredName(RegistryName):
-    """A name whose `mirrors` are asked in their order, then the registry; only that is written to."""
+    """A name that is read from the first mirror that has it, else from its registry, and written there."""
 
     def __init__(self, reference: Reference, registry: Registry, mirrors: Sequence[RegistryName]) -> None:
         super().__init__(reference, registry)
@@ -261,46 +233,44 @@ class MirroredName(RegistryName):
         self._from_mirror = False
 
     def root(self) -> Document:
-        """What the name stands for."""
+        """Reads the manifest or index under the name."""
         found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.root())
         self._from_mirror = found is not None
         return found or super().root()
 
     def member(self, entry: Descriptor) -> Document:
-        """What an entry of an index describes."""
+        """Reads the manifest or index of an index entry."""
         return first_answer(self._mirrors, lambda mirror: mirror.member(entry)) or super().member(entry)
 
     def image(self, entry: Descriptor) -> Image:
-        """The image that an entry of an index describes."""
+        """Reads the image of an index entry."""
         return first_answer(self._mirrors, lambda mirror: mirror.image(entry)) or super().image(entry)
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, all from the first mirror that has any of it."""
+        """Yields the bytes of a blob, all of them from the first mirror that has the first ones."""
         for mirror in self._mirrors:
             chunks = mirror.blob(blob)
             try:
                 first = next(chunks, b"")
             except _NO_ANSWER:
                 continue
-            yield first  # nothing, for a blob that has nothing in it
+            yield first  # b"" if the blob is empty
             yield from chunks
             return
         yield from super().blob(blob)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
-        """What names a document as its subject; a mirror that knows of nothing may know nothing of such."""
+        """Lists what names `subject` as its subject. A mirror without any may just not support referrers."""
         found = first_answer(self._mirrors, lambda mirror: mirror.referrers(subject))
         return found or self._ask_registry(lambda: super(MirroredName, self).referrers(subject)) or ()
 
     def read_tag(self, tag: str) -> Document | None:
-        """What lies under a tag of the repository."""
+        """Reads the manifest or index under a tag of the repository; None if there is none."""
         found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.read_tag(tag))
         return found or self._ask_registry(lambda: super(MirroredName, self).read_tag(tag))
 
     def _ask_registry(self, ask: Callable[[], _Found]) -> _Found | None:
-        """What the registry itself says of what is attached; None if only the mirror that has the image can
-        be reached, and knows of nothing.
-        """
+        """Asks the registry for attachments; None if it is unreachable and the name came from a mirror."""
         try:
             return ask()
         except RegistryError:

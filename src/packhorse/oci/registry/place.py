@@ -1,10 +1,9 @@
-"""④ `docker://NAME`: one name in a registry as a `Place` (`oci.place`). Made in `host.wiring`.
+"""Reads and writes images in a registry: `docker://NAME`.
 
-Reading takes the manifest and the config; layers stream when somebody asks for them. Nothing of the protocol
-is here.
-
-④ A name in a registry with all that stands under it, as `oci.place` copies it, and what is attached to
-that (`oci.attached`). Made in `host.wiring`.
+`RegistryPlace` is the `Place` of one image. Reading fetches the manifest and the config; a layer streams when
+somebody reads it. `RegistryName` is a name with everything under it, to copy from and to (`oci.place`), and
+with what is attached to it (`oci.attached`). `host.wiring` makes both. The protocol is in `registry.client`,
+`registry.push` and `registry.listing`.
 """
 
 from __future__ import annotations
@@ -36,12 +35,13 @@ from packhorse.oci.types import (
     find_manifest,
 )
 
-_IN_MEMORY = 8 << 20  # bytes of a compressed layer above which it waits on disk for its upload
+_IN_MEMORY = 8 << 20  # a larger compressed layer waits for its upload in a temporary file
 
 
 class RegistryPlace:
-    """The image with one name in a registry; `target` decides where the name stands for several, and
-    `compression` how a layer without a stored form gets one.
+    """The image under one name in a registry.
+
+    `target` selects among several images under the name. `compression` is for layers without a stored form.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class RegistryPlace:
         self._lock = threading.Lock()
 
     def head(self) -> Descriptor | None:
-        """The manifest or index under the name now, without reading it; None when there is none.
+        """Returns the descriptor of the manifest or index under the name now; None if there is none.
 
-        Costs one request: to learn whether what was read before is still current.
+        It needs one request, and tells whether an image that was read earlier is still current.
         """
         return self._registry.resolve(self._repository, self._reference.identifier)
 
     def read(self) -> Image:
-        """The image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
+        """Reads the image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
         manifest, indexes = self._manifest()
         among = indexes[0].targets if indexes else None
         config = self._config(manifest.config)
@@ -98,10 +98,11 @@ class RegistryPlace:
         return Image(config, tuple(layers), manifest, annotations, among, known_by)
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer to the repository unless it is there.
+        """Writes one layer to the repository unless it has it.
 
-        A stored form is copied as it is. Where only its descriptor is known, from an earlier push, the
-        registry is asked for it. What nobody has compressed yet is uploaded while it is.
+        A stored form is copied as it is. If only its descriptor is known, from an earlier push, packhorse
+        asks the registry for the blob, or compresses the layer the same way again. Another layer is
+        compressed while it is uploaded.
         """
         known = layer.descriptor
         if known and known.media_type in OCI_LAYERS:
@@ -120,22 +121,22 @@ class RegistryPlace:
             )
         except UploadLost:
             stored = self._compress(layer)
-        assert stored.descriptor is not None  # there is one when it was compressed
+        assert stored.descriptor is not None  # `stream` and `_compress` make it
         return replace(stored, blob=self._blob_reader(stored.descriptor))
 
     def write_image(self, image: Image) -> Receipt:
-        """Uploads config and manifest; the name changes with the last request, or not at all."""
+        """Uploads config and manifest. The last request sets the name."""
         manifest = make_manifest(image)
         push_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
         put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
     def _is_present(self, blob: Descriptor) -> bool:
-        """Whether the repository has a blob, or took it over from another just now."""
+        """Whether the repository has a blob, or has just mounted it from another repository."""
         return is_blob_present(self._registry, self._repository, blob)
 
     def _push_recompressed(self, layer: Layer, known: Descriptor) -> bool:
-        """Uploads what a layer was compressed to before; False where it is not compressed to that now."""
+        """Compresses and uploads a layer; returns False if that does not give the earlier push's blob."""
         if known.media_type != self._compression.media_type:
             return False
         tar, compression = layer.tar, self._compression
@@ -151,8 +152,8 @@ class RegistryPlace:
         return True
 
     def _compress(self, layer: Layer) -> Layer:
-        """Compresses a layer before it is uploaded, so that nothing is sent that is there."""
-        import tempfile  # slow to import, and few layers are kept first
+        """Compresses a layer first, then uploads its blob unless the repository has it."""
+        import tempfile  # slow to import, and few layers need it
 
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
             try:
@@ -161,7 +162,7 @@ class RegistryPlace:
                 raise HostError(
                     "a compressed layer cannot be kept until its upload",
                     why=str(error),
-                    fix="make room for temporary files, or set TMPDIR to a directory that has some",
+                    fix="free space for temporary files, or set TMPDIR to a directory that has some",
                     check="disk",
                 ) from error
             descriptor = stored.descriptor
@@ -173,18 +174,18 @@ class RegistryPlace:
         return partial(self._registry.blob, self._repository, blob)
 
     def find_claim(self, diff_id: Digest) -> Descriptor | None:
-        """The stored form of a layer according to the image that has the name now; None if it has none.
+        """Finds the stored form of a layer in the image under the name now; None if that lacks the layer.
 
-        Only that image says so: nobody here has unpacked the blob. A form in another compression than the
-        place's is none.
+        The image only claims that the blob unpacks to this layer. A form in another compression than the
+        place's does not count.
         """
         found = self._find_claims().get(diff_id)
         return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
 
     def verify_claim(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
-        """Fetches a blob and unpacks it; the descriptor that it has if it is that layer, else None.
+        """Fetches and unpacks a claimed blob; returns its true descriptor, or None if it is another layer.
 
-        One that cannot be fetched is none either: an upload may still work, or says why not.
+        None also if it cannot be fetched: then the upload succeeds, or its error tells why not.
         """
         try:
             found = measure(self._registry.blob(self._repository, claimed))
@@ -193,9 +194,9 @@ class RegistryPlace:
         return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
     def _find_claims(self) -> Mapping[Digest, Descriptor]:
-        """The layers of the image under the name now, by diff ID; none where no image can be read.
+        """Returns the layers of the image under the name now, by diff ID; none if it cannot be read.
 
-        A layer that it has is not sent before its digest is known.
+        packhorse compresses such a layer before it uploads it, because the repository probably has the blob.
         """
         with self._lock:
             if self._claims is None:
@@ -213,7 +214,7 @@ class RegistryPlace:
         return dict(zip(diff_ids, manifest.layers, strict=True))
 
     def _manifest(self) -> tuple[Manifest, tuple[Index, ...]]:
-        """The manifest, and the indexes it was chosen from, the one that the name stands for first."""
+        """Reads the manifest for the target and the indexes that lead to it, beginning at the name."""
         read, where = partial(self._registry.manifest, self._repository), self._reference.familiar
         root = read(self._reference.identifier)
         return find_manifest(root, self._target, lambda entry: read(str(entry.digest)), where=where)
@@ -234,7 +235,7 @@ def _from_start(spool: IO[bytes]) -> Iterator[bytes]:
 
 
 class RegistryName:
-    """One name in a registry, to read from and to write to."""
+    """One name in a registry, with everything under it."""
 
     def __init__(self, reference: Reference, registry: Registry) -> None:
         self._reference = reference
@@ -242,13 +243,13 @@ class RegistryName:
         self._repository = reference.repository
 
     def root(self) -> Document:
-        """What the name stands for."""
+        """Reads the manifest or index under the name."""
         found = self._registry.manifest(self._repository, self._reference.identifier)
         self._remember(found)
         return found
 
     def member(self, entry: Descriptor) -> Document:
-        """What an entry of an index describes; FormatError when it has another size than that says."""
+        """Reads the manifest or index of an index entry; raises FormatError if its size differs."""
         found = self._registry.manifest(self._repository, str(entry.digest))
         if len(found.raw) != entry.size:
             raise FormatError(
@@ -258,48 +259,50 @@ class RegistryName:
         return found
 
     def image(self, entry: Descriptor) -> Image:
-        """The image that an entry of an index describes."""
+        """Reads the image of an index entry."""
         reference = self._reference.with_digest(entry.digest)
         return RegistryPlace(reference, self._registry, target=entry.target or Target.host()).read()
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob."""
+        """Yields the bytes of a blob, not verified."""
         return self._registry.stream(self._repository, blob)
 
     def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Uploads a blob unless it is there, or can be taken over from another repository; FormatError if it
-        is not what it says, which a registry would notice too, and be taken for the culprit.
+        """Uploads a blob unless it is there or can be mounted from another repository.
+
+        Raises FormatError for wrong bytes. The registry would refuse them too, but its error would not tell
+        that the source is broken.
         """
         push_blob(self._registry, self._repository, blob, lambda: verify(chunks(), blob.digest, blob.size))
 
     def write_document(self, document: Document) -> None:
-        """Uploads a manifest or index by its digest."""
+        """Uploads a manifest or index under its digest."""
         put_manifest(self._registry, self._repository, str(document.digest), document)
 
     def set_name(self, document: Document) -> None:
-        """Gives it the name."""
+        """Uploads a manifest or index under the name."""
         put_manifest(self._registry, self._repository, self._reference.identifier, document)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
-        """What names a document of the repository as its subject."""
+        """Lists what names `subject` as its subject."""
         return list_referrers(self._registry, self._repository, subject)
 
     def read_tag(self, tag: str) -> Document | None:
-        """What lies under a tag of the repository."""
+        """Reads the manifest or index under a tag of the repository; None if there is none."""
         try:
             return self._registry.manifest(self._repository, tag)
         except NotFoundError:
             return None
 
     def write_referrer(self, document: Document, subject: Digest) -> None:
-        """Uploads a document that is to be found by its subject."""
+        """Uploads a document, so that the registry lists it as a referrer of `subject`."""
         put_referrer(self._registry, self._repository, document, subject=subject)
 
     def write_tag(self, tag: str, document: Document) -> None:
-        """Gives a document a tag of the repository."""
+        """Uploads a document under a tag of the repository."""
         put_manifest(self._registry, self._repository, tag, document)
 
     def _remember(self, document: Document) -> None:
-        """Notes where the blobs are, for repositories that can take them over."""
-        blobs = getattr(document, "blobs", [])
-        self._registry.remember_blobs(self._repository, blobs)
+        """Remembers where a manifest's blobs are, so that other repositories can mount them."""
+        if isinstance(document, Manifest):
+            self._registry.remember_blobs(self._repository, document.blobs)

@@ -1,23 +1,17 @@
-"""④ One upload under way: how much of a blob the registry has, and where it goes on.
+"""Uploads blobs and manifests to a registry (distribution-spec, "Push").
 
-Distribution-spec, "Pushing Blobs" and "Pushing a blob in chunks". Called by `oci.registry.push`, which
-decides what is sent and when to go on.
+A blob goes in one piece, which all registries accept, or in chunks if something on the way refuses so large a
+piece. After a cut connection packhorse asks how much has arrived, and does not send that again. `Session` is
+one upload.
 
-④ Bringing blobs and manifests to a registry (distribution-spec, "Push").
-
-Called by `oci.registry.place`. Blobs go in one piece, which all registries take; in chunks where something
-on the way refuses so large a piece. What a cut connection has brought there is asked for and not sent again.
-
-④ A layer of unknown digest, compressed while it is uploaded (docs/decisions/0015).
-
-Called by `oci.registry.place`. Two parts of a layer are in memory: the one that is on its way, so that it
-can be sent again from where a connection was cut, and the next one.
+`stream` compresses a layer while it uploads it (docs/decisions/0015). Two parts of the layer are in memory:
+the one on its way, to send it again after a cut connection, and the next one. `registry.place` calls this.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -43,7 +37,7 @@ from packhorse.http.client import (
     sanitize,
     split_url,
 )
-from packhorse.oci.compress import Compression, tee
+from packhorse.oci.compress import Compression, split_blocks, tee
 from packhorse.oci.place import Chunks, Layer
 from packhorse.oci.registry.client import Registry, pull_scope, push_scope
 from packhorse.oci.types import Descriptor, Document
@@ -53,10 +47,10 @@ _OCTETS = "application/octet-stream"
 
 
 class Session:
-    """An upload to a repository, for one thread. `offset` is how many bytes the registry is known to have.
+    """One upload to a repository, for one thread (distribution-spec, "Pushing a blob in chunks").
 
-    `least` is the length that its chunks have at least, but for the last one; `wait` the seconds that the
-    registry asked for when it last refused something, None when it asked for none.
+    `offset` is how many bytes the registry has. `least` is the fewest bytes that a chunk may have, except the
+    last one. `wait` is how many seconds the registry asked to wait when it last refused, None if it did not.
     """
 
     def __init__(self, registry: Registry, repository: str, begun: Response) -> None:
@@ -69,22 +63,22 @@ class Session:
         self._location = _next_location(begun, "")
 
     def append(self, chunk: bytes) -> None:
-        """Adds bytes behind those that the registry has; raises BrokenConnection, RegistryError.
+        """Appends bytes to those that the registry has; raises BrokenConnection, RegistryError.
 
-        It may take less than all of them: `offset` says.
+        The registry may accept fewer bytes; see `offset`.
         """
         start, end = self.offset, self.offset + len(chunk)
         headers = {"content-type": _OCTETS, "content-range": f"{start}-{end - 1}"}
         request = Request("PATCH", self._location, headers, chunk, length=len(chunk))
         with self._send(request, "upload part of a blob") as response:
-            told = _end_offset(response)
+            stated = _end_offset(response)
             self._location = _next_location(response, self._location)
-            self.offset = end if told is None or not start < told <= end else told
+            self.offset = end if stated is None or not start < stated <= end else stated
 
     def close(self, blob: Descriptor, content: Chunks, *, begins: int = 0) -> None:
-        """Sends what the registry lacks of a blob, and gives it its digest. Raises as `append` does.
+        """Sends what the registry lacks of a blob, and finishes the upload. Raises as `append` does.
 
-        `content` has the blob's bytes from `begins` on.
+        `content` has the blob's bytes from offset `begins` on.
         """
         query = urlencode({"digest": str(blob.digest)})
         url = f"{self._location}{'&' if urlsplit(self._location).query else '?'}{query}"
@@ -100,24 +94,24 @@ class Session:
             require_digest(response.header("docker-content-digest"), blob.digest)
 
     def find_offset(self) -> bool:
-        """Asks how much the registry has; False when it does not know this upload any more."""
+        """Asks how much the registry has, and sets `offset`; returns False if it does not know the upload."""
         try:
             with self._registry.exchange(
                 Request("GET", self._location), push_scope(self._repository)
             ) as response:
                 if response.status not in (200, 202, 204):
                     return False
-                told = _end_offset(response)
-                if told is None:
+                stated = _end_offset(response)
+                if stated is None:
                     return False
                 self._location = _next_location(response, self._location)
-                self.offset = told
+                self.offset = stated
                 return True
         except NetworkError:
             return False
 
     def abandon(self) -> None:
-        """Has the registry forget the upload; that it does not is no error."""
+        """Cancels the upload. It is no error if the registry refuses."""
         with suppress(NetworkError):
             self._registry.exchange(Request("DELETE", self._location), push_scope(self._repository)).close()
 
@@ -133,23 +127,25 @@ class Session:
 
 
 def skip_bytes(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
-    """The bytes from `offset` on."""
+    """Yields the bytes from `offset` on."""
     for chunk in chunks:
         if offset < len(chunk):
             yield chunk[offset:] if offset else chunk
         offset = max(0, offset - len(chunk))
 
 
-def require_digest(told: str, digest: Digest) -> None:
-    """The registry's word on what it stored, where it gives one, must be what was sent."""
-    if told and told != str(digest):
-        raise FormatError("a registry stored something other than what was sent", why=f"{told}, not {digest}")
+def require_digest(stated: str, digest: Digest) -> None:
+    """Raises FormatError if the registry states another digest for what it stored. It may state none, ""."""
+    if stated and stated != str(digest):
+        raise FormatError(
+            "a registry stored something other than what was sent", why=f"{stated}, not {digest}"
+        )
 
 
 def _end_offset(response: Response) -> int | None:
-    """How many bytes of an upload there are by an answer, None where it does not say.
+    """Returns how many bytes of an upload the registry has, by its answer; None if that does not tell.
 
-    `0-0` is what registries say of an empty upload, though it reads as one byte.
+    Registries write `0-0` for an empty upload, although it means one byte.
     """
     match = _RANGE.fullmatch(response.header("range").strip())
     if match is None:
@@ -158,13 +154,13 @@ def _end_offset(response: Response) -> int | None:
 
 
 def _next_location(response: Response, otherwise: str) -> str:
-    """Where an upload goes on; as before, where an answer on the way does not say."""
+    """Returns the URL for an upload's next request; `otherwise` if an answer names none."""
     location = response.header("location")
     if not location and otherwise:
         return otherwise
     try:
         if not location:
-            raise ValueError("it says none")
+            raise ValueError("its answer has no Location header")
         url = urljoin(response.url, location)
         split_url(url)
     except ValueError as error:
@@ -175,22 +171,22 @@ def _next_location(response: Response, otherwise: str) -> str:
 
 
 ATTEMPTS = 5
-"""How often an upload is taken up within one mebibyte of it."""
+"""How often an upload is tried without one more MiB of progress."""
 
 CHUNKS = (16 << 20, 1 << 20)
-"""Bytes of a chunk; the smaller where the larger is refused (proxies commonly take one mebibyte)."""
+"""The sizes of chunks in bytes; the second if the first is refused (proxies commonly allow 1 MiB)."""
 
-_MANIFEST_ATTEMPTS = 3  # how often a manifest is put whose blobs are there
+_MANIFEST_ATTEMPTS = 3  # how often a manifest is put if the registry reports a missing blob
 _PROGRESS = 1 << 20
 _TOO_LARGE = 413
 _TRANSIENT = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
 
 
 def push_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
-    """Sees to it that a repository has a blob; raises NetworkError, and what `content` raises.
+    """Uploads a blob unless the repository has it; raises NetworkError, and what `content` raises.
 
-    `content` is read only if the registry does not have it there, or in another repository that is known.
-    What this command has seen there is not asked for.
+    `content` is read only if the repository lacks the blob and cannot mount it from another known repository.
+    packhorse does not ask the registry for a blob that this process has already seen there.
     """
     with registry.lock_blob(repository, blob.digest):
         if not _is_present(registry, repository, blob):
@@ -199,7 +195,7 @@ def push_blob(registry: Registry, repository: str, blob: Descriptor, content: Ch
 
 
 def is_blob_present(registry: Registry, repository: str, blob: Descriptor) -> bool:
-    """Whether a repository has a blob, or took it over just now from another that is known to have it."""
+    """Whether a repository has a blob, or has just mounted it from another known repository."""
     with registry.lock_blob(repository, blob.digest):
         found = _is_present(registry, repository, blob)
         if found:
@@ -208,8 +204,9 @@ def is_blob_present(registry: Registry, repository: str, blob: Descriptor) -> bo
 
 
 def _is_present(registry: Registry, repository: str, blob: Descriptor) -> bool:
-    """As `is_blob_present`. Taking over is one request, whether it was there or not, so that is tried first
-    where the registry does it.
+    """Does what `is_blob_present` does, for a caller that holds the blob's lock.
+
+    It tries to mount first if the registry supports that, because one such request is enough in any case.
     """
     if registry.is_known_blob(repository, blob.digest):
         return True
@@ -222,9 +219,9 @@ def _is_present(registry: Registry, repository: str, blob: Descriptor) -> bool:
 
 
 def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Document) -> None:
-    """Puts a manifest under a tag, or under its own digest; everything that it names must be there.
+    """Uploads a manifest under a tag or its own digest. Everything that it names must be there.
 
-    InputError for a digest that is not its own.
+    Raises InputError for another digest.
     """
     if ":" in identifier and identifier != str(manifest.digest):
         raise InputError(
@@ -241,14 +238,14 @@ def put_manifest(registry: Registry, repository: str, identifier: str, manifest:
                 return
             doing = f"write {registry.name(repository, identifier)}"
             refusal = registry.refusal_error(response, doing, push_scope(repository))
-        # A blob that somebody else brings to the same repository just now is missing for a moment.
+        # While another client uploads the same blob, the registry may report it as missing for a moment.
         if "MANIFEST_BLOB_UNKNOWN" not in refusal.why or attempt == _MANIFEST_ATTEMPTS:
             raise refusal
         registry.pause(attempt)
 
 
 def _mount_blob(registry: Registry, repository: str, digest: Digest) -> bool:
-    """Whether the registry took a blob over from another of its repositories."""
+    """Mounts a blob from another repository of the registry; returns whether that worked."""
     holder = registry.find_holder(digest)
     if holder is None or holder == repository:
         return False
@@ -256,11 +253,11 @@ def _mount_blob(registry: Registry, repository: str, digest: Digest) -> bool:
     query = urlencode({"mount": str(digest), "from": holder})
     request, scopes = Request("POST", f"{url}?{query}"), f"{push_scope(repository)} {pull_scope(holder)}"
     session = None
-    # Whoever may not read there, or is refused a token for both, has the blob to send.
+    # A user who may not read the other repository must upload the blob.
     with suppress(RegistryError), _ask(registry, request, scopes) as response:
         if response.status == 201:
             return True
-        if response.status == 202:  # the registry would not, and began an upload instead
+        if response.status == 202:  # the registry began an upload instead
             session = Session(registry, repository, response)
     registry.mounts = False
     if session is not None:
@@ -269,7 +266,7 @@ def _mount_blob(registry: Registry, repository: str, digest: Digest) -> bool:
 
 
 def start_upload(registry: Registry, repository: str) -> Session:
-    """A new upload."""
+    """Begins an upload; raises NetworkError."""
     url, scope = registry.url(repository, "blobs/uploads/"), push_scope(repository)
     with _ask(registry, Request("POST", url), scope) as response:
         if response.status != 202:
@@ -278,10 +275,10 @@ def start_upload(registry: Registry, repository: str) -> Session:
 
 
 def _ask(registry: Registry, request: Request, scope: str) -> Response:
-    """The answer to the question for an upload, which costs nothing to ask again.
+    """Sends the request for an upload, again if necessary, and returns the answer.
 
-    Not asking again would be to fail whenever a connection that was kept for the next request has been
-    closed by the other end, as it is while a large layer is compressed.
+    While packhorse compresses a large layer, the server often closes the idle connection. The next request
+    then fails, and it is harmless to send it again.
     """
     for attempt in range(1, ATTEMPTS):
         try:
@@ -297,7 +294,7 @@ def _ask(registry: Registry, request: Request, scope: str) -> Response:
 
 
 class RetryBudget:
-    """How much longer an upload is tried: `ATTEMPTS` times, and anew after each mebibyte that arrived."""
+    """Limits the tries of an upload to `ATTEMPTS`, counted again after each MiB of progress."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -305,7 +302,7 @@ class RetryBudget:
         self._reached = 0
 
     def spend(self, error: PackhorseError, *, offset: int, wait: float | None) -> None:
-        """Waits after a failure with `offset` bytes there; raises it when there were too many."""
+        """Waits after a failure with `offset` bytes sent; raises `error` after too many failures."""
         if offset - self._reached >= _PROGRESS:
             self._failures, self._reached = 0, offset
         self._failures += 1
@@ -315,9 +312,9 @@ class RetryBudget:
 
 
 def is_transient(error: PackhorseError) -> bool:
-    """Whether an upload may well succeed when it is taken up, or begun, again.
+    """Whether an upload may succeed if it is continued or begun again.
 
-    One that is not found is forgotten, or was finished and the answer lost.
+    If the registry does not find the upload, it has forgotten it, or has finished it and the answer was lost.
     """
     if isinstance(error, RegistryError):
         return error.status in _TRANSIENT
@@ -326,15 +323,15 @@ def is_transient(error: PackhorseError) -> bool:
 
 def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
     sizes = [length for length in CHUNKS if length < blob.size]
-    patience = RetryBudget(registry)
+    budget = RetryBudget(registry)
     length: int | None = None  # of the chunks; None for one piece
-    unread: list[PackhorseError] = []
+    read_errors: list[PackhorseError] = []  # of the source, not of the registry
 
     def read() -> Iterator[bytes]:
         try:
             yield from content()
         except PackhorseError as error:
-            unread.append(error)  # where it comes from has failed, not where it goes
+            read_errors.append(error)
             raise
 
     session = start_upload(registry, repository)
@@ -346,13 +343,13 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
             return
         except (BrokenConnection, RegistryError, NotFoundError) as error:
             failure = error
-            if not unread and isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
+            if not read_errors and isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
                 length = sizes.pop(0)
-            elif unread or not is_transient(error):
+            elif read_errors or not is_transient(error):
                 session.abandon()
                 raise
         known = session.find_offset() and session.offset <= blob.size
-        patience.spend(failure, offset=session.offset if known else 0, wait=session.wait)
+        budget.spend(failure, offset=session.offset if known else 0, wait=session.wait)
         if not known:
             if registry.has_blob(repository, blob.digest, push_scope(repository)):
                 return
@@ -360,47 +357,37 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
 
 
 def _append(session: Session, blob: Descriptor, content: Chunks, length: int) -> None:
-    """Sends in chunks what the registry lacks of a blob, but for the last chunk's worth."""
+    """Sends in chunks what the registry lacks of a blob, except the last `length` bytes or less."""
     while blob.size - session.offset > length:
-        for chunk in _split_pieces(skip_bytes(content(), session.offset), length):
+        for chunk in split_blocks(skip_bytes(content(), session.offset), length):
             expected = session.offset + len(chunk)
             if blob.size - session.offset <= length:
                 return
             session.append(chunk)
             if session.offset != expected:
-                break  # it took less: go on from there
-
-
-def _split_pieces(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
-    """The same bytes in pieces of a length, the last one shorter."""
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= length:
-            yield bytes(buffer[:length])
-            del buffer[:length]
-    if buffer:
-        yield bytes(buffer)
+                break  # the registry accepted fewer bytes: continue from there
 
 
 PART = 8 << 20
-"""Compressed bytes that are sent at once; what has fewer in all is sent when its digest is known."""
+"""Compressed bytes in one part. A layer with fewer bytes is sent after it is compressed, by its digest."""
 
-_LARGEST = 64 << 20  # bytes of a part, of which two are in memory, that a registry may demand
-_TIMEOUT = 3.0
+_LARGEST = 64 << 20  # the most bytes that a registry may demand for a part; two parts are in memory
+_TIMEOUT = 3.0  # seconds to cancel an upload
 _DENIED = frozenset({401, 403})
 
 
 class UploadLost(Exception):
-    """What was sent is lost, or refused in parts: the layer has to be read again."""
+    """An upload in parts failed or is not wanted. The caller then compresses the whole layer first."""
 
 
 def stream(
     registry: Registry, repository: str, layer: Layer, compression: Compression, *, unless: Callable[[], bool]
 ) -> Layer:
-    """Reads a layer once and brings it; raises Lost, NetworkError and what `compress.tee` raises.
+    """Compresses a layer and uploads it at the same time.
 
-    `unless` is asked before anything is sent of a layer that has more than one part: then it is Lost, too.
+    If a layer has more than one part, it calls `unless` before it sends the first one, and raises UploadLost
+    if that is true. Also raises UploadLost if the upload is lost or the registry refuses parts, NetworkError,
+    and what `compress.tee` raises.
     """
     with thread_pool(1, "upload", timeout=_TIMEOUT) as sender:
         outgoing = _UploadWriter(registry, repository, sender, unless)
@@ -415,7 +402,7 @@ def stream(
 
 
 class _UploadWriter:
-    """A sink that uploads what it gets, in parts, by the one thread of `sender`."""
+    """A sink that uploads what it receives, in parts, in the one thread of `sender`."""
 
     def __init__(
         self, registry: Registry, repository: str, sender: ThreadPool, unless: Callable[[], bool]
@@ -440,7 +427,6 @@ class _UploadWriter:
             if self._registry.in_one_piece or self._unless():
                 raise UploadLost
             session = self._session = start_upload(self._registry, self._repository)
-            assert session is not None  # only what has a digest can be mounted
             if session.least > _LARGEST:
                 raise UploadLost
             if len(self._waiting) < session.least:
@@ -451,7 +437,7 @@ class _UploadWriter:
         self._sent += len(part)
 
     def close(self, blob: Descriptor) -> None:
-        """Sends the rest and gives the blob its digest."""
+        """Sends the last part and finishes the upload. Sends everything here if it is less than one part."""
         rest = bytes(self._waiting)
         session = self._session
         if session is None:
@@ -459,20 +445,20 @@ class _UploadWriter:
             return
         if self._under_way is not None:
             self._under_way.result()
-        patience = RetryBudget(self._registry)
+        budget = RetryBudget(self._registry)
         while True:
             try:
                 session.close(blob, lambda: iter([rest]), begins=self._sent)
                 break
             except (BrokenConnection, RegistryError, NotFoundError) as error:
-                if not self._resume(session, error, patience, self._sent):
+                if not self._resume(session, error, budget, self._sent):
                     if self._registry.has_blob(self._repository, blob.digest, push_scope(self._repository)):
-                        break  # it was finished, and the answer lost
+                        break  # the upload was finished, but its answer was lost
                     raise UploadLost from error
         self._registry.remember_blobs(self._repository, [blob.digest])
 
     def abandon(self) -> None:
-        """Has the registry forget what came of the upload, unless it does not answer within seconds."""
+        """Cancels the upload; does not wait long if the registry does not answer."""
         if self._session is None:
             return
         with suppress(Exception):
@@ -482,16 +468,16 @@ class _UploadWriter:
 
     def _send_part(self, session: Session, part: bytes) -> None:
         start, end = session.offset, session.offset + len(part)
-        patience = RetryBudget(self._registry)
+        budget = RetryBudget(self._registry)
         while session.offset < end:
             try:
                 session.append(part[session.offset - start :])
             except (BrokenConnection, RegistryError, NotFoundError) as error:
-                if not self._resume(session, error, patience, start):
+                if not self._resume(session, error, budget, start):
                     raise UploadLost from error
 
     def _resume(self, session: Session, error: PackhorseError, budget: RetryBudget, start: int) -> bool:
-        """Waits after a failure, and finds where to go on; False where that is nowhere behind `start`."""
+        """Waits after a failure and finds the offset to continue at; False if that is before `start`."""
         if isinstance(error, RegistryError) and error.status in _DENIED:
             raise error
         if not is_transient(error):
@@ -500,7 +486,7 @@ class _UploadWriter:
         known = session.find_offset() and session.offset >= start
         try:
             budget.spend(error, offset=session.offset, wait=session.wait)
-        except (RegistryError, NotFoundError):  # perhaps it takes one piece
+        except (RegistryError, NotFoundError):  # perhaps the registry accepts one piece
             self._registry.in_one_piece = True
             return False
         return known

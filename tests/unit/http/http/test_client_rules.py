@@ -90,7 +90,7 @@ def test_a_redirect_never_gives_up_encryption(client, location):
 
 @pytest.mark.parametrize("location", ["https://[::1/", "https://example.com:port/"])
 def test_a_redirect_to_what_is_no_url_is_an_error_and_not_a_crash(client, location):
-    with pytest.raises(NetworkError, match="no URL"):
+    with pytest.raises(NetworkError, match="invalid URL"):
         client(Script(redirect(location))).send(Request("GET", "https://example.com/"))
 
 

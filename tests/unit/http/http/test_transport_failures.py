@@ -140,6 +140,14 @@ def test_a_proxy_that_says_no_is_named_without_its_password(answers, status):
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_error_about_a_proxy_names_the_one_for_the_scheme(closed_port):
+    settings = Settings(proxy="http://secure.example", plain_proxy=f"http://127.0.0.1:{closed_port}")
+    with pytest.raises(NetworkError) as caught:
+        send("http://registry.example/", settings)
+    assert caught.value.what == f"the proxy 127.0.0.1:{closed_port} does not lead to registry.example"
+    assert caught.value.fix.startswith("check HTTP_PROXY,")
+
+
 def test_a_proxy_that_is_not_there_is_named(closed_port):
     with pytest.raises(NetworkError) as caught:
         send("https://registry.example/", Settings(proxy=f"http://127.0.0.1:{closed_port}"))

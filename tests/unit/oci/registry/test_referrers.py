@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +21,7 @@ from packhorse.oci.registry.listing import list_referrers, put_referrer, remove
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.registry.push import push_blob
 from packhorse.oci.types import Descriptor, MediaType
-from packhorse.testing import FakeRegistry, Fault
+from packhorse.testing import FakeRegistry
 
 
 @pytest.fixture(params=["list", "tag"])
@@ -63,7 +62,7 @@ def test_a_list_of_referrers_without_an_end_is_an_error(server):
         list_referrers(registry, "app", subject.digest)
 
 
-def test_what_was_attached_is_found_by_its_subject_and_kind(server):
+def test_what_was_attached_is_found_by_its_subject_with_its_kind(server):
     subject, registry = pushed(server), registry_of(server)
     assert list_referrers(registry, "app", subject.digest) == ()
     sbom, signature = attached(registry, subject, SBOM), attached(registry, subject, SIGNATURE)
@@ -71,8 +70,6 @@ def test_what_was_attached_is_found_by_its_subject_and_kind(server):
         each.descriptor.digest: each.kind for each in list_referrers(registry, "app", subject.digest)
     }
     assert everything == {sbom: SBOM, signature: SIGNATURE}
-    (found,) = list_referrers(registry, "app", subject.digest, kind=SBOM)
-    assert found.descriptor.digest == sbom
     assert (("app", f"sha256-{subject.digest.hex}") in server.manifests) is not server.has_referrers
 
 
@@ -80,15 +77,6 @@ def test_attaching_again_changes_nothing(server):
     subject, registry = pushed(server), registry_of(server)
     assert attached(registry, subject, SBOM) == attached(registry, subject, SBOM)
     assert len(list_referrers(registry, "app", subject.digest)) == 1
-
-
-def test_a_registry_that_filters_nothing_is_filtered_here(server):
-    subject, registry = pushed(server), registry_of(server)
-    attached(registry, subject, SIGNATURE)
-    whole = [each.fields() for each in list_referrers(registry, "app", subject.digest)]
-    index = json.dumps({"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": whole})
-    server.faults.append(Fault(path="artifactType=", status=200, body=index.encode(), times=9))
-    assert list_referrers(registry, "app", subject.digest, kind=SBOM) == ()
 
 
 def test_a_tag_of_that_name_that_is_no_list_is_an_error():

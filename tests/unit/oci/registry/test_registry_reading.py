@@ -81,13 +81,13 @@ def test_a_manifest_that_is_not_there_is_not_found(registry):
 def test_a_manifest_that_is_another_than_its_digest_says_is_refused(server, registry):
     other = Digest.of(b"other")
     server.manifests["app", str(other)] = MANIFEST.media_type, MANIFEST.raw
-    with pytest.raises(FormatError, match="is not what it is said to be"):
+    with pytest.raises(FormatError, match="has the wrong digest"):
         registry.manifest("app", str(other))
 
 
 def test_a_manifest_that_changed_on_its_way_is_refused(server, registry):
     server.faults.append(Fault(path="manifests", headers={"docker-content-digest": str(Digest.of(b"x"))}))
-    with pytest.raises(FormatError, match="is not what it is said to be"):
+    with pytest.raises(FormatError, match="has the wrong digest"):
         registry.manifest("app", "latest")
 
 
