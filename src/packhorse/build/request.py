@@ -27,8 +27,8 @@ class BuildRequest:
 
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
     each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. Without `overlay` they
-    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path of an
-    OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
+    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path
+    of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
 
     Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
     the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
