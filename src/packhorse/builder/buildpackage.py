@@ -18,6 +18,7 @@ from typing import Self
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
+from packhorse.builder.package import FILE, MARK, PROGRAMS
 from packhorse.errors import FormatError, HostError, InputError
 from packhorse.oci.archive import MTIME, TarIndex
 from packhorse.oci.layout import LAYOUT_FILE
@@ -112,8 +113,7 @@ def unpack_directory(tar: TarIndex, cache: Path) -> Path:
         new.mkdir(parents=True)
         unpack(tar.file.chunks(), new, owner=False, limits=_LIMITS)
         _set_modes(new)
-        if not stat.S_ISREG((new / _DESCRIPTOR).lstat().st_mode):
-            raise FormatError(f"{tar.path} cannot be used", why=f"its {_DESCRIPTOR} is not a regular file")
+        _check_files(new, tar.path)
         try:
             new.rename(directory)
         except OSError:
@@ -124,6 +124,14 @@ def unpack_directory(tar: TarIndex, cache: Path) -> Path:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return directory
+
+
+def _check_files(directory: Path, source: Path) -> None:
+    """Raises FormatError if a file that packhorse itself opens is a link, which could lead out."""
+    for name in (_DESCRIPTOR, MARK, FILE, PROGRAMS):
+        path = directory / name
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise FormatError(f"{source} cannot be used", why=f"its {name} is not a regular file")
 
 
 def _digest(tar: TarIndex) -> Digest:

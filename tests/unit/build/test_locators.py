@@ -263,6 +263,9 @@ def test_what_is_no_buildpack_is_refused_with_the_reason(bench: Bench, own: Path
     (linked / "buildpack.toml").rename(linked / "real.toml")
     (linked / "buildpack.toml").symlink_to("real.toml")
     tgz(linked, bench.path / "linked.tgz")
+    programs = shell_buildpack(bench.path / "programs")
+    (programs / "programs.txt").symlink_to("/etc/passwd")
+    tgz(programs, bench.path / "programs.tgz")
     plain = bench.push(stored_image(tar_of({"x": b""})), "acme/plain")
     builder = bench.push(foreign_builder.builder_image(tar_of({}), run="r", launcher=b""), "acme/builder")
     rows = [
@@ -274,6 +277,7 @@ def test_what_is_no_buildpack_is_refused_with_the_reason(bench: Bench, own: Path
             "a .cnb file has, nor buildpack.toml",
         ),
         (str(bench.path / "linked.tgz"), FormatError, "its buildpack.toml is not a regular file"),
+        (str(bench.path / "programs.tgz"), FormatError, "its programs.txt is not a regular file"),
         ("/dev/null", InputError, "is not a buildpack"),
         ("s3://bucket/bp.cnb", InputError, "is no place for buildpacks"),
         ("file://elsewhere/bp", InputError, "a file of the machine 'elsewhere'"),
