@@ -77,6 +77,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "loopback_ports": list(plan.loopback_ports),
         "sandbox": request.sandbox or "bubblewrap",
         "limits": _limits(plan),
+        "launcher": request.launcher or "builder",
         "default_process": request.default_process or None,
         "exec_env": images.exec_env if images else request.exec_env,
         "created": request.created,

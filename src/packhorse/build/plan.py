@@ -485,6 +485,7 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
         run_image=request.run_image,
+        launcher=request.launcher,
         exec_env=request.exec_env,
         created=request.created,
         labels=request.labels,

@@ -30,7 +30,8 @@ class BuildRequest:
     get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path
     of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
 
-    Images: `run_image` replaces the builder's. `pull` is the policy for both. `builder_id` is the image that
+    Images: `run_image` replaces the builder's. `launcher` is "own" for packhorse's launcher in the image, ""
+    for the builder's. `pull` is the policy for both. `builder_id` is the image that
     the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
     the name now. `created` is the time in the image, in seconds since 1970. `labels` replace those of
     buildpacks.
@@ -60,6 +61,7 @@ class BuildRequest:
     pull: PullPolicy = PullPolicy.ALWAYS
     default_process: str = ""
     run_image: str = ""
+    launcher: str = ""
     exec_env: str = "production"
     created: int = EPOCH
     labels: Mapping[str, str] = field(default_factory=dict)

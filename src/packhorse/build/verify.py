@@ -87,6 +87,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         post_buildpacks=asked.post_buildpacks or known.post_buildpacks,
         default_process=known.default_process,
         run_image=asked.run_image or known.run_image,
+        launcher=known.launcher,
         exec_env=known.exec_env,
         created=known.created,
         labels=known.labels,

@@ -193,6 +193,13 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@field_option(
+    "--launcher",
+    type=click.Choice(["builder", "own"]),
+    default="builder",
+    read=lambda name: name if name == "own" else "",
+    help="Whose launcher the image gets: the builder's, or packhorse's own.  [builder]",
+)
 @exec_env_option
 @field_option(
     "--creation-time",

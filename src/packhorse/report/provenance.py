@@ -30,7 +30,7 @@ class BuildProvenance:
     `buildpacks` were named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` around its
     groups: by `id@version`, by a locator with the digest of an image, or "from=builder" for the builder's
     order. `directories` are those of them, by `id@version`, that only the machine of the build has.
-    `labels` are those that the user set.
+    `labels` are those that the user set. `launcher` is "own" for packhorse's launcher, "" for the builder's.
     """
 
     builder: str
@@ -44,6 +44,7 @@ class BuildProvenance:
     volumes: tuple[str, ...] = ()
     default_process: str = ""
     run_image: str = ""
+    launcher: str = ""
     exec_env: str = _PRODUCTION
     created: int = EPOCH
     network: str = ""
@@ -75,6 +76,7 @@ class BuildProvenance:
             volumes=node.texts("volumes"),
             default_process=node.text("default-process"),
             run_image=node.text("run-image"),
+            launcher=node.text("launcher"),
             exec_env=node.text("exec-env") or _PRODUCTION,
             created=node.number("created") if "created" in node.fields else EPOCH,
             network=node.text("network"),
@@ -95,6 +97,7 @@ class BuildProvenance:
             "env": list(self.env),
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
             "labels": dict(self.labels),
+            "launcher": self.launcher,
             "network": self.network,
             "packhorse": self.version,
             "post-buildpacks": list(self.post_buildpacks),
