@@ -21,6 +21,7 @@ from packhorse.base.target import Target
 from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
+from packhorse.build.images import announce_fetch
 from packhorse.build.layers import CacheImage, supports_overlays
 from packhorse.build.mounts import check_volumes
 from packhorse.build.request import BuildRequest
@@ -28,7 +29,7 @@ from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.host.limits import build_limits
-from packhorse.host.locate import fetch_exact, fetch_first, fetch_location
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
 from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
@@ -243,6 +244,8 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         limits=build_limits(host.store.path, request.limits),
         previous=find_previous(request, host, observer),
     )
+    if fetch is Fetch.ALL and request.builder and not request.builder_id:
+        announce_fetch(request, host, observer)
     builder = _find_builder(request, host, observer, fetch)
     return plan if builder is None else with_images(plan, builder, host, observer, fetch=fetch)
 
@@ -253,8 +256,7 @@ def with_images(
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
     named = _find_buildpacks(plan, builder, host, observer, fetch)
-    name = _choose_run_image(request, builder)
-    run_image = _find_run_image(request, host, builder, name, observer, fetch)
+    run_image = _choose_run_image(request, host, builder, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
     known += [str(member.ref) for each in named.all for member in each.members]
@@ -401,15 +403,32 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
     return Builder.read(name, image)
 
 
-def _choose_run_image(request: BuildRequest, builder: Builder) -> RunImageName:
-    """The name of the run image; one that the user names has no mirrors."""
-    if request.run_image:
-        return RunImageName(request.run_image)
-    if not builder.run_images:
+def _choose_run_image(
+    request: BuildRequest, host: Host, builder: Builder, observer: Observer, fetch: Fetch
+) -> RunImagePlan:
+    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
+    names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
+    if not names:
         raise InputError(
             f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
         )
-    return builder.run_images[0]
+    target, others, failures = builder.image.config.target, list[RunImagePlan](), list[NotFoundError]()
+    for name in names:
+        try:
+            found = _find_run_image(request, host, builder, name, observer, fetch)
+        except NotFoundError as error:
+            failures.append(error)
+            continue
+        if is_for(found.image, target):
+            return found
+        others.append(found)
+    if not others:
+        raise failures[0]
+    observer.say(
+        f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
+        f"{builder.name} for {target}: what buildpacks make may not start on it"
+    )
+    return others[0]
 
 
 def _find_run_image(

@@ -188,7 +188,7 @@ def _pull(
         copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
     except (NetworkError, NotFoundError) as error:
         missing = isinstance(error, NotFoundError)
-        if present is not None and not _is_for(present, target):
+        if present is not None and not is_for(present, target):
             present = None
         how = "does not have it" if missing else f"did not answer: {error.what}"
         if present is not None:
@@ -206,8 +206,8 @@ def _pull(
     return local.read()
 
 
-def _is_for(image: Image, target: Target) -> bool:
-    """Whether an image fits a target. Old images do not state theirs, and fit any."""
+def is_for(image: Image, target: Target) -> bool:
+    """Whether an image is for a target. Old images do not state theirs, and are for any."""
     return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
 
 
