@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import docker_registry
 from fakes.buildpackage import cnb_file, composite, package, tgz
 from fakes.foreign_builder import Tar
 from fakes.observer import Quiet
@@ -70,24 +71,23 @@ def build(app: Path, host: Host, *buildpacks: str) -> Image:
     return execute(resolve(asked, host, Quiet()), host, Quiet()).exported.image
 
 
-def push(host: Host, registry: FakeRegistry, image: Image, name: str) -> str:
-    reference = f"{registry.host}/{name}"
+def push(host: Host, registry: str, image: Image, name: str) -> str:
+    reference = f"{registry}/{name}"
     push_image(image, host.images.registry(Reference.parse(reference), Target.host()))
     return reference
 
 
-def test_every_place_gives_the_same_image(
-    app: Path, host: Host, registry: FakeRegistry, tmp_path: Path
-) -> None:
+def test_every_place_gives_the_same_image(app: Path, host: Host, tmp_path: Path) -> None:
     own = shell_buildpack(tmp_path / "own", "test/own", build=f"id -u; ls -l $CNB_BUILDPACK_DIR\n{SERVER}")
     expected = build(app, host, str(own)).id
-    with serve_files() as files:
+    (tmp_path / "registry").mkdir()
+    with serve_files() as files, docker_registry.serve(tmp_path / "registry") as address:
         files.answers["/own.tgz"] = [send_file(tgz(own, tmp_path / "own.tgz").read_bytes())]
         places = (
             str(tmp_path / "own.tgz"),
             f"{files.url}/own.tgz",
             str(cnb_file(package(own), tmp_path / "own.cnb")),
-            push(host, registry, package(own), "test/own:1"),
+            push(host, address, package(own), "test/own:1"),
         )
         for place in places:
             assert build(app, host, place).id == expected, place
@@ -103,7 +103,7 @@ def test_a_composite_brings_its_buildpacks_along(
     ]
     both = composite(tmp_path / "both", "test/both", ("test/one", "1.0.0"), ("test/two", "1.0.0"))
     image = package(both, *members, flattened=flattened)
-    name = push(host, registry, image, "test/both:1")
+    name = push(host, registry.host, image, "test/both:1")
     built = build(app, host, name)
     metadata = json.loads(built.config.labels[labels.BUILD])
     assert [each["id"] for each in metadata["buildpacks"]] == ["test/one", "test/two"]
@@ -116,7 +116,7 @@ def test_a_plan_shows_a_package_and_does_not_fetch_it(
     app: Path, host: Host, registry: FakeRegistry, tmp_path: Path
 ) -> None:
     image = package(shell_buildpack(tmp_path / "own", "test/own", version="7.0.0"))
-    name = push(host, registry, image, "test/own:1")
+    name = push(host, registry.host, image, "test/own:1")
     stored = host.store.images()
     plan = resolve(request(app, name), host, Quiet(), fetch=Fetch.NOTHING)
     assert host.store.images() == stored
@@ -146,7 +146,7 @@ def test_an_image_records_where_its_buildpacks_can_be_found_again(
 ) -> None:
     own = shell_buildpack(tmp_path / "own", "test/own", build=SERVER)
     image = package(own)
-    name = push(host, registry, image, "test/own:1")
+    name = push(host, registry.host, image, "test/own:1")
     build(app, host, "from=builder", name)
     built = host.store.place(APP).read()
     known = BuildProvenance.parse(built)
@@ -154,7 +154,12 @@ def test_an_image_records_where_its_buildpacks_can_be_found_again(
     assert known is not None and known.directories == ()
     assert known.buildpacks == ("from=builder", f"docker://{registry.host}/test/own@{digest}")
     # The name now has another buildpack; a verification takes the one of then.
-    push(host, registry, package(shell_buildpack(tmp_path / "new", "test/own", build="exit 9")), "test/own:1")
+    push(
+        host,
+        registry.host,
+        package(shell_buildpack(tmp_path / "new", "test/own", build="exit 9")),
+        "test/own:1",
+    )
     again = request_for(built, APP, BuildRequest(Reference.parse("x"), app, network=Network.NONE))
     assert verify(built, again, host, Quiet(), title=APP).is_reproduced
 
@@ -173,6 +178,6 @@ def test_a_package_whose_directory_leads_elsewhere_is_refused(
     tar.link(*link)
     honest = package(shell_buildpack(tmp_path / "own", "test/own"))
     forged = stored_image(tar.close(), target=Target(), labels=dict(honest.config.labels))
-    name = push(host, registry, forged, "test/own:1")
+    name = push(host, registry.host, forged, "test/own:1")
     with pytest.raises(FormatError, match=r"the package of test/own@1\.0\.0 is not whole"):
         build(app, host, name)

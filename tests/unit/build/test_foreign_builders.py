@@ -1,4 +1,4 @@
-"""An image gets the builder's launcher, or packhorse's own: a scanner then finds no library of the other."""
+"""Builders of others: whose launcher an image gets, system buildpacks, and variables of the operator."""
 
 from __future__ import annotations
 
@@ -92,6 +92,35 @@ def test_an_image_gets_the_builders_launcher_or_ours(app: Path, host: Host) -> N
     again = request_for(built, APP, BuildRequest(Reference.parse("x"), app, network=Network.NONE))
     assert again.launcher == "own"
     assert verify(built, again, host, Quiet(), title=APP).is_reproduced
+
+
+def test_a_builders_own_settings_hold(app: Path, host: Host, layer: bytes) -> None:
+    more = Tar()
+    where = "cnb/buildpacks/foreign_system/1.0.0"
+    for name in (
+        "cnb/buildpacks/foreign_system",
+        where,
+        f"{where}/bin",
+        "cnb/build-config",
+        "cnb/build-config/env",
+    ):
+        more.directory(name)
+    more.file(
+        f"{where}/buildpack.toml", 'api = "0.10"\n[buildpack]\nid = "foreign/system"\nversion = "1.0.0"\n'
+    )
+    more.file(f"{where}/bin/detect", "#!/bin/sh\n", mode=0o755)
+    more.file(f"{where}/bin/build", '#!/bin/sh\necho "operator: $SETTING"\n', mode=0o755)
+    more.file("cnb/system.toml", '[[system.pre.buildpacks]]\nid = "foreign/system"\nversion = "1.0.0"\n')
+    more.file("cnb/build-config/env/SETTING.override", "on")
+    for platforms, expected in ((["0.15"], True), (["0.14"], False)):
+        builder = foreign_builder.builder_image(
+            layer, run=RUN, launcher=GO, above=[more.close()], platforms=platforms
+        )
+        push_image(builder, host.store.place(BUILDER))
+        observer = Quiet()
+        request = BuildRequest(Reference.parse(APP), app, builder=BUILDER, network=Network.NONE)
+        execute(resolve(request, host, observer), host, observer)
+        assert ("foreign/system: operator: on\n" in observer.lines) is expected
 
 
 def test_a_builder_without_a_launcher_needs_ours(app: Path, host: Host, layer: bytes) -> None:
