@@ -62,6 +62,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
             }
             for each in (images.named.all if images else ())
         ],
+        "system_buildpacks": request.system_buildpacks,
         "previous": {
             "image": str(plan.previous.image),
             "id": _text(plan.previous.image_id),
@@ -90,7 +91,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
 def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     """The mounts over the builder's files. A new, empty directory has no source."""
     how = "overlay" if plan.overlays else "copy"
-    yield _mount("/workspace", how, plan.path, writable=True)
+    yield _mount(plan.request.workspace, how, plan.path, writable=True)
     yield _mount("/layers", how, None, writable=True)
     for target in TEMPORARY:
         yield _mount(target, "new", None, writable=True)

@@ -25,17 +25,17 @@ from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache, L
 from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
 from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
 from packhorse.build.request import BuildOutcome
-from packhorse.build.runner import APP, TEMPORARY, BuildMounts, BuildRunner, with_repeat_command
+from packhorse.build.runner import TEMPORARY, BuildMounts, BuildRunner, with_repeat_command
 from packhorse.builder.default import ensure
 from packhorse.builder.image import Builder
-from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored
+from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored, InputError
 from packhorse.host.folders import count_free_bytes, format_bytes
 from packhorse.host.machine import find_account
 from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_directory
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.detect import try_detect
-from packhorse.lifecycle.inputs import Inputs, LauncherInfo
+from packhorse.lifecycle.inputs import SYSTEM_FILE, Inputs, LauncherInfo
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
@@ -174,12 +174,13 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)
-        check_targets(plan.volumes, root, plan.path, (APP, inputs.env["HOME"], *TEMPORARY))
+        check_targets(plan.volumes, root, plan.path, inputs.app, areas=(inputs.env["HOME"], *TEMPORARY))
         platform = _make_platform_directory(prepared, scratch)
         host_files = plan.host_network.mounts
         mounts = BuildMounts(
             root=root,
             home=inputs.env["HOME"],
+            app=inputs.app,
             uid=builder.uid,
             gid=builder.gid,
             path=plan.path,
@@ -274,10 +275,18 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
 def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
     """The lifecycle's inputs. The home directory comes from /etc/passwd in the builder's `root`."""
     request, images, builder = prepared.plan.request, prepared.images, prepared.builder
-    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    home = _find_home(builder, root)
+    if home.strip("/") and request.workspace.startswith(f"{home.rstrip('/')}/"):
+        raise InputError(
+            f"--workspace {request.workspace} is in the home directory of the builder's user, {home}",
+            why="buildpacks write to both, and only one of them becomes part of the image",
+            fix="name a directory elsewhere",
+        )
     return Inputs(
         platform_api=images.platform_api,
         order=images.order,
+        app=request.workspace,
+        system=SYSTEM_FILE if request.system_buildpacks else "",
         extensions=builder.extensions,
         launcher=LauncherInfo(launcher_version()) if request.launcher else builder.launcher,
         env={**images.env, "HOME": home, **prepared.plan.host_network.variables},
@@ -291,6 +300,15 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         skip_restore=request.clear_cache,
         annotations=images.provenance.annotations(),
     )
+
+
+def _find_home(builder: Builder, root: Path) -> str:
+    """The user's home directory in the builder's `root`.
+
+    Someone of `--uid` without an account has the home of the builder's own user.
+    """
+    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    return home if home != "/" else find_account(root, builder.env.get("CNB_USER_ID", "")).home
 
 
 def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:

@@ -26,7 +26,7 @@ def announce_fetch(request: BuildRequest, host: Host, observer: Observer) -> Non
     location = Location.parse(request.builder)
     if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY) or _is_stored(location.name, host):
         return
-    target, known = Target.host(), set[Digest]()
+    target, known = request.target or Target.host(), set[Digest]()
     try:
         image = fetch_location(
             host.images, location, target=target, say=_ignore, pull=request.pull, save=False

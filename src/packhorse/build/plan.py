@@ -2,10 +2,6 @@
 
 `resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
 build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
-
-A build begins with the image and the kept layers of the previous build under the same name. Without one, it
-begins with the layers of another tag of the same repository, for instance after a change of branch.
-Buildpacks see from a layer's metadata whether they can use it.
 """
 
 from __future__ import annotations
@@ -24,13 +20,14 @@ from packhorse.build.host import Host
 from packhorse.build.images import announce_fetch
 from packhorse.build.layers import CacheImage, supports_overlays
 from packhorse.build.mounts import check_volumes
+from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
 from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
-from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.errors import InputError, NotFoundError
 from packhorse.host.limits import build_limits
 from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
-from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
+from packhorse.host.machine import HostNetwork, can_run, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.lifecycle.ports import Observer
@@ -43,54 +40,6 @@ from packhorse.source.project_toml import NAME, Project
 from packhorse.spec.api import PLATFORM_EXEC_ENV, PlatformApi
 from packhorse.spec.buildpack_toml import Order
 from packhorse.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class PreviousBuild:
-    """`image` is where the previous image is, and `image_id` its ID, None when there is none.
-
-    `layers_name` is the name whose kept layers the build begins with.
-    """
-
-    image: Location
-    image_id: Digest | None
-    layers_name: str
-
-
-def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
-    """Finds the previous build; raises NetworkError when its registry does not answer."""
-    layers_of = _find_layers_name(request, host, observer)
-    stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
-    if request.publish and request.cache_image:  # the layers in a registry belong to the image there
-        return PreviousBuild(published, _find_image_id(host, published), layers_of)
-    try:
-        image_id = host.store.place(layers_of).read().id
-    except FormatError:
-        image_id = None
-    except NotFoundError:
-        image_id = None
-        if request.publish and layers_of == str(request.name):
-            return PreviousBuild(published, _find_image_id(host, published), layers_of)
-    return PreviousBuild(stored, image_id, layers_of)
-
-
-def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:
-    """The name whose layers the build begins with: its own, or the last built tag of its repository."""
-    own = str(request.name)
-    if request.clear_cache:
-        return own
-    found = host.store.nearest_app(own, request.name.name)
-    if found != own:
-        observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
-    return found
-
-
-def _find_image_id(host: Host, location: Location) -> Digest | None:
-    """The ID of the image at a location; None when there is none, or none that can be read (P-027)."""
-    try:
-        return host.images.place(location).read().id
-    except (NotFoundError, FormatError):
-        return None
 
 
 def check_cache_image(request: BuildRequest, host: Host) -> None:
@@ -228,7 +177,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     project = _read_project(request, path, observer)
     request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
-    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve())
+    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve(), app=request.workspace)
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
@@ -255,6 +204,8 @@ def with_images(
 ) -> BuildPlan:
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
+    builder = _with_user(builder, request)
+    check_target(builder, request.target)
     named = _find_buildpacks(plan, builder, host, observer, fetch)
     run_image = _choose_run_image(request, host, builder, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
@@ -271,7 +222,17 @@ def with_images(
         exec_env=request.exec_env if api.has(PLATFORM_EXEC_ENV) else "production",
         provenance=_provenance(request, builder, named),
     )
-    return replace(plan, images=images)
+    previous = for_target(plan.previous, images.target, str(request.name), observer)
+    if previous is not plan.previous:
+        request = replace(request, clear_cache=True)
+    return replace(plan, request=request, previous=previous, images=images)
+
+
+def _with_user(builder: Builder, request: BuildRequest) -> Builder:
+    """The builder with the user and group of `--uid` and `--gid`."""
+    uid = builder.uid if request.uid is None else request.uid
+    gid = builder.gid if request.gid is None else request.gid
+    return replace(builder, uid=uid, gid=gid)
 
 
 def _check_source(request: BuildRequest, host: Host) -> Path:
@@ -375,7 +336,7 @@ def _choose_network(request: BuildRequest, observer: Observer) -> Network:
 
 def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: Fetch) -> Builder | None:
     """The builder; None for the default one when it has to be made first."""
-    name, target, brings = request.builder, Target.host(), fetch is not Fetch.NOTHING
+    name, target, brings = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
     if request.builder_id:
         image = fetch_exact(
             host.images,
@@ -396,11 +357,35 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
             save=brings,
         )
     else:
+        if target.arch != Target.host().arch:
+            raise InputError(
+                f"the default builder cannot build for {target}",
+                why=f"it is made of this machine's packages, which are for {Target.host()}",
+                fix=f"name a builder for {target} with --builder",
+            )
         name = current_name(host.store)
         if not name:
             return None
         image = host.store.place(name).read()
     return Builder.read(name, image)
+
+
+def check_target(builder: Builder, wanted: Target | None) -> None:
+    """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
+    it."""
+    found = builder.image.config.target
+    if wanted is not None and (found.os, found.arch) != (wanted.os, wanted.arch):
+        raise InputError(
+            f"{builder.name} is for {found}, not for {wanted}",
+            why="--platform names the platform of builder and image",
+            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always",
+        )
+    if not can_run(found.arch):
+        raise InputError(
+            f"this machine cannot run programs for {found}",
+            why=f"it is for {Target.host()}, and no emulator for {found.arch} is registered with the kernel",
+            fix="install one (on Debian and Ubuntu the package qemu-user-static), or build on such a machine",
+        )
 
 
 def _choose_run_image(
@@ -506,6 +491,10 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         run_image=request.run_image,
         launcher=request.launcher,
         exec_env=request.exec_env,
+        workspace=request.workspace,
+        system_buildpacks=request.system_buildpacks,
+        uid=request.uid,
+        gid=request.gid,
         created=request.created,
         labels=request.labels,
         network=str(request.network.value) if request.network else "",

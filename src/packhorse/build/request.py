@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.sandbox import Bind, Network
+from packhorse.base.target import Target
 from packhorse.host.locate import PullPolicy
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.lifecycle.stages import Exported
@@ -23,25 +24,29 @@ from packhorse.store.layer_cache import LayerCounters
 class BuildRequest:
     """What a user asked for.
 
-    Source: `path` is its directory; `descriptor` is read instead of its project.toml.
+    Source: `path` is its directory, and `workspace` where buildpacks and the image have it; `descriptor` is
+    read instead of its project.toml.
 
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
-    each of its groups. `env` reaches them as `<platform>/env`, and they see `volumes`. Without `overlay` they
-    get copies of layers and source. `network` is None for the best there is; `sandbox` is the name or path
-    of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from `host.limits`.
+    each of its groups. Without `system_buildpacks` those of the builder's system.toml take no part. `env`
+    reaches them as `<platform>/env`, and they see `volumes`. `uid` and `gid` replace the builder's user and
+    group. Without `overlay` they get copies of layers and source. `network` is None for the best there is;
+    `sandbox` is the name or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ
+    from `host.limits`.
 
-    Images: `run_image` replaces the builder's. `launcher` is "own" for packhorse's launcher in the image, ""
-    for the builder's. `pull` is the policy for both. `builder_id` is the image that
-    the builder must be, and `run_reference` is how a label identifies the run image; "" is for whatever has
-    the name now. `created` is the time in the image, in seconds since 1970. `labels` replace those of
-    buildpacks.
+    Images: `target` is what the image is for, None for this machine. `run_image` replaces the builder's.
+    `pull` is the policy for both. `launcher` is "own" for packhorse's launcher in the image, "" for the
+    builder's. `builder_id` is the image that the builder must be, and `run_reference` is how a label
+    identifies the run image; "" is for whatever has the name now. `created` is the time in the image, in
+    seconds since 1970. `labels` replace those of buildpacks.
 
     Results: `tags` are further names of the image; `publish` uploads all names to their registries. `sparse`
     is for `outputs` that are layouts, see `fleet.copy`. `report` is the directory for report.toml, and
     `sboms` the one for the buildpacks' SBOM files.
 
-    Kept layers: `cache_image` names an image that keeps them in a registry. `keep_storage` is how many bytes
-    all builds keep: 0 is no limit, None is the default of `host.limits`.
+    Kept layers: `previous_image` is the name or ID of the image whose layers are reused, "" for the last one
+    of the same name. `cache_image` names an image that keeps them in a registry. `keep_storage` is how many
+    bytes all builds keep: 0 is no limit, None is the default of `host.limits`.
     """
 
     name: Reference
@@ -52,6 +57,7 @@ class BuildRequest:
     buildpacks: tuple[str, ...] = ()
     pre_buildpacks: tuple[str, ...] = ()
     post_buildpacks: tuple[str, ...] = ()
+    system_buildpacks: bool = True
     descriptor: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Bind, ...] = ()
@@ -60,9 +66,14 @@ class BuildRequest:
     sparse: bool = False
     pull: PullPolicy = PullPolicy.ALWAYS
     default_process: str = ""
+    target: Target | None = None
     run_image: str = ""
     launcher: str = ""
+    previous_image: str = ""
     exec_env: str = "production"
+    workspace: str = "/workspace"
+    uid: int | None = None
+    gid: int | None = None
     created: int = EPOCH
     labels: Mapping[str, str] = field(default_factory=dict)
     clear_cache: bool = False

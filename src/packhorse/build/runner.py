@@ -64,7 +64,6 @@ def with_repeat_command(
     )
 
 
-APP = "/workspace"
 LAYERS = "/layers"
 SBOMS = f"{LAYERS}/sbom"
 """Where the lifecycle collects the SBOM files of all buildpacks."""
@@ -120,7 +119,7 @@ class BuildMounts:
     """What both sandboxes of a build mount.
 
     `mounts` are read-only: platform directory, buildpacks, name service. `volumes` are the user's; only
-    buildpacks see them. `path` is the application.
+    buildpacks see them. `path` is the application, which is mounted at `app`.
 
     If `layers` are copies, the build's sandbox gets a copy of the application. Without `overlays` both
     sandboxes do, and a copy of the home directory too. `sboms` is the directory to which the SBOM files of a
@@ -141,6 +140,7 @@ class BuildMounts:
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
     sboms: Path | None = None
+    app: str = "/workspace"
     on_source_confirmed: Callable[[], None] = lambda: None
 
 
@@ -232,9 +232,10 @@ class BuildRunner:
     def app_overlay(self) -> Overlay | None:
         """The mount of the application, if it is an overlay and nothing is mounted in it."""
         mounts = (*self._shared, *self._build.mounts)
-        if any(mount.target.startswith(f"{APP}/") for mount in mounts):
+        app = self._build.app
+        if any(mount.target.startswith(f"{app}/") for mount in mounts):
             return None
-        found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP)
+        found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == app)
         return next(found, None)
 
     def _writable(self, name: str, *, copied: bool = False) -> tuple[Mount, ...]:
@@ -243,9 +244,9 @@ class BuildRunner:
         Their directories in `scratch` begin with `name`. With `copied` the application is a copy.
         """
         if copied:
-            app: Mount = self._copy(self._build.path, f"{name}-app", APP, mode=0o777)
+            app: Mount = self._copy(self._build.path, f"{name}-app", self._build.app, mode=0o777)
         else:
-            app = self._overlay(f"{name}-app", self._build.source.lowers(), APP, mode=0o777)
+            app = self._overlay(f"{name}-app", self._build.source.lowers(), self._build.app, mode=0o777)
         temporary = (
             Bind(self._directory(f"{name}-tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(TEMPORARY)
@@ -264,7 +265,8 @@ class BuildRunner:
         Skipped if it would hide another mount.
         """
         home = posixpath.normpath(f"/{self._build.home.lstrip('/')}")  # a home of "/.." would hide everything
-        others = (APP, LAYERS, *TEMPORARY, "/proc", "/dev", *(mount.target for mount in self._build.mounts))
+        own = (self._build.app, LAYERS, *TEMPORARY, "/proc", "/dev")
+        others = (*own, *(mount.target for mount in self._build.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
         if self._home_in_image and not self._build.overlays:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.target import Target
 from packhorse.build.execute import BuildObserver, execute
 from packhorse.build.host import Host
 from packhorse.build.plan import resolve
@@ -73,6 +74,9 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     reference = metadata.run_image.reference
     is_exact = not asked.run_image and (is_image_id(reference) or "@" in reference)
     request = replace(asked, run_reference=reference if is_exact else "")
+    target = image.config.target
+    if asked.target is None and target.arch != Target.host().arch:
+        request = replace(request, target=target)
     if known is None:
         return request
     issues = list(_issues(known, asked))
@@ -89,6 +93,10 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         run_image=asked.run_image or known.run_image,
         launcher=known.launcher,
         exec_env=known.exec_env,
+        workspace=known.workspace,
+        system_buildpacks=known.system_buildpacks,
+        uid=known.uid,
+        gid=known.gid,
         created=known.created,
         labels=known.labels,
     )

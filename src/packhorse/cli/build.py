@@ -22,9 +22,14 @@ from packhorse.cli.build_options import (
     field_option,
     label_option,
     path_option,
+    previous_image_option,
     run_image_option,
     sandbox_options,
     source_options,
+    system_buildpacks_option,
+    target_option,
+    user_options,
+    workspace_option,
 )
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
@@ -163,6 +168,7 @@ def _limit(name: str, value: int | None) -> str:
 @click.argument("name")
 @path_option
 @source_options()
+@system_buildpacks_option
 @click.option(
     "-o",
     "--output",
@@ -200,6 +206,10 @@ def _limit(name: str, value: int | None) -> str:
     read=lambda name: name if name == "own" else "",
     help="Whose launcher the image gets: the builder's, or packhorse's own.  [builder]",
 )
+@target_option
+@workspace_option
+@user_options
+@previous_image_option
 @exec_env_option
 @field_option(
     "--creation-time",

@@ -15,7 +15,9 @@ import click
 
 from packhorse.base.files import resolve
 from packhorse.base.sandbox import Network
+from packhorse.base.target import Target
 from packhorse.cli.options import (
+    Count,
     environment,
     image_location,
     image_name,
@@ -27,9 +29,28 @@ from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_SYSTEM = (
+    *("bin", "boot", "cnb", "dev", "etc", "layers", "lib", "lib32", "lib64", "libx32", "platform", "proc"),
+    *("root", "run", "sbin", "sys", "tmp", "usr", "var"),
+)
+"""Directories that are no workspace, with all below them."""
+
+_HIGHEST_ID = 2**31 - 1
+
 _RESERVED_LABELS = "io.buildpacks."
 
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
+
+
+def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; help lists them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def field_option(
@@ -62,6 +83,32 @@ def _read_labels(texts: tuple[str, ...]) -> Mapping[str, str]:
             )
         labels[name] = value
     return labels
+
+
+def _parse_workspace(text: str) -> str:
+    """The absolute path of `--workspace`; UsageError for one that a build or the image needs itself."""
+    path = f"/{text.strip('/')}"
+    parts = path.split("/")[1:]
+    problem = ""
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        problem = "it is not the path of a directory"
+    elif parts[0] in _SYSTEM:
+        problem = f"a build or the image has something else in /{parts[0]}"
+    if problem:
+        raise UsageError(
+            f"--workspace: {text[:300]!r} cannot be used", why=problem, fix="name another, as app"
+        )
+    return path
+
+
+def _parse_target(text: str) -> Target | None:
+    """The target of `--platform`; UsageError for another system than Linux."""
+    target = Target.parse(text) if text else None
+    if target is not None and target.os != "linux":
+        raise UsageError(
+            f"--platform {target}: packhorse builds for linux only", fix=f"write linux/{target.arch}"
+        )
+    return target
 
 
 def _parse_exec_env(text: str) -> str:
@@ -172,6 +219,44 @@ label_option = field_option(
     help="A label of the image. Repeatable.",
 )
 
+previous_image_option = field_option(
+    "--previous-image",
+    default="",
+    metavar="IMAGE",
+    read=lambda name: image_name(name, "--previous-image"),
+    help="Reuse layers of this image, instead of the last one of the same name.",
+)
+
+workspace_option = field_option(
+    "--workspace",
+    default="workspace",
+    metavar="DIR",
+    read=_parse_workspace,
+    help="Where buildpacks and the image have the source.  [workspace]",
+)
+
+user_options = _combine(
+    click.option("--uid", type=Count(1, _HIGHEST_ID), help="The user of buildpacks.  [the builder's]"),
+    click.option("--gid", type=Count(0, _HIGHEST_ID), help="The group of buildpacks.  [the builder's]"),
+)
+
+system_buildpacks_option = field_option(
+    "--disable-system-buildpacks",
+    "system_buildpacks",
+    is_flag=True,
+    read=lambda is_given: not is_given,
+    help="Leave out the buildpacks that the builder puts around every group.",
+)
+
+target_option = field_option(
+    "--platform",
+    "target",
+    default="",
+    metavar="OS/ARCH",
+    read=_parse_target,
+    help="The platform of builder and image: linux/arm64.  [this machine's]",
+)
+
 path_option = click.option(
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
 )
@@ -224,14 +309,3 @@ def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
             )
         )
     return _combine(*options)
-
-
-def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """Several options as one decorator; help lists them in this order."""
-
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate

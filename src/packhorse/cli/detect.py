@@ -10,7 +10,14 @@ import click
 from packhorse.build.execute import detect as run_detection
 from packhorse.build.plan import Fetch, resolve
 from packhorse.build.request import BuildRequest
-from packhorse.cli.build_options import exec_env_option, run_image_option, sandbox_options, source_options
+from packhorse.cli.build_options import (
+    exec_env_option,
+    run_image_option,
+    sandbox_options,
+    source_options,
+    system_buildpacks_option,
+    target_option,
+)
 from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
@@ -36,8 +43,10 @@ _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path())
 @source_options()
+@system_buildpacks_option
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
+@target_option
 @run_image_option("A run image, instead of the builder's.")
 @exec_env_option
 @sandbox_options(limits=True)

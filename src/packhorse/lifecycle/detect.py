@@ -163,7 +163,8 @@ class _Detector:
     def _order(self) -> Order:
         """The order, and around each of its groups what the builder wants there."""
         inputs = self._inputs
-        data = read(self._tree, inputs.system) if inputs.platform_api.has(SYSTEM) else None
+        has_system = inputs.system and inputs.platform_api.has(SYSTEM)
+        data = read(self._tree, inputs.system) if has_system else None
         if data is None:
             return inputs.order
         return SystemBuildpacks.parse(data, inputs.system, warn=self._observer.say).add_to(inputs.order)

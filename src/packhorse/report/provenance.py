@@ -21,6 +21,7 @@ KEY = "io.packhorse.build"
 """The annotation's name; its value is a JSON object."""
 
 _PRODUCTION = "production"
+_WORKSPACE = "/workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class BuildProvenance:
     run_image: str = ""
     launcher: str = ""
     exec_env: str = _PRODUCTION
+    workspace: str = _WORKSPACE
+    system_buildpacks: bool = True
+    uid: int | None = None
+    gid: int | None = None
     created: int = EPOCH
     network: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +83,10 @@ class BuildProvenance:
             run_image=node.text("run-image"),
             launcher=node.text("launcher"),
             exec_env=node.text("exec-env") or _PRODUCTION,
+            workspace=node.text("workspace") or _WORKSPACE,
+            system_buildpacks=not node.flag("no-system-buildpacks"),
+            uid=node.number("uid") if "uid" in node.fields else None,
+            gid=node.number("gid") if "gid" in node.fields else None,
             created=node.number("created") if "created" in node.fields else EPOCH,
             network=node.text("network"),
             labels=_read_labels(node),
@@ -99,13 +108,16 @@ class BuildProvenance:
             "labels": dict(self.labels),
             "launcher": self.launcher,
             "network": self.network,
+            "no-system-buildpacks": not self.system_buildpacks,
             "packhorse": self.version,
             "post-buildpacks": list(self.post_buildpacks),
             "pre-buildpacks": list(self.pre_buildpacks),
             "run-image": self.run_image,
             "volumes": list(self.volumes),
+            "workspace": self.workspace if self.workspace != _WORKSPACE else "",
         }
         kept = {key: value for key, value in fields.items() if value}
+        kept |= {key: value for key, value in (("uid", self.uid), ("gid", self.gid)) if value is not None}
         if self.created != EPOCH:
             kept["created"] = self.created
         return kept

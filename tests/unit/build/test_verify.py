@@ -37,6 +37,10 @@ ALL = BuildProvenance(
     run_image="acme/run:2",
     exec_env="test",
     created=7,
+    system_buildpacks=False,
+    uid=5,
+    gid=0,
+    workspace="/app",
     network="none",
     labels={"team": "blue"},
 )
@@ -92,6 +96,10 @@ def test_a_build_is_asked_for_as_it_was() -> None:
         run_image="acme/run:2",
         exec_env="test",
         created=7,
+        system_buildpacks=False,
+        uid=5,
+        gid=0,
+        workspace="/app",
         labels={"team": "blue"},
     )
     other = request_for(_image(), "app", replace(ASKED, builder="acme/other", network=Network.HOST))

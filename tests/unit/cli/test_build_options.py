@@ -7,11 +7,12 @@ from typing import Any
 import click
 import pytest
 
+from packhorse.base.target import Target
 from packhorse.cli.build import build
 from packhorse.cli.main import Context
 from packhorse.cli.output import Console
 from packhorse.cli.signals import Signals
-from packhorse.errors import UsageError
+from packhorse.errors import PackhorseError
 
 
 def parse(*words: str) -> dict[str, Any]:
@@ -24,6 +25,27 @@ def test_a_label_has_a_name_and_a_value() -> None:
     assert labels == {"a": "last", "org.example/x": ""}
 
 
+def test_a_user_and_a_group_are_numbers() -> None:
+    params = parse("--uid", "1234", "--gid", "0")
+    assert (params["uid"], params["gid"]) == (1234, 0)
+    assert parse()["uid"] is parse()["gid"] is None
+
+
+def test_options_that_turn_something_off_are_off_if_they_are_given() -> None:
+    assert parse()["system_buildpacks"] and not parse("--disable-system-buildpacks")["system_buildpacks"]
+
+
+def test_a_platform_is_a_target() -> None:
+    assert parse("--platform", "linux/arm64/v8")["target"] == Target("linux", "arm64", "v8")
+    assert parse()["target"] is None
+
+
+def test_a_workspace_is_a_directory_below_the_root() -> None:
+    assert parse()["workspace"] == "/workspace"
+    assert parse("--workspace", "app")["workspace"] == parse("--workspace", "/app/")["workspace"] == "/app"
+    assert parse("--workspace", "srv/app")["workspace"] == "/srv/app"
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -33,9 +55,19 @@ def test_a_label_has_a_name_and_a_value() -> None:
             ("--label", "io.buildpacks.lifecycle.metadata={}"),
             "--label io.buildpacks.lifecycle.metadata: this label is the specification's",
         ),
+        (("--platform", "windows/amd64"), "--platform windows/amd64: packhorse builds for linux only"),
+        (("--platform", "arm64"), "not a target: 'arm64'"),
+        (("--uid", "0"), "0 is not in the range"),
+        (("--uid", "root"), "'root' is not a number"),
+        (("--gid", "-1"), "-1 is not in the range"),
+        (("--gid", "2147483648"), "2147483648 is not in the range"),
+        (("--workspace", "/"), "it is not the path of a directory"),
+        (("--workspace", "a/../b"), "it is not the path of a directory"),
+        (("--workspace", "usr/src"), "a build or the image has something else in /usr"),
+        (("--workspace", "/layers"), "a build or the image has something else in /layers"),
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_refused(words: tuple[str, ...], why: str) -> None:
-    with pytest.raises((UsageError, click.UsageError)) as raised:
+    with pytest.raises((PackhorseError, click.UsageError)) as raised:
         parse(*words)
     assert why in str(raised.value)
