@@ -22,9 +22,9 @@ from fakes.installation import Home
 from fakes.users import RANGE
 from lanes import torture
 from packhorse.base.installation import launcher
-from packhorse.builder.image import METADATA, ORDER
 from packhorse.oci.layout import Layout
 from packhorse.oci.place import push_image
+from packhorse.report.builder import METADATA, ORDER
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 

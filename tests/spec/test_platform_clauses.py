@@ -18,13 +18,13 @@ from fakes.small_image import stored_image, tar_of
 from fakes.tiny_builder import BUILDER, RUN, TinyBuilder, tiny_builder
 from fakes.workshop import Workshop, metadata
 from packhorse.base.dataclass import replace
-from packhorse.builder.image import METADATA
 from packhorse.errors import DetectErrored, InputError, NotFoundError, PackhorseError
 from packhorse.host.wiring import Wiring
 from packhorse.oci.mutate import edit_config
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import Config
+from packhorse.report.builder import METADATA
 from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system

@@ -56,6 +56,8 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
                 "id": each.ref.id,
                 "version": each.ref.version,
                 "directory": _text(each.directory),
+                "package": str(each.package.id) if each.package else None,
+                "locator": each.origin or None,
                 "inline": each.script is not None,
             }
             for each in (images.named.all if images else ())
@@ -76,6 +78,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "loopback_ports": list(plan.loopback_ports),
         "sandbox": request.sandbox or "bubblewrap",
         "limits": _limits(plan),
+        "launcher": request.launcher or "builder",
         "default_process": request.default_process or None,
         "exec_env": images.exec_env if images else request.exec_env,
         "created": request.created,
@@ -94,12 +97,16 @@ def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
         yield _mount(target, "new", None, writable=True)
     yield _mount("/platform", "new", None, writable=False)
     named = plan.images.named.all if plan.images else ()
-    directories = [Bind(each.directory, each.target) for each in named if each.directory is not None]
+    members = [member for each in named for member in each.members]
+    directories = [Bind(each.directory, each.target) for each in members if each.directory is not None]
     for bind in (*plan.host_network.mounts, *directories, *plan.volumes):
         yield _mount(bind.target, "bind", bind.source, writable=bind.writable)
+    for each in members:
+        if each.package is not None:
+            yield _mount(each.target, "package", f"image {each.package.id}", writable=False)
 
 
-def _mount(target: str, kind: str, source: Path | None, *, writable: bool) -> dict[str, Any]:
+def _mount(target: str, kind: str, source: Path | str | None, *, writable: bool) -> dict[str, Any]:
     return {"target": target, "kind": kind, "source": _text(source), "writable": writable}
 
 

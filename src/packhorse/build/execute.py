@@ -16,6 +16,7 @@ from typing import Protocol
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find_shortage
+from packhorse.base.installation import launcher, launcher_version
 from packhorse.base.sandbox import Bind, Network
 from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
@@ -34,7 +35,7 @@ from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_d
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.detect import try_detect
-from packhorse.lifecycle.inputs import SYSTEM_FILE, Inputs
+from packhorse.lifecycle.inputs import SYSTEM_FILE, Inputs, LauncherInfo
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
@@ -169,7 +170,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         open_source(plan.path, owner, plan.excluded, scratch, namespace, scan=plan.overlays) as source,
     ):
         layers = _make_build_layers(prepared, namespace, scratch, observer, copied=copied)
-        named = buildpacks.mount(prepared.images.named.all, scratch)
+        named = buildpacks.mount(prepared.images.named.all, scratch, store, namespace.idmap)
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)
@@ -188,7 +189,7 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             layers=layers,
             overlays=plan.overlays,
             sboms=plan.request.sboms,
-            mounts=(*platform, *named, *host_files),
+            mounts=(*platform, *_make_launcher_directory(prepared, scratch), *named, *host_files),
             volumes=make_readable(plan.volumes, scratch, owner, observer),
             network=plan.network,
             limits=plan.limits,
@@ -287,7 +288,7 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         app=request.workspace,
         system=SYSTEM_FILE if request.system_buildpacks else "",
         extensions=builder.extensions,
-        launcher=builder.launcher,
+        launcher=LauncherInfo(launcher_version()) if request.launcher else builder.launcher,
         env={**images.env, "HOME": home, **prepared.plan.host_network.variables},
         run_image=images.run_image.name,
         uid=builder.uid,
@@ -320,6 +321,20 @@ def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bi
         file.write_bytes(value.encode(errors="surrogateescape"))
         file.chmod(0o644)  # buildpacks are another user, whatever the umask
     return (Bind(directory, "/platform"),)
+
+
+def _make_launcher_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:
+    """Makes the directory of our launcher, if the user wants it instead of the builder's.
+
+    It hides all of the builder's lifecycle, so that no SBOM of the other launcher gets into the image.
+    """
+    if not prepared.plan.request.launcher:
+        return ()
+    directory = _make_directory(scratch / "lifecycle")
+    file = directory / "launcher"
+    file.write_bytes(launcher(prepared.images.target.arch))
+    file.chmod(0o755)
+    return (Bind(directory, "/cnb/lifecycle"),)
 
 
 def _make_directory(path: Path) -> Path:

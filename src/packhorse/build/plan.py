@@ -14,19 +14,19 @@ from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
-from packhorse.build import buildpacks
 from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
+from packhorse.build.images import announce_fetch
 from packhorse.build.layers import CacheImage, supports_overlays
 from packhorse.build.mounts import check_volumes
 from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
 from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
-from packhorse.errors import InputError
+from packhorse.errors import InputError, NotFoundError
 from packhorse.host.limits import build_limits
-from packhorse.host.locate import fetch_exact, fetch_first, fetch_image
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
 from packhorse.host.machine import HostNetwork, can_run, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
@@ -174,8 +174,6 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     the default builder has to be made first, the plan has no images yet: `with_images` adds them.
     """
     path = _check_source(request, host)
-    for option, names in _named_options(request).items():
-        buildpacks.require_supported(names, option)
     project = _read_project(request, path, observer)
     request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
@@ -195,6 +193,8 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         limits=build_limits(host.store.path, request.limits),
         previous=find_previous(request, host, observer),
     )
+    if fetch is Fetch.ALL and request.builder and not request.builder_id:
+        announce_fetch(request, host, observer)
     builder = _find_builder(request, host, observer, fetch)
     return plan if builder is None else with_images(plan, builder, host, observer, fetch=fetch)
 
@@ -206,12 +206,11 @@ def with_images(
     request = plan.request
     builder = _with_user(builder, request)
     check_target(builder, request.target)
-    named = _find_buildpacks(plan, builder)
-    name = _choose_run_image(request, builder)
-    run_image = _find_run_image(request, host, builder, name, observer, fetch)
+    named = _find_buildpacks(plan, builder, host, observer, fetch)
+    run_image = _choose_run_image(request, host, builder, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
-    known += [str(each.ref) for each in named.all]
+    known += [str(member.ref) for each in named.all for member in each.members]
     images = ImagesPlan(
         builder=builder,
         platform_api=api,
@@ -290,17 +289,29 @@ def _with_project_builder(request: BuildRequest, project: Project) -> BuildReque
     return replace(request, builder=location.name)
 
 
-def _find_buildpacks(plan: BuildPlan, builder: Builder) -> NamedBuildpacks:
+def _find_buildpacks(
+    plan: BuildPlan, builder: Builder, host: Host, observer: Observer, fetch: Fetch
+) -> NamedBuildpacks:
     """The named buildpacks; an option of the command line replaces what project.toml has in its place."""
-    project = plan.project
-    entries = dict(zip(_named_options(plan.request), (project.group, project.pre, project.post), strict=True))
-    group, pre, post = (
-        buildpacks.find_named(names, builder, option)
-        if names
-        else buildpacks.find_entries(entries[option], builder, plan.path)
-        for option, names in _named_options(plan.request).items()
+    request, project = plan.request, plan.project
+    named = (*request.buildpacks, *request.pre_buildpacks, *request.post_buildpacks)
+    if not (named or project.group or project.pre or project.post):
+        return NamedBuildpacks()
+    from packhorse.build.locators import Locators  # most builds have the builder's buildpacks alone
+
+    locators = Locators(builder, host, observer, pull=request.pull, save=fetch is not Fetch.NOTHING)
+    if request.buildpacks:
+        return NamedBuildpacks(locators.find_group(request.buildpacks, "--buildpack"))
+    if project.group:
+        return NamedBuildpacks(locators.find_entries(project.group, plan.path))
+    pre, post = (
+        locators.find_around(names, option) if names else locators.find_entries_around(entries, plan.path)
+        for names, option, entries in (
+            (request.pre_buildpacks, "--pre-buildpack", project.pre),
+            (request.post_buildpacks, "--post-buildpack", project.post),
+        )
     )
-    return NamedBuildpacks(group) if group else NamedBuildpacks(pre=pre, post=post)
+    return NamedBuildpacks(pre=pre, post=post)
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:
@@ -337,8 +348,13 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
             save=brings,
         )
     elif name:
-        image = fetch_image(
-            host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
+        image = fetch_location(
+            host.images,
+            Location.parse(name),
+            target=target,
+            say=observer.say,
+            pull=request.pull,
+            save=brings,
         )
     else:
         if target.arch != Target.host().arch:
@@ -372,15 +388,32 @@ def check_target(builder: Builder, wanted: Target | None) -> None:
         )
 
 
-def _choose_run_image(request: BuildRequest, builder: Builder) -> RunImageName:
-    """The name of the run image; one that the user names has no mirrors."""
-    if request.run_image:
-        return RunImageName(request.run_image)
-    if not builder.run_images:
+def _choose_run_image(
+    request: BuildRequest, host: Host, builder: Builder, observer: Observer, fetch: Fetch
+) -> RunImagePlan:
+    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
+    names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
+    if not names:
         raise InputError(
             f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
         )
-    return builder.run_images[0]
+    target, others, failures = builder.image.config.target, list[RunImagePlan](), list[NotFoundError]()
+    for name in names:
+        try:
+            found = _find_run_image(request, host, builder, name, observer, fetch)
+        except NotFoundError as error:
+            failures.append(error)
+            continue
+        if is_for(found.image, target):
+            return found
+        others.append(found)
+    if not others:
+        raise failures[0]
+    observer.say(
+        f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
+        f"{builder.name} for {target}: what buildpacks make may not start on it"
+    )
+    return others[0]
 
 
 def _find_run_image(
@@ -416,7 +449,7 @@ def _find_run_image(
         found = run_images.find(names, location_of(request.name), target)
         return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
     else:
-        near = Reference.parse(builder.name).registry
+        near = _registry_of(builder.name)
         image = fetch_first(
             host.images,
             names,
@@ -430,6 +463,14 @@ def _find_run_image(
     return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
 
 
+def _registry_of(builder: str) -> str:
+    """The registry in the name of a builder, "" for one in a place without names of registries."""
+    location = Location.parse(builder)
+    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
+        return ""
+    return "" if not location.name or is_image_id(location.name) else location.reference.registry
+
+
 def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:
     """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
     names = [
@@ -440,14 +481,15 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         builder=builder.name,
         builder_id=str(builder.image_id),
         version=__version__,
-        buildpacks=_refs(named.group),
-        pre_buildpacks=_refs(named.pre),
-        post_buildpacks=_refs(named.post),
-        directories=tuple(str(each.ref) for each in given if each.directory is not None),
+        buildpacks=_locators(named.group) if request.buildpacks else (),
+        pre_buildpacks=_locators(named.pre) if request.pre_buildpacks else (),
+        post_buildpacks=_locators(named.post) if request.post_buildpacks else (),
+        directories=tuple(str(each.ref) for each in given if each.is_local),
         env=tuple(sorted(names)),
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
         run_image=request.run_image,
+        launcher=request.launcher,
         exec_env=request.exec_env,
         workspace=request.workspace,
         system_buildpacks=request.system_buildpacks,
@@ -459,6 +501,6 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
     )
 
 
-def _refs(named: tuple[NamedBuildpack, ...]) -> tuple[str, ...]:
-    """What the command line named; project.toml is in the source, where a verification reads it again."""
-    return tuple(str(each.ref) for each in named if not each.is_of_project)
+def _locators(named: tuple[NamedBuildpack | None, ...]) -> tuple[str, ...]:
+    """The buildpacks as `verify` names them again, on whichever machine."""
+    return tuple("from=builder" if each is None else each.origin or str(each.ref) for each in named)

@@ -35,9 +35,10 @@ class BuildRequest:
     from `host.limits`.
 
     Images: `target` is what the image is for, None for this machine. `run_image` replaces the builder's.
-    `pull` is the policy for both. `builder_id` is the image that the builder must be, and `run_reference` is
-    how a label identifies the run image; "" is for whatever has the name now. `created` is the time in the
-    image, in seconds since 1970. `labels` replace those of buildpacks.
+    `pull` is the policy for both. `launcher` is "own" for packhorse's launcher in the image, "" for the
+    builder's. `builder_id` is the image that the builder must be, and `run_reference` is how a label
+    identifies the run image; "" is for whatever has the name now. `created` is the time in the image, in
+    seconds since 1970. `labels` replace those of buildpacks.
 
     Results: `tags` are further names of the image; `publish` uploads all names to their registries. `sparse`
     is for `outputs` that are layouts, see `fleet.copy`. `report` is the directory for report.toml, and
@@ -67,6 +68,7 @@ class BuildRequest:
     default_process: str = ""
     target: Target | None = None
     run_image: str = ""
+    launcher: str = ""
     previous_image: str = ""
     exec_env: str = "production"
     workspace: str = "/workspace"

@@ -91,6 +91,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         post_buildpacks=asked.post_buildpacks or known.post_buildpacks,
         default_process=known.default_process,
         run_image=asked.run_image or known.run_image,
+        launcher=known.launcher,
         exec_env=known.exec_env,
         workspace=known.workspace,
         system_buildpacks=known.system_buildpacks,
@@ -148,7 +149,7 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     ):
         directories = ", ".join(name for name in known.directories if name in named)
         if directories and not given:
-            yield f"its build had buildpacks of directories ({directories}): name all again with {option}"
+            yield f"its build had buildpacks of its own machine ({directories}): name all again with {option}"
 
 
 def _options(option: str, values: Sequence[str]) -> str:

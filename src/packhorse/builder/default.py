@@ -28,10 +28,6 @@ from packhorse.base.sandbox import Bind, Network, Root, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView
 from packhorse.builder.image import (
-    LAUNCHER,
-    LAYERS,
-    METADATA,
-    ORDER,
     entries_layer,
     file_entry,
     file_layer,
@@ -47,6 +43,7 @@ from packhorse.linux import userns
 from packhorse.oci.mutate import edit_config, empty_config, set_variables
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Config
+from packhorse.report.builder import LAUNCHER, LAYERS, METADATA, ORDER
 from packhorse.source.files import copy
 from packhorse.spec.api import PLATFORM_APIS
 from packhorse.spec.buildpack_toml import Descriptor

@@ -22,15 +22,17 @@ from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
 from packhorse.oci.mutate import add_layers, edit_config
 from packhorse.oci.place import Image, Layer, Place
 from packhorse.oci.types import Config, History, JsonNode
+from packhorse.report.builder import (
+    EXTENSIONS,
+    LAUNCHER,
+    LAYERS,
+    METADATA,
+    ORDER,
+    ApiVersions,
+    read_run_images,
+)
 from packhorse.spec.buildpack_toml import Order, Ref
 from packhorse.tar.writer import TarEntry, directory_entries, stream
-
-METADATA = "io.buildpacks.builder.metadata"
-LAUNCHER = "io.packhorse.launcher"
-"""Our label for a builder with a launcher and no lifecycle. It has the fields of `lifecycle` in METADATA."""
-ORDER = "io.buildpacks.buildpack.order"
-EXTENSIONS = "io.buildpacks.buildpack.order-extensions"
-LAYERS = "io.buildpacks.buildpack.layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ class Builder:
             gid=_parse_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels, ORDER, name),
             extensions=_order(config.labels, EXTENSIONS, name),
-            run_images=_run_images(metadata),
+            run_images=tuple(RunImageName(*names) for names in read_run_images(metadata)),
             buildpacks=_buildpacks(config.labels.get(LAYERS) or "{}", name),
-            platform_apis=_platform_apis(lifecycle),
+            platform_apis=ApiVersions.parse(lifecycle, "platform").all,
             launcher=LauncherInfo(version=lifecycle.text("version")),
         )
 
@@ -124,27 +126,6 @@ def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
         identifier: tuple(versions) if isinstance(versions, dict) else ()
         for identifier, versions in node.fields.items()
     }
-
-
-def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
-    """Reads `images`, or `stack.runImage` of an old builder."""
-    images = metadata.nodes("images")
-    if not images:
-        stack = metadata.node("stack")
-        one = stack.node("runImage") if stack else None
-        images = (one,) if one else ()
-    named = (RunImageName(image.text("image"), tuple(image.texts("mirrors"))) for image in images)
-    return tuple(image for image in named if image.image)
-
-
-def _platform_apis(lifecycle: JsonNode) -> frozenset[str]:
-    """Reads all Platform APIs of the builder's lifecycle; old lifecycles name a single one."""
-    apis = lifecycle.node("apis")
-    platform = apis.node("platform") if apis else None
-    if platform is not None:
-        return frozenset((*platform.texts("supported"), *platform.texts("deprecated")))
-    api = lifecycle.node("api")
-    return frozenset([api.text("platform")] if api else [])
 
 
 CREATED = "1980-01-01T00:00:01Z"

@@ -86,9 +86,9 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield (
         "buildpacks",
         [
-            f"{one['id']} from {one['directory'] or 'a script in project.toml'}"
+            f"{one['id']} from {_origin(one)}"
             for one in plan["buildpacks"]
-            if one["directory"] or one["inline"]
+            if one["directory"] or one["package"] or one["inline"]
         ],
     )
     yield "previous", list(_previous(plan["previous"], plan["cache_image"]))
@@ -102,6 +102,13 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "labels", [f"{name}={value}" for name, value in plan["labels"].items()]
     yield "process", [plan["default_process"] or ""]
     yield "not known yet", plan["unknown"]
+
+
+def _origin(buildpack: Mapping[str, Any]) -> str:
+    """Where a named buildpack that is not the builder's comes from."""
+    if buildpack["package"]:
+        return buildpack["locator"] or f"the image {buildpack['package']}"
+    return buildpack["directory"] or "a script in project.toml"
 
 
 def _shorten(paths: Sequence[str]) -> list[str]:
@@ -192,6 +199,13 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@field_option(
+    "--launcher",
+    type=click.Choice(["builder", "own"]),
+    default="builder",
+    read=lambda name: name if name == "own" else "",
+    help="Whose launcher the image gets: the builder's, or packhorse's own.  [builder]",
+)
 @target_option
 @workspace_option
 @user_options

@@ -13,9 +13,18 @@ from typing import Any, TypeVar
 
 import click
 
+from packhorse.base.files import resolve
 from packhorse.base.sandbox import Network
 from packhorse.base.target import Target
-from packhorse.cli.options import Count, environment, image_name, keep_value, parse_limits, parse_volume
+from packhorse.cli.options import (
+    Count,
+    environment,
+    image_location,
+    image_name,
+    keep_value,
+    parse_limits,
+    parse_volume,
+)
 from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -113,11 +122,18 @@ def _parse_exec_env(text: str) -> str:
     return text
 
 
+def _split_locators(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The locators of an option: each text is one, or several with commas between them."""
+    return tuple(
+        part.strip() for text in texts for part in ([text] if resolve(Path(text)) else text.split(","))
+    )
+
+
 def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
     """Options for what a build is made of; `help_texts` replace the help of some, by the option's name."""
     words = {
-        "builder": "A builder image, instead of the default one.",
-        "buildpack": "A buildpack, instead of the builder's order. Repeatable.",
+        "builder": "A builder image by name or location, instead of the default one.",
+        "buildpack": "A buildpack, instead of the builder's order: ID, path, URL, image. Repeatable.",
         "env": "A variable for buildpacks. Repeatable.",
         "env_file": "A file of variables. Repeatable.",
         "volume": "Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
@@ -129,24 +145,32 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "--builder",
             default="",
             metavar="IMAGE",
-            read=lambda text: image_name(text, "--builder"),
+            read=image_location,
             help=words["builder"],
         ),
         field_option(
-            "-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help=words["buildpack"]
+            "-b",
+            "--buildpack",
+            "buildpacks",
+            multiple=True,
+            metavar="LOCATOR",
+            read=_split_locators,
+            help=words["buildpack"],
         ),
         field_option(
             "--pre-buildpack",
             "pre_buildpacks",
             multiple=True,
-            metavar="DIR|ID",
+            metavar="LOCATOR",
+            read=_split_locators,
             help="A buildpack before those of each group of the builder. Repeatable.",
         ),
         field_option(
             "--post-buildpack",
             "post_buildpacks",
             multiple=True,
-            metavar="DIR|ID",
+            metavar="LOCATOR",
+            read=_split_locators,
             help="A buildpack after those of each group of the builder. Repeatable.",
         ),
         field_option(

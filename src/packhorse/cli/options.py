@@ -342,3 +342,11 @@ def image_name(text: str, option: str) -> str:
         why="packhorse takes the image from the store or from the registry in its name",
         fix=fix,
     )
+
+
+def image_location(text: str) -> str:
+    """Where an image is read from: its name in the store or in its registry, or another place; InputError."""
+    if not text:
+        return text
+    location = Location.parse(text)
+    return location.name if location.kind in (LocationKind.STORE, LocationKind.REGISTRY) else str(location)

@@ -461,7 +461,9 @@ class _Exporter:
         content = read(self._tree, self._inputs.launcher_path, limit=LAUNCHER_LIMIT)
         if content is None:
             raise ExportError(
-                "the builder has no launcher", why=f"{self._inputs.launcher_path} does not exist in it"
+                "the builder has no launcher",
+                why=f"{self._inputs.launcher_path} does not exist in it",
+                fix="use packhorse's own: --launcher own",
             )
         return content
 

@@ -31,8 +31,10 @@ class BuildProvenance:
 
     `env` has the names of variables, and `volumes` their paths in the sandbox. `buildpacks` are those that
     the user named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` those around its
-    groups, and `directories` those of them that came from a local directory; all are `id@version`. `labels`
-    are those that the user set. `created` is in seconds since the epoch.
+    groups. Each is `id@version`, a locator with the digest of an image, or "from=builder" for the builder's
+    order. `directories` are those of them, by `id@version`, that only the machine of the build has. `labels`
+    are those that the user set. `launcher` is "own" for packhorse's launcher, "" for the builder's. `created`
+    is in seconds since the epoch.
     """
 
     builder: str
@@ -46,6 +48,7 @@ class BuildProvenance:
     volumes: tuple[str, ...] = ()
     default_process: str = ""
     run_image: str = ""
+    launcher: str = ""
     exec_env: str = _PRODUCTION
     workspace: str = _WORKSPACE
     system_buildpacks: bool = True
@@ -81,6 +84,7 @@ class BuildProvenance:
             volumes=node.texts("volumes"),
             default_process=node.text("default-process"),
             run_image=node.text("run-image"),
+            launcher=node.text("launcher"),
             exec_env=node.text("exec-env") or _PRODUCTION,
             workspace=node.text("workspace") or _WORKSPACE,
             system_buildpacks=not node.flag("no-system-buildpacks"),
@@ -105,6 +109,7 @@ class BuildProvenance:
             "env": list(self.env),
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
             "labels": dict(self.labels),
+            "launcher": self.launcher,
             "network": self.network,
             "no-system-buildpacks": not self.system_buildpacks,
             "packhorse": self.version,

@@ -114,6 +114,12 @@ class Descriptor:
         return Ref(self.id, self.version)
 
 
+def is_valid(ref: Ref) -> bool:
+    """Whether a buildpack can have this id and version, after which its directories are named (B-143)."""
+    is_id = _ID.fullmatch(ref.id) is not None and ref.id not in _RESERVED
+    return is_id and _VERSION.fullmatch(ref.version) is not None and ref.version not in (".", "..")
+
+
 def escape_id(identifier: str) -> str:
     """Returns the name of a buildpack's directories below `/layers` and `/cnb/buildpacks` (P-158)."""
     return identifier.replace("/", "_")
@@ -181,7 +187,7 @@ def _missing_from(refs: Group, group: Group) -> Group:
 def _read_id(own: Table) -> str:
     """Reads the buildpack's id. It names directories, and some names have another use there (B-143)."""
     text = own.text("id", required=True)
-    if text and (not _ID.fullmatch(text) or text in _RESERVED):
+    if text and not is_valid(Ref(text, "0")):
         own.add_issue(f"{text!r} cannot be the id of a buildpack", "id")
     return text
 
@@ -189,7 +195,7 @@ def _read_id(own: Table) -> str:
 def _read_version(own: Table) -> str:
     """Reads the buildpack's version. B-144 wants X.Y.Z; any name of a directory is taken."""
     text = own.text("version", required=True)
-    if text and (not _VERSION.fullmatch(text) or text in (".", "..")):
+    if text and not is_valid(Ref("x", text)):
         own.add_issue(f"{text!r} cannot be the version of a buildpack", "version")
     return text
 

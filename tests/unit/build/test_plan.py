@@ -128,7 +128,7 @@ def test_what_keeps_a_build_from_beginning_keeps_its_plan(
     with pytest.raises(InputError, match="there is no"):
         tiny.plan(tmp_path / "nosuch")
     with pytest.raises(NotFoundError, match="there is no buildpack"):
-        tiny.plan(app, Path("no-such-buildpack"))
+        tiny.plan(app, Path("no/such-buildpack"))
     with pytest.raises(InputError, match="is not a whole buildpack"):
         (tmp_path / "half").mkdir()
         (tmp_path / "half" / "buildpack.toml").write_text(

@@ -120,7 +120,7 @@ def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
     assert raised.value.issues == (
         "its build had variables, whose values only you know: --env B",
         "its build had volumes: --volume SOURCE:/more",
-        "its build had buildpacks of directories (my/own@2): name all again with --buildpack",
+        "its build had buildpacks of its own machine (my/own@2): name all again with --buildpack",
     )
     request = request_for(
         _image(replace(known, volumes=())), "app", replace(ASKED, buildpacks=("acme/x", "own"))
