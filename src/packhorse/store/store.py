@@ -43,10 +43,10 @@ from packhorse.store.layer_cache import (
     CacheUsage,
     LayerCacheWriter,
     choose_removed,
+    find_copied_writers,
     find_last_use,
     forget_copies,
     measure_caches,
-    needing_copies,
     remember_copies,
     remove_apps,
 )
@@ -416,7 +416,7 @@ class Store:
 
     def copied_writers(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those of the buildpacks `writers` that are known to need copies of layers."""
-        return needing_copies(self.path, writers)
+        return find_copied_writers(self.path, writers)
 
     def remember_copied(self, writer: str, app: str) -> None:
         """Records that the buildpack `writer` needs copies, as long as `app` has a cache. StoreError."""
@@ -476,7 +476,7 @@ class Store:
         `keep_scratch` prevents the removal. An OSError in the block that is about the store becomes a
         StoreError.
         """
-        path = self._lease.temporary()
+        path = self._lease.temporary_path()
         with ExitStack() as stack:
             # Twice, because a cancellation (which comes once) may interrupt the first removal.
             stack.callback(self._remove_scratch, path)
