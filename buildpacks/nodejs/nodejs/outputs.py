@@ -1,8 +1,8 @@
 """Finds what a build made to start: a framework's server, or files for a web server.
 
-On the arrow plan → layers. Reads files. Called by `buildpack`: `refuse_unstartable` before anything is
-installed, so that the user does not wait for a build that makes nothing to start, and `choose_start` after
-the build scripts. It decides if the source names no start command, or one that only developers want.
+Reads files. Called by `buildpack`: `refuse_unstartable` before anything is installed, so that the user does
+not wait for a build that makes nothing to start, and `choose_start` after the build scripts. It decides if
+the source names no start command, or one that only developers want.
 """
 
 from __future__ import annotations

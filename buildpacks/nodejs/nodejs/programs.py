@@ -1,10 +1,10 @@
 """Decides which programs the image needs for its start commands, and checks that it has them.
 
-On the arrow plan → layers. Called by `buildpack`. Every build needs Node.js, at least to fetch packages. The
-image needs Node.js, Bun or both (`Engines`). It has a package manager only if a start command calls one or
-the user asks for it: a copy in the layer `package-manager`, so that the build's own layers do not depend on
-this. Programs of modules are looked up when the modules are installed, because a missing one would be noticed
-only when the container does not start.
+Called by `buildpack`. Every build needs Node.js, at least to fetch packages. The image needs Node.js, Bun or
+both (`Engines`). It has a package manager only if a start command calls one or the user asks for it: a copy
+in the layer `package-manager`, so that the build's own layers do not depend on this. Programs of modules are
+looked up when the modules are installed, because a missing one would be noticed only when the container does
+not start.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads package.json, and looks which files lie beside it.
 
-On the arrow source → plan. Reads only. Called by `workspace`, `versions` and others.
+Reads only. Called by `workspace`, `versions` and others.
 """
 
 from __future__ import annotations

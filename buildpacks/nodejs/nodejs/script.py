@@ -1,9 +1,8 @@
 """Turns a script of package.json into a command that the image can run.
 
-On the arrow plan → layers. Reads manifests that a script leads to. Called by `start`. A package manager or a
-shell is in the command only if the script needs one. If a script only runs another script, the text of that
-one takes its place, with what runs before it (`prestart`). `npx`, `cross-env` and `exec` are replaced by what
-they run.
+Reads manifests that a script leads to. Called by `start`. A package manager or a shell is in the command only
+if the script needs one. If a script only runs another script, the text of that one takes its place, with what
+runs before it (`prestart`). `npx`, `cross-env` and `exec` are replaced by what they run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Replaces manifests for a while by ones that ask for less.
 
-On the arrow plan → layers. Called by `yarn` and `npm`. Not every Yarn has a command that installs for
-production alone, or for some members of a workspace. Every Yarn does so if the manifests ask for no more.
+Called by `yarn` and `npm`. Not every Yarn has a command that installs for production alone, or for some
+members of a workspace. Every Yarn does so if the manifests ask for no more.
 """
 
 from __future__ import annotations

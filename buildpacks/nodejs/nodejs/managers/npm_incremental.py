@@ -1,9 +1,9 @@
 """Updates node_modules of the last build to what the lockfile says now.
 
-On the arrow plan → layers. Called by `npm`. `npm ci` begins by removing everything. For 650 packages of which
-one is new that takes 14 seconds, and adding that one takes one second. The result must have the same bytes.
-So packages that the lockfile no longer has in this form are removed here, npm only adds, and npm's record of
-what it installed, and what it would make of package.json, are compared with the lockfile.
+Called by `npm`. `npm ci` begins by removing everything. For 650 packages of which one is new that takes 14
+seconds, and adding that one takes one second. The result must have the same bytes. So packages that the
+lockfile no longer has in this form are removed here, npm only adds, and npm's record of what it installed,
+and what it would make of package.json, are compared with the lockfile.
 
 A package with install scripts stays as its scripts made it. That is right only if everything that it depends
 on stays too. Otherwise, and with links and packages within packages, everything is installed again.

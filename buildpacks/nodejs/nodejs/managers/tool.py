@@ -1,8 +1,8 @@
 """Provides a package manager that does not come with Node.js, as a layer for the build.
 
-On the arrow plan → layers. Called by the managers. It is a package of the registry, fetched through the npm
-client. If package.json has a hash, the archive is checked against it. If the request is the same as in the
-last build, its version is used again without asking the registry.
+Called by the managers. It is a package of the registry, fetched through the npm client. If package.json has a
+hash, the archive is checked against it. If the request is the same as in the last build, its version is used
+again without asking the registry.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Chooses the Yarn for a project, and provides it as a layer for the build.
 
-On the arrows source → plan and plan → layers. Called by `managers`. A release in the source (`yarnPath`)
-wins, as in Yarn itself. Then package.json decides, then the Yarn that wrote yarn.lock, then Node.js
-(`yarn.toml`). Yarn 1 and its successors use the same name for different lockfiles; only the keys of both are
-read.
+Called by `managers`. A release in the source (`yarnPath`) wins, as in Yarn itself. Then package.json decides,
+then the Yarn that wrote yarn.lock, then Node.js (`yarn.toml`). Yarn 1 and its successors use the same name
+for different lockfiles; only the keys of both are read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads the project's Yarn settings, and gives Yarn what is set for npm.
 
-On the arrows source → plan and plan → layers. Called by `yarn` and `yarn_release`. Only the few settings are
-read that decide how Yarn is run. Yarn 1 reads .npmrc, but not all of npm's places; its successors read none.
-So registry, proxy, certificates and credentials of npm are passed on, and one setting serves both. Settings
-for Yarn itself win. While Berry installs, npm's credentials are in a `.yarnrc.yml` of the user who builds.
+Called by `yarn` and `yarn_release`. Only the few settings are read that decide how Yarn is run. Yarn 1 reads
+.npmrc, but not all of npm's places; its successors read none. So registry, proxy, certificates and
+credentials of npm are passed on, and one setting serves both. Settings for Yarn itself win. While Berry
+installs, npm's credentials are in a `.yarnrc.yml` of the user who builds.
 """
 
 from __future__ import annotations
