@@ -85,8 +85,7 @@ class Choice:
 
     @classmethod
     def of_bun(cls, project: Project, above: Project | None = None) -> Self:
-        """The Bun that runs an application whose modules another manager installs; `above` is its workspace.
-        """
+        """The Bun that runs an application with modules of another manager; `above` is its workspace."""
         range_, said = _range_in_engines(project, "bun")
         if not said and above is not None:
             range_, said = _range_in_engines(above, "bun")

@@ -1,7 +1,7 @@
 """Runs pnpm: an adapter of `port.Manager`.
 
-pnpm's store of packages lasts only for the build, and pnpm installs copies: no file in a layer is a link out
-of it. Without a `focus` pnpm installs for all projects of a workspace. With one it installs for the named
+pnpm's store of packages is never in the image, and pnpm installs copies: no file in a layer is a link out of
+the layer. Without a `focus` pnpm installs for all projects of a workspace. With one it installs for the named
 projects and for the root; links to members (`workspace:`) count as dependencies. pnpm keeps packages of other
 projects in node_modules/.pnpm, so this module removes them.
 """
