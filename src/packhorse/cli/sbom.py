@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,7 +38,7 @@ def sbom() -> None:
 
 
 def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the argument and options that name an image, for both subcommands."""
+    """Adds the argument and options of `_open_image` to both subcommands."""
     command = add_registry_options(docker_host(command))
     command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
     command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
@@ -55,23 +56,12 @@ def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the SBOM to this file.")
 @click.pass_obj
-def show(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    form: str,
-    output: Path | None,
-) -> None:
+def show(context: Context, /, form: str, output: Path | None, *, name: str, **options: Any) -> None:
     """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
     from packhorse.report.sbom import merge
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with _open_image(context, name, **options) as image:
         found = merge(image, name=title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -91,21 +81,11 @@ def show(
     help="Where to write them.  [the current directory]",
 )
 @click.pass_obj
-def download(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    output_dir: Path,
-) -> None:
+def download(context: Context, /, output_dir: Path, **options: Any) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
     from packhorse.report.sbom import read_files, save_files
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with _open_image(context, **options) as image:
         found = read_files(image)
     save_files(found, output_dir)
     for path in sorted(found):
