@@ -262,7 +262,7 @@ def check_start(
         raise InputError(
             "the start command runs Bun, which is not in the image",
             why=f"{found.source}: {' '.join(found.command)}",
-            fix=f"name the script in {START_SCRIPT}: what is started is known then before the build",
+            fix=f"name the script in {START_SCRIPT}, so that the start command is known before the build",
         )
     file = _typescript_file(found.last or found.command)
     if file and not versions.allows(_STRIPS_TYPES, version):
@@ -313,8 +313,8 @@ def _find_replacement(log: sdk.Log, project: Project, found: StartCommand, name:
         raise _missing_program_error(project, found, name)
     plain = ("node", *found.command[1:])
     log.warning(
-        "nodemon is for development and not in the image: it starts again when files change; what it runs is "
-        f'started instead: "start": "{" ".join(plain)}"'
+        "nodemon restarts a program when files change; it is for development and not in the image, so the "
+        f'program starts without it: "start": "{" ".join(plain)}"'
     )
     plainly = replace(found, command=plain, programs=("node",), last=plain)
     outputs.refuse_missing(project, plainly)
@@ -376,7 +376,7 @@ def _advice(name: str, package: str) -> str:
     if name in _COMPILERS:
         return (
             f"have the build run {name}: name the script that does it `build`, or name it in "
-            "BP_NODE_RUN_SCRIPTS; the start command is to run only what the build made"
+            "BP_NODE_RUN_SCRIPTS; the start command must only run the result of the build"
         )
     if package in (*_TRANSLATORS, "ts-node-dev"):
         return (

@@ -220,7 +220,7 @@ def read_json(path: Path, name: str) -> object:
         if path.is_symlink():
             raise InputError(
                 f"{name} is a link that leads nowhere: {path.readlink()}",
-                fix="put the file itself there, or have what it leads to in the source",
+                fix="put the file itself there, or add the file to which it leads to the source",
             ) from error
         return None
     except OSError as error:

@@ -244,7 +244,7 @@ def _to_command(project: Project, pieces: Sequence[_ShellCommand], name: str, sh
     if not pieces:
         raise InputError(
             f"the {name} script runs nothing that the build has not run: {project.scripts.get(name, '')}",
-            fix='name what is to be started, as in "start": "node dist/server.js"',
+            fix='write the command that starts the application, for example "start": "node dist/server.js"',
         )
     folders = tuple(dict.fromkeys(_entered_folders(pieces, project.directory)))
     *before, last = pieces

@@ -219,7 +219,7 @@ class Npm:
             self.context.capture([*script, *argv], cwd=order.directory, env={**NO_COMPILE_CACHE, **self.env})
             found = frozenset(said.read_text(errors="surrogateescape").splitlines())
         if str(order.directory.resolve()) not in found:
-            raise BuildpackFailed(f"`{' '.join(argv)}` did not name what the image needs")
+            raise BuildpackFailed(f"`{' '.join(argv)}` did not list the packages that the image needs")
         return found
 
     def _warn_of_newer_lock(self) -> None:
