@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -177,14 +177,13 @@ def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home
 
 
 def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(
-    new_home: Callable[..., Home], tmp_path: Path
+    own_home: Home, tmp_path: Path
 ) -> None:
-    home = new_home()  # where nobody builds next
     buildpack = shell_buildpack(tmp_path / "buildpack", build="exit 9")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "README").touch()
     (tmp_path / "env").write_text("FROM_FILE=file-3377-value\n")
-    done = home.run(
+    done = own_home.run(
         *("build", "secretive", "--path", tmp_path / "app", "--buildpack", buildpack, "--verbose"),
         *("-e", f"SECRET={SECRET}", "--env-file", tmp_path / "env"),
         env={"https_proxy": "http://user:proxy-1180@127.0.0.1:1"},

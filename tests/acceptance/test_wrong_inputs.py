@@ -311,9 +311,9 @@ def test_a_process_type_that_nobody_made_is_told_those_that_are(
 
 @pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_a_failed_step_can_be_entered_until_the_next_build(
-    new_home: Callable[[], Home], app: Path, tmp_path: Path, runtime: str
+    own_home: Home, app: Path, tmp_path: Path, runtime: str
 ) -> None:
-    home = new_home()  # builds of other tests would be the next
+    home = own_home  # builds of other tests would be the next
     fails = shell_buildpack(tmp_path / "fails", build='echo left > "$CNB_LAYERS_DIR/trace"; exit 9')
     words = ("build", "entered", "--sandbox", runtime, "--path", app, "--buildpack", fails)
     said = refused(home, *words, status=51, says=("sh ",))
