@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,14 +12,13 @@ import pytest
 
 from fakes.installation import REPOSITORY, Home
 from fakes.shell_buildpack import shell_buildpack
-from fakes.users import SINGLE, ensure
+from fakes.users import SINGLE, ensure, let_pass
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 _CODES = (REPOSITORY / "docs/reference/exit-codes.md").read_text()
 DOCUMENTED = set(map(int, re.findall(r"^\| (\d+) \|", _CODES, re.MULTILINE)))
 SECRET = "sekret-0451"
-TEMPORARY = Path(tempfile.gettempdir())
 NOBODY = 54321
 """A user that is in no table."""
 
@@ -56,9 +54,7 @@ def started(
 def place(tmp_path: Path) -> Path:
     """A directory of the user's own, which he can reach."""
     user = ensure(SINGLE)
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != TEMPORARY and directory.is_relative_to(TEMPORARY):
-            directory.chmod(0o755)
+    let_pass(tmp_path)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
     return tmp_path
 
