@@ -99,7 +99,9 @@ def test_what_a_build_takes_beyond_npm_is_held_against_packs_and_against_a_secon
     same = {"packhorse": runs(0.4, written=500_000)}
     found = (("cold", cold), ("one dependency added", added), ("nothing changed", same))
     record = recorded(tmp_path, "builds", *(Finding(f"Express: {step}", series) for step, series in found))
-    held = {bar.what: (bar.figure, bar.held) for bar in bars(record.scenarios["builds"]["findings"])}
+    held = {
+        bar.what: (bar.figure, bar.held) for bar in bars("builds", record.scenarios["builds"]["findings"])
+    }
     assert held == {
         "Express: nothing changed": (0.4, True),
         "Express: written when nothing changed": (0.5, True),
