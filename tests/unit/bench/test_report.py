@@ -133,3 +133,20 @@ def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured()
         run = timed(["sh", "-c", behind], {"PATH": os.environ["PATH"]})
         assert run.seconds < 3.6
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_a_further_buildpack_adds_is_told_without_its_own_processes() -> None:
+    findings = {
+        "10 buildpacks: nothing changed": {"packhorse": 0.5, "own processes": 0.1},
+        "40 buildpacks: nothing changed": {"packhorse": 0.77, "own processes": 0.25},
+        "100 buildpacks: asked": {"packhorse": 0.5},
+    }
+    recorded_findings = {
+        title: {"series": {name: [{"value": seconds}] for name, seconds in series.items()}}
+        for title, series in findings.items()
+    }
+    held = {bar.what: (bar.figure, bar.held) for bar in bars("many", recorded_findings)}
+    assert held == {
+        "each further buildpack, without its own processes": (pytest.approx(4), True),
+        "100 buildpacks asked": (0.5, False),
+    }
