@@ -51,6 +51,7 @@ from packhorse.tar.writer import (
     PackedTree,
     Position,
     TarEntry,
+    digest,
     directory_entries,
     selected_entries,
     stream,
@@ -163,9 +164,11 @@ def config_layer(inputs: Inputs, view: TreeView) -> Layer:
 
 
 def launcher_layer(content: bytes) -> Layer:
-    """The launcher, of root, whoever built (P-093)."""
+    """The launcher, of root, whoever built (P-093). It has its diff ID, so that no build writes it again."""
     file = TarEntry.file(LAUNCHER, len(content), lambda: io.BytesIO(content))
-    return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    layer = _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    diff_id, size = digest(layer.tar())
+    return replace(layer, diff_id=diff_id, size=size)
 
 
 def process_types_layer(processes: Sequence[Process]) -> Layer:
