@@ -161,15 +161,15 @@ def _describe_missing(publication: Publication, found: Collection[Listener]) -> 
     ports = _numbers(found)
     missing = sorted(publication.wanted_ports - set(ports))
     reached = [port for port in publication.ports if port.protocol == "tcp" and port.port in ports]
-    nobody = f"{_describe_addresses(publication, reached, found)}; " if reached else ""
-    nobody += f"nothing in the image listens on the published port {_join_numbers(missing)}"
+    text = f"{_describe_addresses(publication, reached, found)}; " if reached else ""
+    text += f"nothing in the image listens on the published port {_join_numbers(missing)}"
     others = [port for port in ports if port not in publication.wanted_ports]
     if not others:
-        return nobody
+        return text
     listens = f"it listens on port {_join_numbers(others)}"
     if publication.network is Network.HOST:
         here = _address(publication, Port(others[0], others[0]))
-        return f"{nobody}; {listens}, at {here}"
+        return f"{text}; {listens}, at {here}"
     asked = [port for port in publication.ports if port.port in missing]
     option = (
         f"-p {_host_part(asked)}{others[0]}" if asked else f"-p {_unprivileged_port(others[0])}:{others[0]}"
@@ -177,7 +177,7 @@ def _describe_missing(publication: Publication, found: Collection[Listener]) -> 
     words = f"packhorse run {option} {'… ' if publication.options else ''}{publication.name}"
     if not missing:
         return f"{listens}, which is not published; to reach it: {words}"
-    return f"{nobody}; {listens}: {words}"
+    return f"{text}; {listens}: {words}"
 
 
 def _unprivileged_port(port: int) -> int:
@@ -208,8 +208,8 @@ def _address(publication: Publication, port: Port) -> str:
 
 def _loopback_warning(found: Collection[Listener], ports: Collection[int]) -> str:
     """Returns what to add if the image listens only on loopback, else ""."""
-    alone = [each.port for each in found if each.loopback and each.port in ports]
-    return " (only from this machine: it listens on 127.0.0.1, not on 0.0.0.0)" if alone else ""
+    ports_on_loopback = [each.port for each in found if each.loopback and each.port in ports]
+    return " (only from this machine: it listens on 127.0.0.1, not on 0.0.0.0)" if ports_on_loopback else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,14 @@ def homes(seed: Home, common: Path) -> Callable[..., Home]:
     return make
 
 
+@pytest.fixture(scope="session")
+def own_home(homes: Callable[..., Home]) -> Home:
+    """root's home that only this worker's tests use, one after the other: nobody builds, or removes, beside
+    them. The builder is unpacked for the first.
+    """
+    return homes()
+
+
 @pytest.fixture
 def new_home(homes: Callable[..., Home]) -> Iterator[Callable[..., Home]]:
     """Makes homes as `homes` does, for one test: an unpacked builder takes most of a gigabyte."""

@@ -36,12 +36,12 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home that no other test works in at the same time; the builder is unpacked, `first` was built."""
-    home, folder = homes(), tmp_path_factory.mktemp("first")
+def own_home(own_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The worker's home, in which the builder is unpacked and `first` was built."""
+    folder = tmp_path_factory.mktemp("first")
     buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
-    home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
-    return home
+    own_home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
+    return own_home
 
 
 def source(path: Path) -> Path:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fakes.installation import REPOSITORY, Home
 from fakes.shell_buildpack import shell_buildpack
-from fakes.users import SINGLE, ensure
+from fakes.users import SINGLE, ensure, let_pass
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 _CODES = (REPOSITORY / "docs/reference/exit-codes.md").read_text()
 DOCUMENTED = set(map(int, re.findall(r"^\| (\d+) \|", _CODES, re.MULTILINE)))
 SECRET = "sekret-0451"
-TEMPORARY = Path(tempfile.gettempdir())
 NOBODY = 54321
 """A user that is in no table."""
 
@@ -56,9 +54,7 @@ def started(
 def place(tmp_path: Path) -> Path:
     """A directory of the user's own, which he can reach."""
     user = ensure(SINGLE)
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != TEMPORARY and directory.is_relative_to(TEMPORARY):
-            directory.chmod(0o755)
+    let_pass(tmp_path)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
     return tmp_path
 
@@ -177,14 +173,13 @@ def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home
 
 
 def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(
-    new_home: Callable[..., Home], tmp_path: Path
+    own_home: Home, tmp_path: Path
 ) -> None:
-    home = new_home()  # where nobody builds next
     buildpack = shell_buildpack(tmp_path / "buildpack", build="exit 9")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "README").touch()
     (tmp_path / "env").write_text("FROM_FILE=file-3377-value\n")
-    done = home.run(
+    done = own_home.run(
         *("build", "secretive", "--path", tmp_path / "app", "--buildpack", buildpack, "--verbose"),
         *("-e", f"SECRET={SECRET}", "--env-file", tmp_path / "env"),
         env={"https_proxy": "http://user:proxy-1180@127.0.0.1:1"},

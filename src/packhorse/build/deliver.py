@@ -99,19 +99,20 @@ def check_destinations(
         elif location.kind is LocationKind.DAEMON:
             wiring.check_engine()
         elif location.kind is LocationKind.OCI:
-            _check_directory(_nearest_existing(path))  # directories above a layout are made
+            check_directory(path)  # directories above a layout are made
         else:
             parent = resolve_target(path).parent
             require_directory(parent)
-            _check_directory(parent)
+            check_directory(parent)
     for what, directory in (("report", report), ("SBOM", sboms)):
         problem = _problem(_nearest_existing(directory)) if directory is not None else ""
         if problem:
             raise InputError(f"no {what} can be written to {directory}", why=problem)
 
 
-def _check_directory(directory: Path) -> None:
-    problem = _problem(directory)
+def check_directory(directory: Path) -> None:
+    """Checks that a directory can be written, or made; raises StoreError."""
+    problem = _problem(_nearest_existing(directory))
     if problem:
         raise StoreError(f"nothing can be written to {directory}", why=problem, fix="name another place")
 

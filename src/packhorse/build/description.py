@@ -32,7 +32,9 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "outputs": [str(location) for location in request.outputs],
         "report": _text(request.report),
         "sboms": _text(request.sboms),
-        "cache_image": str(request.cache_image) if request.cache_image else None,
+        "cache_image": _text(request.cache_image),
+        "cache_directory": _text(request.cache_directory),
+        "cache_name": request.cache_name or None,
         "source": {
             "path": str(plan.path),
             "left_out": list(plan.excluded),

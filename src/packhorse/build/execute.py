@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find_shortage
@@ -43,6 +43,9 @@ from packhorse.sandbox.runner import SandboxRunner, TeardownQueue
 from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
 
+if TYPE_CHECKING:
+    from packhorse.build.cache_directory import CacheDirectory
+
 
 class BuildObserver(Observer, Protocol):
     """Receives progress messages of a build. Must not affect the result."""
@@ -54,12 +57,12 @@ class BuildObserver(Observer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreparedBuild:
-    """A plan with its images, the services that execute it, and the cache image that it uses."""
+    """A plan with its images, the services that execute it, and the cache image or directory that it uses."""
 
     plan: BuildPlan
     images: ImagesPlan
     host: Host
-    cache_image: CacheImage | None = None
+    cache_image: CacheImage | CacheDirectory | None = None
 
     @property
     def store(self) -> Store:
@@ -87,10 +90,10 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
         )
         outcome = _attempt(prepared, observer, copied=True)
         assert not isinstance(outcome, BuildpackFailed)  # with copies `_attempt` raises every failure
-        host.store.remember_copied(crossing, str(plan.request.name))
+        host.store.remember_copied(crossing, plan.request.kept_as)
     exported, counters = outcome
     if prepared.cache_image:
-        prepared.cache_image.write(*host.store.last_build(str(plan.request.name)), prepared.images.target)
+        prepared.cache_image.write(*host.store.last_build(plan.request.kept_as), prepared.images.target)
     return deliver(plan.request, host, exported, counters, observer)
 
 
@@ -106,7 +109,14 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     for port in plan.loopback_ports:
         observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
     name = plan.request.cache_image
-    cache = open_cache_image(name, host, observer) if name else None
+    directory = plan.request.cache_directory
+    cache: CacheImage | CacheDirectory | None = None
+    if name is not None:
+        cache = open_cache_image(name, host, observer)
+    elif directory is not None:
+        from packhorse.build.cache_directory import CacheDirectory  # few builds have one
+
+        cache = CacheDirectory(directory, observer)
     return PreparedBuild(plan, plan.images, host, cache)
 
 
@@ -217,10 +227,10 @@ def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer
 def _make_build_layers(
     prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, observer: Observer, *, copied: bool
 ) -> BuildLayers:
-    name = prepared.plan.request.name
+    request = prepared.plan.request
     scope = LayersScope(
-        app=str(name),
-        family=name.name,
+        app=request.kept_as,
+        family="" if request.cache_name else request.name.name,
         like=prepared.plan.previous.layers_name,
         idmap=namespace.idmap,
         uid=prepared.builder.uid,

@@ -6,7 +6,7 @@ build --dry-run`) brings the images that the build needs into the store. `execut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -181,11 +181,13 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
+    excluded = project.excluded_paths(path)
+    _warn_of_cache_in_source(request.cache_directory, path, excluded, observer)
     plan = BuildPlan(
         request=request,
         path=path,
         project=project,
-        excluded=project.excluded_paths(path),
+        excluded=excluded,
         volumes=shown,
         overlays=request.overlay and supports_overlays(host.store.path, observer),
         network=_choose_network(request, observer),
@@ -222,7 +224,7 @@ def with_images(
         exec_env=request.exec_env if api.has(PLATFORM_EXEC_ENV) else "production",
         provenance=_provenance(request, builder, named),
     )
-    previous = for_target(plan.previous, images.target, str(request.name), observer)
+    previous = for_target(plan.previous, images.target, request.kept_as, observer)
     if previous is not plan.previous:
         request = replace(request, clear_cache=True)
     return replace(plan, request=request, previous=previous, images=images)
@@ -323,6 +325,21 @@ def _check_destinations(request: BuildRequest, host: Host) -> None:
 
         check_destinations(host.images, request.outputs, request.report, request.sboms)
     check_cache_image(request, host)
+    if request.cache_directory is not None:
+        from packhorse.build.deliver import check_directory
+
+        check_directory(request.cache_directory)
+
+
+def _warn_of_cache_in_source(
+    cache: Path | None, path: Path, excluded: Sequence[str], observer: Observer
+) -> None:
+    """Warns of a cache that is part of the source, so that each build has another source."""
+    if cache is None or not cache.resolve().is_relative_to(path):
+        return
+    inside = str(cache.resolve().relative_to(path))
+    if not any(f"{inside}/".startswith(f"{name}/") for name in excluded):
+        observer.say(f"the cache {cache} is part of the source: exclude {inside} in {NAME}")
 
 
 def _choose_network(request: BuildRequest, observer: Observer) -> Network:

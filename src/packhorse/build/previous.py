@@ -7,7 +7,7 @@ layer's metadata whether they can use it. Used by `build.plan`.
 
 from __future__ import annotations
 
-from packhorse.base.dataclass import dataclass
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.build.deliver import location_of
@@ -34,8 +34,12 @@ class PreviousBuild:
 
 def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
     """Finds the previous build; raises NetworkError when its registry does not answer."""
-    if request.previous_image:
-        return _find_named_previous(request, host, observer)
+    find = _find_named_previous if request.previous_image else _find_own_previous
+    found = find(request, host, observer)
+    return replace(found, layers_name=request.kept_as) if request.cache_name else found
+
+
+def _find_own_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
     layers_of = _find_layers_name(request, host, observer)
     stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
     if request.publish and request.cache_image:  # the layers in a registry belong to the image there
@@ -90,7 +94,7 @@ def _find_named_previous(request: BuildRequest, host: Host, observer: Observer) 
 def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:
     """The name whose layers the build begins with: its own, or the last built tag of its repository."""
     own = str(request.name)
-    if request.clear_cache:
+    if request.clear_cache or request.cache_name:
         return own
     found = host.store.nearest_app(own, request.name.name)
     if found != own:

@@ -12,7 +12,7 @@ from pathlib import Path
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.sandbox import Bind, Network
 from packhorse.base.target import Target
-from packhorse.host.locate import PullPolicy
+from packhorse.host.locate import LOCAL_REGISTRY, PullPolicy
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.lifecycle.stages import Exported
 from packhorse.oci.place import Receipt
@@ -45,8 +45,9 @@ class BuildRequest:
     `sboms` the one for the buildpacks' SBOM files.
 
     Kept layers: `previous_image` is the name or ID of the image whose layers are reused, "" for the last one
-    of the same name. `cache_image` names an image that keeps them in a registry. `keep_storage` is how many
-    bytes all builds keep: 0 is no limit, None is the default of `host.limits`.
+    of the same name. `cache_image` names an image that keeps them in a registry, and `cache_directory` a
+    directory outside the store. `cache_name` is a name for them in the store, "" for that of the image.
+    `keep_storage` is how many bytes all builds keep: 0 is no limit, None is the default of `host.limits`.
     """
 
     name: Reference
@@ -78,6 +79,8 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     clear_cache: bool = False
     cache_image: Reference | None = None
+    cache_name: str = ""
+    cache_directory: Path | None = None
     overlay: bool = True
     keep_storage: int | None = None
     report: Path | None = None
@@ -87,6 +90,11 @@ class BuildRequest:
     limits: Mapping[str, int] = field(default_factory=dict)
     builder_id: str = ""
     run_reference: str = ""
+
+    @property
+    def kept_as(self) -> str:
+        """The name under which the store keeps the layers of the build."""
+        return f"{LOCAL_REGISTRY}/cache/{self.cache_name}:latest" if self.cache_name else str(self.name)
 
     @property
     def names(self) -> tuple[Reference, ...]:

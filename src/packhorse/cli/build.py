@@ -18,9 +18,12 @@ from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan, Fetch, resolve
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.cli.build_options import (
+    BuildCaches,
+    cache_option,
     exec_env_option,
     field_option,
     label_option,
+    parse_new_name,
     path_option,
     previous_image_option,
     run_image_option,
@@ -91,7 +94,8 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
             if one["directory"] or one["package"] or one["inline"]
         ],
     )
-    yield "previous", list(_previous(plan["previous"], plan["cache_image"]))
+    yield "previous", list(_previous(plan["previous"]))
+    yield "cache", list(_caches(plan))
     yield "layers", list(_layers(plan["layers"]))
     yield "mounts", [_mount(mount) for mount in plan["mounts"]]
     yield "variables", [" ".join(plan["env"])]
@@ -134,14 +138,18 @@ def _group(number: int, group: Sequence[Mapping[str, Any]]) -> str:
     return f"{number}: {', '.join(names)}"
 
 
-def _previous(previous: Mapping[str, Any], cache_image: str | None) -> Iterator[str]:
+def _caches(plan: Mapping[str, Any]) -> Iterator[str]:
+    for what in ("image", "directory", "name"):
+        if plan[f"cache_{what}"]:
+            yield f"{what} {plan[f'cache_{what}']}"
+
+
+def _previous(previous: Mapping[str, Any]) -> Iterator[str]:
     yield f"{previous['image']}  {previous['id']}" if previous["id"] else "none"
     if previous["layers_of"] is None:
         yield "no layer of earlier builds is kept"
     elif previous["id"]:
         yield f"its layers: those kept for {previous['layers_of']}"
-    if cache_image:
-        yield f"cache image {cache_image}"
 
 
 def _layers(layers: Mapping[str, Any]) -> Iterator[str]:
@@ -188,7 +196,7 @@ def _limit(name: str, value: int | None) -> str:
     multiple=True,
     metavar="NAME",
     read=lambda texts: tuple(
-        dict.fromkeys(_parse_new_name(one, "--tag") for text in texts for one in text.split(","))
+        dict.fromkeys(parse_new_name(one, "--tag") for text in texts for one in text.split(","))
     ),
     help="An additional name of the image. Repeatable.",
 )
@@ -225,9 +233,10 @@ def _limit(name: str, value: int | None) -> str:
     "--cache-image",
     default="",
     metavar="NAME",
-    read=lambda text: _parse_new_name(text, "--cache-image") if text else None,
+    read=lambda text: parse_new_name(text, "--cache-image") if text else None,
     help="Also keep layers in a registry, as this image.",
 )
+@cache_option
 @field_option(
     "--no-overlay",
     "overlay",
@@ -266,6 +275,7 @@ def build(
     outputs: tuple[str, ...],
     daemon: bool,
     sparse: bool,
+    caches: BuildCaches,
     pull: str,
     timeout: str,
     dry_run: bool,
@@ -277,13 +287,21 @@ def build(
     """Turn source code into an image called NAME."""
     if form and not dry_run:
         raise UsageError("--format is for --dry-run", fix="add --dry-run, or leave --format out")
+    if (caches.image or caches.directory) and fields["cache_image"]:
+        raise UsageError("--cache and --cache-image name two places", fix="leave out one of them")
+    if caches.has_launch:
+        context.console.say(
+            "--cache type=launch has no effect: the store has every layer of an image already"
+        )
     request = BuildRequest(
-        name=_parse_new_name(name),
+        name=parse_new_name(name),
         outputs=_parse_outputs(outputs, name, daemon=daemon, sparse=sparse),
         sparse=sparse,
         pull=PullPolicy(pull),
         keep_storage=keep_storage(context.environ),
-        **fields,
+        cache_name=caches.name,
+        cache_directory=caches.directory,
+        **fields | {"cache_image": caches.image or fields["cache_image"]},
     )
     if timeout:
         allowed = parse_seconds(timeout, option="--timeout")
@@ -299,30 +317,6 @@ def build(
             return
         outcome = execute(plan, host, console)
     _print_outcome(console, request, outcome, time.monotonic() - started)
-
-
-def _parse_new_name(text: str, option: str = "") -> Reference:
-    """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
-    location = Location.parse(text)
-    if location.kind is LocationKind.STORE:
-        return Reference.parse_new(location.name)
-    option = f"{option}: " if option else ""
-    raise UsageError(
-        f"{option}{text[:300]!r} is a location, not the name of an image",
-        why="a build makes an image under a name in the store, and copies it to other locations",
-        fix=_suggest_spelling(location, option),
-    )
-
-
-def _suggest_spelling(location: Location, option: str) -> str:
-    """How to spell what was meant by a place in the place of a name."""
-    if location.kind is LocationKind.REGISTRY:
-        return f"write {location.name}" + ("" if option.startswith("--cache") else " and --publish")
-    if option.startswith("--cache"):
-        return "name an image of a registry"
-    if location.kind is LocationKind.DAEMON:
-        return f"write {location.name} and --daemon" if not option else f"write --output {location}"
-    return f"write a name, and --output {location}"
 
 
 def _parse_created(text: str) -> int:

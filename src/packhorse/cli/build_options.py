@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.files import resolve
 from packhorse.base.sandbox import Network
 from packhorse.base.target import Target
@@ -26,6 +27,7 @@ from packhorse.cli.options import (
     parse_volume,
 )
 from packhorse.errors import UsageError
+from packhorse.oci.reference import Location, LocationKind, Reference
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -34,6 +36,11 @@ _SYSTEM = (
     *("root", "run", "sbin", "sys", "tmp", "usr", "var"),
 )
 """Directories that are no workspace, with all below them."""
+
+_CACHE_FIELDS = ("type", "format", "name", "source")
+_CACHE_FORMATS = ("volume", "bind", "image")
+_CACHE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
+"""The name of a cache is part of an image's name, under which `packhorse cache` lists it."""
 
 _HIGHEST_ID = 2**31 - 1
 
@@ -99,6 +106,85 @@ def _parse_workspace(text: str) -> str:
             f"--workspace: {text[:300]!r} cannot be used", why=problem, fix="name another, as app"
         )
     return path
+
+
+def parse_new_name(text: str, option: str = "") -> Reference:
+    """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
+    location = Location.parse(text)
+    if location.kind is LocationKind.STORE:
+        return Reference.parse_new(location.name)
+    option = f"{option}: " if option else ""
+    raise UsageError(
+        f"{option}{text[:300]!r} is a location, not the name of an image",
+        why="a build makes an image under a name in the store, and copies it to other locations",
+        fix=_suggest_spelling(location, option),
+    )
+
+
+def _suggest_spelling(location: Location, option: str) -> str:
+    """How to spell what was meant by a place in the place of a name."""
+    if location.kind is LocationKind.REGISTRY:
+        return f"write {location.name}" + ("" if option.startswith("--cache") else " and --publish")
+    if option.startswith("--cache"):
+        return "name an image of a registry"
+    if location.kind is LocationKind.DAEMON:
+        return f"write {location.name} and --daemon" if not option else f"write --output {location}"
+    return f"write a name, and --output {location}"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildCaches:
+    """Where the layers for the next build are kept: at most one of `name`, `image` and `directory`.
+
+    `has_launch` is whether a launch cache was asked for.
+    """
+
+    name: str = ""
+    image: Reference | None = None
+    directory: Path | None = None
+    has_launch: bool = False
+
+
+def _parse_caches(texts: tuple[str, ...]) -> BuildCaches:
+    """The values of `--cache`, each `key=value` fields between semicolons, as in pack; UsageError."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        fields = {}
+        for part in text.split(";"):
+            key, equals, value = part.partition("=")
+            if not equals or key.lower() not in _CACHE_FIELDS:
+                raise UsageError(
+                    f"--cache: {part[:300]!r} is not a field",
+                    why=f"the fields are {', '.join(f'{each}=…' for each in _CACHE_FIELDS)}",
+                    fix="write type=build;format=bind;source=DIR, for instance, in quotes",
+                )
+            fields[key.lower()] = value
+        kind, form = fields.get("type", "build"), fields.get("format", "volume")
+        for key, value, known in (("type", kind, ("build", "launch")), ("format", form, _CACHE_FORMATS)):
+            if value not in known:
+                raise UsageError(
+                    f"--cache: {value[:300]!r} is not a {key}", fix=f"write {' or '.join(known)}"
+                )
+        source = fields.get("source") or fields.get("name") or ""
+        if not source and form != "volume":
+            raise UsageError(
+                f"--cache: a cache of the format {form} needs a {'name' if form == 'image' else 'source'}",
+                fix="add name=IMAGE" if form == "image" else "add source=DIR",
+            )
+        found[kind] = {"format": form, "source": source}
+    build = found.get("build", {"format": "volume", "source": ""})
+    form, source = build["format"], build["source"]
+    if form == "volume" and source and not _CACHE_NAME.fullmatch(source):
+        raise UsageError(
+            f"--cache: {source[:300]!r} is not the name of a cache",
+            why="it has lower-case letters, digits, and '.', '_' or '-' between them",
+        )
+    return BuildCaches(
+        name=source if form == "volume" else "",
+        image=parse_new_name(source, "--cache") if form == "image" else None,
+        directory=Path(source).absolute() / "build-cache" if form == "bind" else None,
+        has_launch="launch" in found,
+    )
 
 
 def _parse_target(text: str) -> Target | None:
@@ -255,6 +341,16 @@ target_option = field_option(
     metavar="OS/ARCH",
     read=_parse_target,
     help="The platform of builder and image: linux/arm64.  [this machine's]",
+)
+
+cache_option = click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    metavar="TYPE;FORMAT;…",
+    callback=lambda ctx, param, texts: _parse_caches(texts),
+    help="Where to keep layers: type=build;format=bind;source=DIR, format=image;name=IMAGE, or "
+    "format=volume;name=NAME.  [under the image's name]",
 )
 
 path_option = click.option(

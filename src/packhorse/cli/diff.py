@@ -197,7 +197,7 @@ def diff(
 ) -> int:
     """Show what differs between the images A and B: by owner of the layer, by file, in config and labels.
 
-    Write locations as for `packhorse inspect`. Ends with 0 if the images are the same, with 1 if they differ,
+    Write locations as for `packhorse copy`. Ends with 0 if the images are the same, with 1 if they differ,
     otherwise as docs/reference/exit-codes.md says.
     """
     with (

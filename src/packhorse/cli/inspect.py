@@ -7,10 +7,8 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.cli.document import FORMATS, serialize
 from packhorse.cli.main import Context
-from packhorse.cli.options import add_registry_options, docker_host, open_wiring
+from packhorse.cli.options import add_registry_options, docker_host, local_or_remote, open_image
 from packhorse.cli.output import Console, format_size, format_table
-from packhorse.errors import UsageError
-from packhorse.host.locate import read
 from packhorse.host.registries import RegistryOptions
 from packhorse.oci.reference import Location, LocationKind
 from packhorse.report.inspect import ImageReport, attachments, base_of
@@ -30,8 +28,7 @@ _MARKED = 19  # characters of a digest that tell layers apart
     default="human",
     help="The output format.  [human]",
 )
-@click.option("--local", is_flag=True, help="Look only in the store and the container engine.")
-@click.option("--remote", is_flag=True, help="Look only in the registry.")
+@local_or_remote
 @click.option("--age", is_flag=True, help="Also ask the run image's registry how old the base is.")
 @click.option(
     "--referrers", is_flag=True, help="Also list what is attached to the image: signatures, attestations."
@@ -56,13 +53,9 @@ def inspect(
 
     Reads no layer. Write locations as for `packhorse copy`.
     """
-    if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with (
-        context.console.activity(f"reading {name}"),
-        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
-    ):
-        image, is_remote = read(wiring, name, local=local, remote=remote)
+    with open_image(
+        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
+    ) as (image, is_remote, wiring):
         report = report_on(image, name=name, remote=is_remote)
         if not bom:
             report = report.with_base(base_of(report, wiring, ask=age))

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from packhorse.base.files import read, resolve
+from packhorse.base import files as base_files
+from packhorse.base.files import resolve
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.host.folders import Folders
-from packhorse.host.locate import PullPolicy
+from packhorse.host.locate import PullPolicy, read
 from packhorse.host.registries import RegistryOptions
 from packhorse.oci.reference import Location, LocationKind
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from packhorse.base.sandbox import Bind
     from packhorse.build.host import Host
     from packhorse.host.wiring import Wiring
+    from packhorse.oci.place import Image
     from packhorse.store.store import Store
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -66,6 +68,13 @@ docker_host = click.option(
     help="The container engine: unix:///PATH, tcp://HOST:PORT, ssh://USER@HOST, inherit.  [DOCKER_HOST, "
     "the docker context, or the first that listens]",
 )
+
+
+def local_or_remote(command: _Command) -> _Command:
+    """Adds --local and --remote, for `open_image`."""
+    command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
+    text = "Look only in the store and the container engine."
+    return click.option("--local", is_flag=True, help=text)(command)
 
 
 def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
@@ -165,6 +174,29 @@ def open_wiring(context: Context, *, docker_host: str, registry_options: Registr
 
 
 @contextmanager
+def open_image(
+    context: Context,
+    name: str,
+    *,
+    local: bool,
+    remote: bool,
+    docker_host: str,
+    registry_options: RegistryOptions,
+) -> Iterator[tuple[Image, bool, Wiring]]:
+    """Yields the named image, whether its registry has it, and the adapters.
+
+    The layers can be read inside the block. Raises UsageError, and the errors of `host.locate.read`.
+    """
+    if local and remote:
+        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
+    with (
+        context.console.activity(f"reading {name}"),
+        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
+    ):
+        yield *read(wiring, name, local=local, remote=remote), wiring
+
+
+@contextmanager
 def open_host(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Host]:
     """Opens the store, and yields the services of this machine for one build."""
     from packhorse.build.host import Host
@@ -191,7 +223,7 @@ def environment(arguments: Iterable[str], files: Iterable[Path], context: Contex
     environ, secrets = context.environ, context.console.secrets
     for file in files:
         try:
-            text = read(file, limit=_LIMIT).decode("utf-8-sig")
+            text = base_files.read(file, limit=_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"the env file {file} is not UTF-8", why=f"at byte {error.start}") from error
         secrets.add_words(text.split("\n"))

@@ -135,7 +135,8 @@ def rebase(
     """Put images on the newest version of their run image, without a build.
 
     IMAGE is in the store, or with --publish in its registry. Write other locations as for `packhorse copy`;
-    - is a list on standard input. In a registry packhorse reads only manifests and configs.
+    - is a list on standard input. In a registry packhorse
+    neither downloads nor uploads layers that the repository has.
     """
     run_image, old = image_name(run_image, "--run-image"), image_name(old, "--from")
     asked = _RebaseOptions(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)

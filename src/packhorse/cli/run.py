@@ -116,7 +116,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     "volumes",
     multiple=True,
     metavar="DIR:TARGET[:ro]",
-    help="Show a directory to the image. Repeatable.",
+    help="Mount a directory in the image. Repeatable.",
 )
 @click.option("-i", "--interactive", is_flag=True, help="Give the image your standard input.")
 @click.option("-t", "--tty", is_flag=True, help="Give the image a terminal.")
@@ -149,7 +149,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     type=click.Choice(list(_PULLS)),
     help="When to fetch the image from its registry.  [missing]",
 )
-@click.option("--rm", is_flag=True, help="No effect, as packhorse keeps nothing; for users of docker.")
+@click.option("--rm", is_flag=True, help="No effect: packhorse always removes what the image wrote.")
 @add_registry_options
 @click.pass_obj
 def run(

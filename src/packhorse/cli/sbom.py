@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from packhorse.cli.main import CommandGroup, Context
-from packhorse.cli.options import add_registry_options, docker_host, open_wiring
-from packhorse.errors import UsageError
-from packhorse.host.locate import read, title
-from packhorse.host.registries import RegistryOptions
-from packhorse.oci.place import Image
+from packhorse.cli.options import add_registry_options, docker_host, local_or_remote, open_image
+from packhorse.host.locate import title
 
 _SHOW = "show"
 
@@ -37,11 +34,10 @@ def sbom() -> None:
 
 
 def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the argument and options that name an image, for both subcommands."""
-    command = add_registry_options(docker_host(command))
-    command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
-    command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
-    return click.argument("name", metavar="IMAGE")(command)
+    """Adds the argument and options of `open_image` to both subcommands."""
+    return click.argument("name", metavar="IMAGE")(
+        local_or_remote(add_registry_options(docker_host(command)))
+    )
 
 
 @sbom.command(_SHOW, short_help="Make one SBOM of everything in an image.")
@@ -55,23 +51,12 @@ def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the SBOM to this file.")
 @click.pass_obj
-def show(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    form: str,
-    output: Path | None,
-) -> None:
+def show(context: Context, /, form: str, output: Path | None, *, name: str, **options: Any) -> None:
     """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
     from packhorse.report.sbom import merge
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with open_image(context, name, **options) as (image, _, _):
         found = merge(image, name=title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -91,42 +76,12 @@ def show(
     help="Where to write them.  [the current directory]",
 )
 @click.pass_obj
-def download(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    output_dir: Path,
-) -> None:
+def download(context: Context, /, output_dir: Path, **options: Any) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
     from packhorse.report.sbom import read_files, save_files
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with open_image(context, **options) as (image, _, _):
         found = read_files(image)
     save_files(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))
-
-
-@contextmanager
-def _open_image(
-    context: Context,
-    name: str,
-    *,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-) -> Iterator[Image]:
-    """Yields the named image, whose layers can be read inside the block; UsageError and those of `read`."""
-    if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with (
-        context.console.activity(f"reading {name}"),
-        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
-    ):
-        yield read(wiring, name, local=local, remote=remote)[0]

@@ -222,10 +222,10 @@ class _TagCopier:
         manifest, indexes = find_manifest(root, target, source.member, where=str(location))
         if self._options.target and not indexes:
             return None
-        anew = self._destination.kind is LocationKind.OCI and manifest.media_type not in OCI_ONLY
+        is_converted = self._destination.kind is LocationKind.OCI and manifest.media_type not in OCI_ONLY
         return (
             None
-            if anew or self._destination.kind not in (LocationKind.OCI, LocationKind.REGISTRY)
+            if is_converted or self._destination.kind not in (LocationKind.OCI, LocationKind.REGISTRY)
             else manifest
         )
 

@@ -41,13 +41,13 @@ def rebase_many(
 
     Only a few are in memory at a time. Raises the errors of `requests`, after the results of those before.
     """
-    alone = threading.Lock()
+    file_lock = threading.Lock()
 
     def work(request: RebaseRequest) -> RebaseRow:
         try:
             if request.location.kind is LocationKind.REGISTRY:
                 return RebaseRow(request, rebase(request, wiring, run_images, jobs=1))
-            with alone:  # one file may hold several images
+            with file_lock:  # one file may hold several images
                 return RebaseRow(request, rebase(request, wiring, run_images))
         except PackhorseError as error:
             return RebaseRow(request, error=error)

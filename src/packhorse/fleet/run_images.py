@@ -67,7 +67,7 @@ class RunImages:
         image = self._wiring.registry(reference, target).read()
         if image.manifest is None:
             raise FormatError(f"{name} cannot be a run image", why="it has no manifest")
-        return RunImage(image, name, reference.pinned(image.manifest.digest))
+        return RunImage(image, name, reference.pinned_name(image.manifest.digest))
 
     def _local(self, name: str, target: Target) -> RunImage:
         image = fetch_image(self._wiring, name, target=target, say=self._say, pull=self._policy)

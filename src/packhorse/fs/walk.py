@@ -220,7 +220,7 @@ class RemovalBudget:
         self._until = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def count_time(self) -> Iterator[None]:
         """Counts the time in this block as spent."""
         began = monotonic()
         self._until = began + self._seconds

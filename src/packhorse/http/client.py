@@ -21,8 +21,8 @@ from packhorse.errors import InputError, NetworkError
 Body = bytes | Callable[[], Iterator[bytes]]
 """Bytes to send, or a function that starts a new pass over them, so that a retry can send them again."""
 
-REDIRECTS = 10
-ATTEMPTS = 5
+REDIRECTS = 10  # the most redirects in a row
+ATTEMPTS = 5  # how often a request is sent if it may be repeated
 
 LONGEST_PAUSE = 60.0
 """The longest Retry-After in seconds that is obeyed. The caller gets an answer that asks for more."""

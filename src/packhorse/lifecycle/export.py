@@ -44,6 +44,7 @@ from packhorse.tar.writer import (
     PackedTree,
     Position,
     TarEntry,
+    digest,
     directory_entries,
     selected_entries,
     stream,
@@ -157,9 +158,14 @@ def config_layer(inputs: Inputs, view: TreeView) -> Layer:
 
 
 def launcher_layer(content: bytes) -> Layer:
-    """Returns the layer of the launcher. It belongs to root (P-093)."""
+    """Returns the layer of the launcher. It belongs to root (P-093).
+
+    The layer has its diff ID, so that no build stores it again.
+    """
     file = TarEntry.file(LAUNCHER, len(content), lambda: io.BytesIO(content))
-    return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    layer = _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    diff_id, size = digest(layer.tar())
+    return replace(layer, diff_id=diff_id, size=size)
 
 
 def process_types_layer(processes: Sequence[Process]) -> Layer:

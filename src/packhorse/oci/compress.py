@@ -186,15 +186,19 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
             why=f"it has {descriptor.size} bytes, at most {LAYER_LIMIT} are read",
         )
 
-    def checked() -> Iterator[bytes]:
+    def verified_blob() -> Iterator[bytes]:
         return verify(blob(), descriptor.digest, descriptor.size)
 
     def tar() -> Iterator[bytes]:
-        return with_layer_context(verify(decompress(checked()), diff_id), layer)
+        return with_layer_context(verify(decompress(verified_blob()), diff_id), layer)
 
     layer = f"{descriptor.digest}{place}"
     return Layer(
-        tar, diff_id, descriptor=descriptor, blob=lambda: with_layer_context(checked(), layer), origin=where
+        tar,
+        diff_id,
+        descriptor=descriptor,
+        blob=lambda: with_layer_context(verified_blob(), layer),
+        origin=where,
     )
 
 

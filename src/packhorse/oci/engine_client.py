@@ -51,7 +51,7 @@ _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")  # the Server header of a dockerd without containerd's store
 _EXCERPT_LIMIT = 200  # bytes of an answer that does not come from an engine
 _STDERR_LIMIT = 2000  # bytes of ssh's errors
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +357,7 @@ class Engine:
     def __str__(self) -> str:
         return f"the container engine at {self.address.host}"
 
-    def _ask(self, kind: type[Answer], path: str) -> Answer:
+    def _ask(self, kind: type[_Answer], path: str) -> _Answer:
         """Returns the JSON value at `path`; EngineError if it is not a `kind`, so no engine sent it."""
         with self._send("GET", path, _QUERY_TIMEOUT) as answer:
             found, _ = self._parse(self._read(answer, _ANSWER_LIMIT))

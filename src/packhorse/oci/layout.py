@@ -506,7 +506,7 @@ class LayoutName:
         return True
 
     def _find_subjects(self) -> dict[Digest, list[Referrer]]:
-        """Finds the documents in the index that have a subject. ORAS writes referrers so."""
+        """Finds the documents in the index that have a subject, as ORAS writes referrers."""
         found: dict[Digest, list[Referrer]] = {}
         for entry in read_index(self._files, self._where).manifests:
             with suppress(FormatError, NotFoundError):  # a broken document is no referrer

@@ -1,7 +1,7 @@
 """Makes a new image config from an old one, with the bytes that the reference writes.
 
 The reference marshals go-containerregistry's ConfigFile: it writes fields in that struct's order, omits zero
-values where the struct says `omitempty`, and drops unknown fields. Equal values so give equal image IDs.
+values where the struct says `omitempty`, and drops unknown fields. So equal values give equal image IDs.
 `lifecycle` and `builder` choose the values. `rebase_image` puts an image on another base, as
 go-containerregistry's rebase does. Nothing here does I/O. Copying an image does not need this module.
 """

@@ -112,7 +112,7 @@ class Reference:
         """Returns the name with the same repository and only a digest."""
         return Reference(self.registry, self.repository, None, digest)
 
-    def pinned(self, digest: Digest) -> str:
+    def pinned_name(self, digest: Digest) -> str:
         """The name by digest as the Go lifecycle writes it: `index.docker.io/library/run@sha256:…`."""
         registry = f"index.{DEFAULT_REGISTRY}" if self.registry == DEFAULT_REGISTRY else self.registry
         return f"{registry}/{self.repository}@{digest}"

@@ -181,12 +181,12 @@ class Package:
     after: str | None
 
 
-def has_package_versions(path: str) -> bool:
+def _has_package_versions(path: str) -> bool:
     """Whether the file at a path, relative to the root, lists packages."""
     return is_status(path) or is_sbom(path)
 
 
-def differing_packages(
+def _differing_packages(
     one: Mapping[str, ListedEntry], other: Mapping[str, ListedEntry]
 ) -> tuple[Package, ...]:
     """Returns the packages that differ, by name. The listings must have the bytes of package lists."""
@@ -472,7 +472,7 @@ def _compare_files(group: LayerGroup, lengths: _Lengths, *, lowest: bool) -> Lay
         under = _listing(shared, lengths)
         one, other = merge_layers(under, one), merge_layers(under, other)
     files = tuple(_differing_entries(one, other, hides=not lowest))
-    return replace(group, files=files, below=len(shared), packages=differing_packages(one, other))
+    return replace(group, files=files, below=len(shared), packages=_differing_packages(one, other))
 
 
 def _kinds(listing: Mapping[str, ListedEntry]) -> dict[str, EntryKind]:
@@ -506,7 +506,7 @@ def _is_whiteout(entry: ListedEntry | None) -> bool:
 def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, ListedEntry]:
     found: dict[str, ListedEntry] = {}
     for layer in layers:
-        entries = list_entries(lengths.count(layer), keep=has_package_versions)
+        entries = list_entries(lengths.count(layer), keep=_has_package_versions)
         found = merge_layers(found, entries) if found else entries
     return found
 

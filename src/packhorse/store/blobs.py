@@ -44,7 +44,7 @@ class BlobWriter:
         self._blobs = blobs
         self._hash = hashlib.sha256()
         self.size = 0
-        self._path = blobs.lease.temporary()
+        self._path = blobs.lease.temporary_path()
         self._start: bytearray | None = bytearray()  # the bytes so far, until there is a file
         self._file: FileIO | None = None
         self._written = 0

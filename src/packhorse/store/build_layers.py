@@ -301,7 +301,7 @@ class CopyLayerCache(MountedLayerCache):
     def __init__(self, writer: LayerCacheWriter, scratch: Path) -> None:
         super().__init__(writer, scratch)
         self._waiting: dict[str, Snapshot] = {}
-        self._signed: dict[str, Signature] = {}
+        self._signatures: dict[str, Signature] = {}
 
     def mounts(self) -> tuple[Bind, ...]:
         """The mount of `/layers` for the next sandbox; first copies layers restored or captured meanwhile."""
@@ -339,7 +339,7 @@ class CopyLayerCache(MountedLayerCache):
         if change in (Change.NONE, Change.GONE) and not waits:
             raise TreeError(f"{path} is not a directory", why=change.value)
         if below is not None:
-            unread = waits or self._upper.compare(buildpack, partial(self._is_signed, path))
+            unread = waits or self._upper.compare(buildpack, partial(self._is_unwritten, path))
             if unread or self._is_unchanged(buildpack, name, below, whole=True):
                 if captured is not None:
                     return captured, False
@@ -360,14 +360,14 @@ class CopyLayerCache(MountedLayerCache):
             source, target = tree.lower / buildpack, self._upper.path / buildpack
             with overlay.open_directory(source) as original, overlay.open_directory(target) as copy:
                 self.writer.count(copied=copy_entry(original, name, copy))
-                self._signed[path] = signature(copy, name)
+                self._signatures[path] = signature(copy, name)
 
     def _wait_for_clock_tick(self) -> None:
         """Waits until a write would give a file a later time than all files in the signatures have.
 
         File systems record the time of the kernel's last tick, which may be some milliseconds ago.
         """
-        latest = max((entry[-1] for each in self._signed.values() for entry in each.values()), default=0)
+        latest = max((entry[-1] for each in self._signatures.values() for entry in each.values()), default=0)
         path = self._scratch / "clock"
         with map_errors(path):
             path.touch()
@@ -376,9 +376,9 @@ class CopyLayerCache(MountedLayerCache):
                 os.utime(path)
             path.unlink()
 
-    def _is_signed(self, path: str, directory: int) -> bool:
+    def _is_unwritten(self, path: str, directory: int) -> bool:
         """Whether no buildpack has written to the layer at `path`, in `directory`, since it was copied."""
-        signed = self._signed.get(path)
+        signed = self._signatures.get(path)
         try:
             return signed is not None and signature(directory, split_layer_path(path)[1]) == signed
         except (OSError, TreeError):

@@ -56,7 +56,7 @@ class FreedSpace:
     unfinished: int = 0
 
 
-def needed_for(store: Path, image: ImageRecord) -> set[str]:
+def paths_of_image(store: Path, image: ImageRecord) -> set[str]:
     """The paths inside the store that an image needs; those of trees without their map or owner."""
     found = {_blob_path(image.id)}
     for diff_id in image.layers:
@@ -71,10 +71,10 @@ def needed_for(store: Path, image: ImageRecord) -> set[str]:
     return found
 
 
-def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
-    """The paths that the record of an app's last build needs, in the form of `needed_for`.
+def paths_of_cache(fields: Mapping[str, Any] | None) -> set[str]:
+    """The paths that the record of an app's last build needs, in the form of `paths_of_image`.
 
-    None for a damaged record.
+    An empty set for a damaged record.
     """
     layers = (fields or {}).get("layers")
     found = set[str]()
@@ -149,9 +149,9 @@ def _find_needed(own: Lease) -> set[str]:
     """The paths that images and caches need."""
     found = set[str]()
     for image in Images(own).all():
-        found |= needed_for(own.store, image)
+        found |= paths_of_image(own.store, image)
     for path in (own.store / "caches").iterdir():
-        found |= needed_for_next(read(path))
+        found |= paths_of_cache(read(path))
     return found
 
 
@@ -213,7 +213,7 @@ def _move_to_trash(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> l
     aside = []
     for path in paths:
         directory = path.parent if path.is_dir() and not path.is_symlink() else None
-        aside.append(path.rename(own.temporary(directory)))
+        aside.append(path.rename(own.temporary_path(directory)))
     for path in dead:
         path.unlink(missing_ok=True)
     return aside

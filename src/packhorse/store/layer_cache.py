@@ -164,9 +164,9 @@ class LayerCacheWriter:
             "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
             "slices": self._slices,
         }
-        before = gc.needed_for_next(read(self._app.cache))
+        before = gc.paths_of_cache(read(self._app.cache))
         write(self._lease, self._app.cache, fields)
-        self._lease.note_unneeded(before - gc.needed_for_next(fields))
+        self._lease.note_unneeded(before - gc.paths_of_cache(fields))
 
     def find_snapshot(self, path: str, diff_id: Digest) -> Snapshot | None:
         """The kept tree of the layer at `path`, with this build's owner; None if it is not kept."""
@@ -182,7 +182,7 @@ class LayerCacheWriter:
         returns how many of its entries are hard links.
         """
         buildpack, _ = split_layer_path(path)
-        directory = self._lease.temporary(self._snapshots.owner_directory(self.owner))
+        directory = self._lease.temporary_path(self._snapshots.owner_directory(self.owner))
         parent = directory / "layers" / buildpack
         try:
             with map_errors(directory):
@@ -279,7 +279,7 @@ def measure_caches(own: Lease) -> CacheUsage:
         records = list(_list_records(store))
         needed = set[str]()
         for image in Images(own).all():
-            needed |= gc.needed_for(store, image)
+            needed |= gc.paths_of_image(store, image)
         disk, trees = _DiskUsage(), dict[Path, set[Path]]()
         for _, path, fields in records:
             trees[path] = set(_needed_snapshots(store, fields))
@@ -313,7 +313,7 @@ def remove_apps(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
                 path.unlink(missing_ok=True)
                 forget_copies(own, path.stem)
                 found.add(_app(fields))
-                given_up |= gc.needed_for_next(fields)
+                given_up |= gc.paths_of_cache(fields)
     return found, given_up
 
 
@@ -344,7 +344,7 @@ def choose_removed(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...
     return tuple(gone)
 
 
-def needing_copies(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
+def find_copied_writers(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
     """Those of `writers` that are known to need copies of layers, because they fail on an overlay.
 
     A name is known as long as one of the apps with which it failed has a cache.
@@ -386,7 +386,7 @@ def _app(fields: dict[str, Any]) -> str:
 
 def _needed_snapshots(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
     """The kept trees that a record needs, of all owners."""
-    names = {name.partition("/")[2] for name in gc.needed_for_next(fields) if name.startswith("kept/")}
+    names = {name.partition("/")[2] for name in gc.paths_of_cache(fields) if name.startswith("kept/")}
     for name in sorted(names):
         yield from (path for path in store.glob(f"kept/*/{name}") if path.is_dir())
 

@@ -151,7 +151,7 @@ class Lease:
         finally:
             os.close(descriptor)
 
-    def temporary(self, directory: Path | None = None) -> Path:
+    def temporary_path(self, directory: Path | None = None) -> Path:
         """A path that nobody else uses: in `directory`, with a name that begins with a dot, or in `scratch`.
 
         Raises StoreError in a read-only store.
@@ -245,7 +245,7 @@ def is_held(path: Path) -> bool:
 
 
 def owner_of(name: str) -> str:
-    """The name of the lease in a file name that `Lease.temporary(directory)` made."""
+    """The name of the lease in a file name that `Lease.temporary_path(directory)` made."""
     return name[1:].rpartition(".")[0]
 
 
@@ -345,7 +345,7 @@ def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool 
 
 def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replaces the file `path` by `data`, as `write` does."""
-    temporary = lease.temporary()
+    temporary = lease.temporary_path()
     with map_errors(path):
         try:
             with temporary.open("xb") as file:

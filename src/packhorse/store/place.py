@@ -125,7 +125,7 @@ class StorePlace:
         before = self._images.set_name(new)
         if before is not None and replace(before, created=new.created) != new:
             store = self._lease.store
-            self._lease.note_unneeded(gc.needed_for(store, before) - gc.needed_for(store, new))
+            self._lease.note_unneeded(gc.paths_of_image(store, before) - gc.paths_of_image(store, new))
         if manifest is None:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))

@@ -166,7 +166,7 @@ class Trees:
             if known is not None:
                 return known
             remove(path, self._lease)
-            new = self._lease.temporary(path.parent)
+            new = self._lease.temporary_path(path.parent)
             try:
                 fields = make(new)
                 with map_errors(path):

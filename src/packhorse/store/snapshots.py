@@ -135,7 +135,7 @@ class LayerSnapshots:
             known = self._read_record(target)
             useless = directory
             if known is None or known[0].diff_id != diff_id or not known[1]:
-                useless = self._lease.temporary(target.parent)
+                useless = self._lease.temporary_path(target.parent)
                 with map_errors(target):
                     if os.path.lexists(target):
                         target.rename(useless)
@@ -269,7 +269,7 @@ def import_layer(
     """
     owner = idmap.to_outside(inside.uid, inside.gid)
     home = kept.owner_directory(owner)
-    work, tree = lease.temporary(home), lease.temporary(home)
+    work, tree = lease.temporary_path(home), lease.temporary_path(home)
     try:
         with map_errors(work):
             make_directory(work)

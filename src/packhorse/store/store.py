@@ -43,10 +43,10 @@ from packhorse.store.layer_cache import (
     CacheUsage,
     LayerCacheWriter,
     choose_removed,
+    find_copied_writers,
     find_last_use,
     forget_copies,
     measure_caches,
-    needing_copies,
     remember_copies,
     remove_apps,
 )
@@ -220,7 +220,7 @@ class Store:
         self._index = LayerIndex(lease)
         self._snapshots = LayerSnapshots(lease, self._tree_sync)
         self._images = Images(lease)
-        self._left: set[Path] = set()
+        self._kept_scratch: set[Path] = set()
         self._layers = LayerStore(lease, self._blobs, self._index, self._snapshots)
         self._trees = Trees(lease, self._tree_sync, self._layers, self._snapshots)
 
@@ -253,7 +253,7 @@ class Store:
         own = self._lease
         own.close()
         unremoved = own.removal_budget is not None and own.trash
-        if own.unneeded or (unremoved and not self._left):
+        if own.unneeded or (unremoved and not self._kept_scratch):
             # `gc` removes later what cannot be removed now, or reports why it cannot.
             with suppress(StoreError, HostError):
                 self._remove(own.unneeded, own.removal_budget)
@@ -416,7 +416,7 @@ class Store:
 
     def copied_writers(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those of the buildpacks `writers` that are known to need copies of layers."""
-        return needing_copies(self.path, writers)
+        return find_copied_writers(self.path, writers)
 
     def remember_copied(self, writer: str, app: str) -> None:
         """Records that the buildpack `writer` needs copies, as long as `app` has a cache. StoreError."""
@@ -476,7 +476,7 @@ class Store:
         `keep_scratch` prevents the removal. An OSError in the block that is about the store becomes a
         StoreError.
         """
-        path = self._lease.temporary()
+        path = self._lease.temporary_path()
         with ExitStack() as stack:
             # Twice, because a cancellation (which comes once) may interrupt the first removal.
             stack.callback(self._remove_scratch, path)
@@ -492,15 +492,13 @@ class Store:
                 raise make_error(error, path) from error
 
     def _remove_scratch(self, scratch: Path) -> None:
-        if scratch not in self._left and os.path.lexists(scratch):
-            with suppress(
-                StoreError, HostError
-            ):  # `remove_leftovers` removes it later, or gc reports why not
+        if scratch not in self._kept_scratch and os.path.lexists(scratch):
+            with suppress(StoreError, HostError):  # `remove_leftovers` tries again, and `gc` reports why
                 trash(scratch, self._lease)
 
     def keep_scratch(self, scratch: Path) -> None:
         """Keeps a scratch directory, for a person to read, until the next `remove_leftovers` or `gc`."""
-        self._left.add(scratch)
+        self._kept_scratch.add(scratch)
 
     def remove_tree(self, path: Path) -> None:
         """Removes a tree in or outside the store, whoever owns its files. Raises StoreError, HostError."""

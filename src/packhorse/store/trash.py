@@ -45,7 +45,7 @@ def trash(path: Path, lease: Lease) -> int:
         return remove(path, lease)
     lease.trash.add(path)
     freed = 0
-    with suppress(walk.BudgetExceeded, OSError), lease.removal_budget.running():
+    with suppress(walk.BudgetExceeded, OSError), lease.removal_budget.count_time():
         with overlay.open_directory(path.parent) as parent:
             freed = walk.remove(parent, path.name, budget=lease.removal_budget)
         lease.trash.discard(path)

@@ -37,7 +37,7 @@ def run(
     child still uses. Raises FormatError for a layer that cannot be unpacked, StoreError, and what iterating
     over `stdin` raises.
     """
-    assert lease.descriptor is not None  # `Lease.temporary` has refused a read-only store
+    assert lease.descriptor is not None  # `Lease.temporary_path` has refused a read-only store
     with userns.spawn(
         [*python_command("packhorse.store.userns_worker"), *words],
         namespace=namespace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,10 +10,12 @@ import pytest
 
 from packhorse.base.target import Target
 from packhorse.cli.build import build
+from packhorse.cli.build_options import BuildCaches
 from packhorse.cli.main import Context
 from packhorse.cli.output import Console
 from packhorse.cli.signals import Signals
 from packhorse.errors import PackhorseError
+from packhorse.oci.reference import Reference
 
 
 def parse(*words: str) -> dict[str, Any]:
@@ -40,6 +43,25 @@ def test_a_platform_is_a_target() -> None:
     assert parse()["target"] is None
 
 
+@pytest.mark.parametrize(
+    ("texts", "caches"),
+    [
+        ((), BuildCaches()),
+        (("type=build;format=volume",), BuildCaches()),
+        (("type=build;format=volume;name=my-cache",), BuildCaches(name="my-cache")),
+        (("TYPE=build;Format=bind;source=/a/b",), BuildCaches(directory=Path("/a/b/build-cache"))),
+        (("format=image;name=h.example/c:1",), BuildCaches(image=Reference.parse("h.example/c:1"))),
+        (("type=launch;format=volume;name=x",), BuildCaches(has_launch=True)),
+        (
+            ("type=launch;format=bind;source=/a", "type=build;format=bind;source=/b"),
+            BuildCaches(directory=Path("/b/build-cache"), has_launch=True),
+        ),
+    ],
+)
+def test_a_cache_is_written_as_in_pack(texts: tuple[str, ...], caches: BuildCaches) -> None:
+    assert parse(*(word for text in texts for word in ("--cache", text)))["caches"] == caches
+
+
 def test_a_workspace_is_a_directory_below_the_root() -> None:
     assert parse()["workspace"] == "/workspace"
     assert parse("--workspace", "app")["workspace"] == parse("--workspace", "/app/")["workspace"] == "/app"
@@ -57,6 +79,14 @@ def test_a_workspace_is_a_directory_below_the_root() -> None:
         ),
         (("--platform", "windows/amd64"), "--platform windows/amd64: packhorse builds for linux only"),
         (("--platform", "arm64"), "not a target: 'arm64'"),
+        (("--cache", "build"), "--cache: 'build' is not a field"),
+        (("--cache", "type=build;size=3"), "--cache: 'size=3' is not a field"),
+        (("--cache", "type=kaniko"), "--cache: 'kaniko' is not a type"),
+        (("--cache", "format=tar"), "--cache: 'tar' is not a format"),
+        (("--cache", "type=build;format=bind"), "a cache of the format bind needs a source"),
+        (("--cache", "type=launch;format=image"), "a cache of the format image needs a name"),
+        (("--cache", "type=build;format=volume;name=A/b"), "'A/b' is not the name of a cache"),
+        (("--cache", "format=image;name=oci:x"), "--cache: 'oci:x' is a location"),
         (("--uid", "0"), "0 is not in the range"),
         (("--uid", "root"), "'root' is not a number"),
         (("--gid", "-1"), "-1 is not in the range"),

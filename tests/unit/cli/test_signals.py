@@ -73,7 +73,7 @@ def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path:
         Store.open(path).close()
         def lose():
             lease = Lease.acquire(path)
-            lease.temporary().write_text("not finished")
+            lease.temporary_path().write_text("not finished")
             send(signal.SIGTERM)
         lose()
         """

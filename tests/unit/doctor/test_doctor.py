@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.users import let_pass
 from packhorse.base import installation
 from packhorse.doctor import machine
 from packhorse.doctor import machine as engines
@@ -227,9 +228,7 @@ def restricted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> N
 def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
-            directory.chmod(0o755)
+    let_pass(tmp_path)
     home = {"PACKHORSE_HOME": str(tmp_path)}
     restricted(monkeypatch, tmp_path, "1\n")
     assert line("apparmor", tmp_path).finding.endswith("not root's")

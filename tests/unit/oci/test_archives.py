@@ -108,24 +108,19 @@ def test_an_archive_goes_behind_a_link(archive: Callable[[Path], Place], tmp_pat
 
 
 def test_a_compressed_docker_archive_is_refused_with_a_hint(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar.gz"
-    push_image(fresh_image(A), DockerArchive(path))
-    path.write_bytes(gzip.compress(path.read_bytes()))
+    archive = DockerArchive(tmp_path / "a.tar.gz", APP)
+    push_image(fresh_image(A), archive)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))
     with pytest.raises(FormatError, match="cannot be read as a tar") as caught:
-        DockerArchive(path).read()
+        archive.read()
     assert "decompress it first" in caught.value.why
 
 
-def test_a_compressed_oci_archive_is_read_as_well(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar.gz"
-    push_image(fresh_image(A), OciArchive(path))
-    path.write_bytes(gzip.compress(path.read_bytes()))
-    image = OciArchive(path).read()
-    assert image.id == fresh_image(A).id
-    assert b"".join(image.layers[0].tar()) == A
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(FormatError):
-        OciArchive(path).read()
+def test_a_compressed_oci_archive_is_read(tmp_path: Path) -> None:
+    archive = OciArchive(tmp_path / "a.tar.gz", "v1")
+    push_image(fresh_image(A), archive)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))
+    assert archive.read().id == fresh_image(A).id
 
 
 @every_archive

@@ -123,7 +123,7 @@ def test_what_is_small_is_removed_at_once(path: Path) -> None:
             (None, 2, True),
         ):
             lease.removal_budget = budget
-            tree = lease.temporary()
+            tree = lease.temporary_path()
             tree.mkdir()
             for number in range(100):
                 (tree / f"{number}").touch()
