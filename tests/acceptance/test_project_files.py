@@ -274,8 +274,12 @@ def test_a_failing_script_fails_the_build_and_a_missing_interpreter_is_said(
 def test_an_entry_that_leads_to_no_buildpack_is_named_with_its_line(tiny: TinyBuilder, app: Path) -> None:
     for line, named in (
         ('uri = "."', "is the source itself"),
-        ('uri = "tools/none"', "there is no "),
-        ('uri = "docker://h.example/bp"', "docker://h.example/bp is not supported yet"),
+        ('uri = "./tools/none"', "there is no buildpack './tools/none'"),
+        (
+            'uri = "docker://127.0.0.1:1/bp"',
+            "127.0.0.1:1/bp:latest is not in the store and cannot be fetched",
+        ),
+        ('uri = "s3://bucket/bp"', "s3://bucket/bp is no place for buildpacks"),
         ('id = "none/such"', "none/such"),
         ('id = "foreign/shell"\nversion = "9"', "foreign/shell@9"),
     ):

@@ -147,6 +147,17 @@ class Locators:
         return replace(found, is_of_project=True)
 
     def _find(self, locator: _Locator) -> NamedBuildpack:
+        """The buildpack at a locator; errors of its place say where the locator was written."""
+        try:
+            return self._find_by_scheme(locator)
+        except (NotFoundError, NetworkError, FormatError) as error:
+            if locator.where in f"{error.what} {error.fix}":
+                raise
+            kinds = (NotFoundError, NetworkError, FormatError)
+            kind = next(kind for kind in kinds if isinstance(error, kind))
+            raise kind(f"{locator.where}: {error.what}", why=error.why, fix=error.fix) from error
+
+    def _find_by_scheme(self, locator: _Locator) -> NamedBuildpack:
         """The buildpack at a locator, by what its beginning says, or guessed."""
         text = locator.text
         identifier = next((text.removeprefix(each) for each in _OF_BUILDER if text.startswith(each)), "")

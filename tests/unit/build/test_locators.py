@@ -200,7 +200,7 @@ def test_the_registry_of_buildpacks_says_which_image_has_a_version(bench: Bench,
         assert found.origin == f"docker://{bench.registry.host}/acme/own@{digest}"
     with pytest.raises(FormatError) as other:
         bench.find("test/own")  # the highest version has another buildpack's image
-    assert other.value.what == "the registry's test/own@1.1.0 is another buildpack"
+    assert other.value.what == "--buildpack: the registry's test/own@1.1.0 is another buildpack"
     with pytest.raises(NotFoundError, match="has no buildpack test/own@7"):
         bench.find("urn:cnb:registry:test/own@7")
 
@@ -289,6 +289,8 @@ def test_what_is_no_buildpack_is_refused_with_the_reason(bench: Bench, own: Path
         with pytest.raises(kind) as raised:
             bench.find(text)
         assert words in f"{raised.value.what} {raised.value.why}", text
+        if kind is not InputError:  # that names the file
+            assert "--buildpack" in f"{raised.value.what} {raised.value.fix}", text
 
 
 @pytest.mark.parametrize(
