@@ -208,8 +208,8 @@ def _parse_exec_env(text: str) -> str:
     return text
 
 
-def _split_locators(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The locators of an option: each text is one, or several with commas between them."""
+def split_locators(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The locators of an option: each text is a path that exists, or locators with commas between them."""
     return tuple(
         part.strip() for text in texts for part in ([text] if resolve(Path(text)) else text.split(","))
     )
@@ -240,7 +240,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "buildpacks",
             multiple=True,
             metavar="LOCATOR",
-            read=_split_locators,
+            read=split_locators,
             help=words["buildpack"],
         ),
         field_option(
@@ -248,7 +248,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "pre_buildpacks",
             multiple=True,
             metavar="LOCATOR",
-            read=_split_locators,
+            read=split_locators,
             help="A buildpack before those of each group of the builder. Repeatable.",
         ),
         field_option(
@@ -256,7 +256,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "post_buildpacks",
             multiple=True,
             metavar="LOCATOR",
-            read=_split_locators,
+            read=split_locators,
             help="A buildpack after those of each group of the builder. Repeatable.",
         ),
         field_option(
