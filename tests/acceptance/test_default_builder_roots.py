@@ -183,7 +183,7 @@ def test_a_builder_that_was_removed_comes_back_the_same_for_everybody(
     assert len(identifiers) == 1
 
 
-def test_P_011_P_012_P_019_the_default_builders_images_have_what_is_asked_of_base_images(
+def test_P_011_P_012_P_013_and_P_016_to_P_019_the_default_builders_images_have_what_is_asked_of_base_images(
     home: Home, tmp_path: Path
 ) -> None:
     (tmp_path / "app").mkdir()
@@ -206,6 +206,9 @@ def test_P_011_P_012_P_019_the_default_builders_images_have_what_is_asked_of_bas
         distro = [labels[f"io.buildpacks.base.distro.{name}"] for name in ("name", "version")]
         assert distro == release.split()
         assert "/usr/bin" in variables["PATH"].split(":")
+        assert labels["io.buildpacks.rebasable"] == "true"
+        assert labels["io.buildpacks.base.id"] == f"io.packhorse.{'-'.join(distro)}"
+        assert fields["target"] == str(Target.host())
         if base == "build":
             assert (variables["CNB_USER_ID"], variables["CNB_GROUP_ID"]) == (uid, gid)
 
