@@ -28,14 +28,14 @@ by hand. The letter of a clause says where it is from; the numbers are ours:
 |---|---|
 | `B` | Buildpack API 0.12 ([buildpack.md]) |
 | `P` | Platform API 0.15 ([platform.md]) |
-| `X` | image extensions, Buildpack API 0.12 ([image_extension.md]) |
+| `X` | image extensions ([image_extension.md]) |
 | `D` | buildpack distribution 0.3 ([distribution.md]) |
 | `R` | buildpack registries ([buildpack-registry.md]) |
 | `J` | project descriptor 0.2 ([project-descriptor.md]) |
 | `O` | what the OCI distribution specification 1.1 asks of a client ([spec.md]) |
 
-"The reference" is the lifecycle of the Cloud Native Buildpacks project. If somebody else has to keep a clause,
-its row says who.
+"The reference" is the lifecycle of the Cloud Native Buildpacks project. If somebody else has to keep a
+clause, its row says who.
 
 [buildpack.md]: https://github.com/buildpacks/spec/blob/buildpack/0.12/buildpack.md
 [platform.md]: https://github.com/buildpacks/spec/blob/platform/0.15/platform.md
