@@ -28,7 +28,7 @@ by hand. The letter of a clause says where it is from; the numbers are ours:
 |---|---|
 | `B` | Buildpack API 0.12 ([buildpack.md]) |
 | `P` | Platform API 0.15 ([platform.md]) |
-| `X` | image extensions, Buildpack API 0.12 ([image_extension.md]) |
+| `X` | image extensions ([image_extension.md]) |
 | `D` | buildpack distribution 0.3 ([distribution.md]) |
 | `R` | buildpack registries ([buildpack-registry.md]) |
 | `J` | project descriptor 0.2 ([project-descriptor.md]) |
