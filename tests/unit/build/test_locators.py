@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -337,3 +340,45 @@ def test_a_directory_brings_the_dependencies_of_its_package_toml(bench: Bench, o
     with pytest.raises(InputError, match="cannot be used") as endless:
         bench.find(str(both))
     assert "name each other in a row" in (endless.value.why or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "link"),
+    [
+        (tarfile.REGTYPE, "../evil", ""),
+        (tarfile.REGTYPE, "bin/../../evil", ""),
+        (tarfile.LNKTYPE, "evil", "../../../../etc/passwd"),
+        (tarfile.LNKTYPE, "evil", "/etc/passwd"),
+    ],
+)
+def test_an_archive_that_would_leave_its_directory_is_refused(
+    bench: Bench, own: Path, kind: bytes, name: str, link: str
+) -> None:
+    archive = bench.path / "evil.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(own, ".")
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        tar.addfile(info)
+    with pytest.raises(FormatError):
+        bench.find(str(archive))
+    assert not list(bench.path.rglob("evil"))
+    assert not list((bench.path / "home" / "cache" / "buildpacks").iterdir())
+
+
+def test_a_link_out_of_an_archive_stays_a_link_and_nothing_is_written_through_it(
+    bench: Bench, own: Path
+) -> None:
+    (bench.path / "outside").mkdir()
+    archive = bench.path / "linked.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(own, ".")
+        link = tarfile.TarInfo("way")
+        link.type, link.linkname = tarfile.SYMTYPE, str(bench.path / "outside")
+        tar.addfile(link)
+        through = tarfile.TarInfo("way/file")
+        through.size = 1
+        tar.addfile(through, io.BytesIO(b"x"))
+    with suppress(FormatError):
+        bench.find(str(archive))
+    assert not list((bench.path / "outside").iterdir())
