@@ -60,7 +60,7 @@ class _Locator:
     is_id: bool = False
 
     @property
-    def shown(self) -> str:
+    def title(self) -> str:
         """The locator in messages, without what may be secret in a URL."""
         return redact(self.text) if self.text.startswith(("http:", "https:")) else self.text[:300]
 
@@ -181,7 +181,7 @@ class Locators:
             return self._find_image(locator, Location.parse(text))
         if scheme is not None:
             raise InputError(
-                f"{locator.where}: {locator.shown} is no place for buildpacks",
+                f"{locator.where}: {locator.title} is no place for buildpacks",
                 why="buildpacks come from paths, file:, https:, docker: and other places for images, "
                 "urn:cnb:builder: and urn:cnb:registry:",
                 fix="write one of these",
@@ -225,9 +225,9 @@ class Locators:
         self, locator: _Locator, tried: Sequence[str], error: PackhorseError | None = None
     ) -> PackhorseError:
         kind = NetworkError if isinstance(error, NetworkError) else NotFoundError
-        what = f"there is no buildpack {locator.shown!r}"
+        what = f"there is no buildpack {locator.title!r}"
         if kind is NetworkError:
-            what = f"the buildpack {locator.shown!r} was not found"
+            what = f"the buildpack {locator.title!r} was not found"
         return kind(what, why="\n".join(tried), fix=f"check {locator.where}")
 
     def _builder_answer(self) -> str:
@@ -278,7 +278,7 @@ class Locators:
             pull=PullPolicy.IF_NOT_PRESENT if is_exact else self._pull,
             save=self._save,
         )
-        package = Buildpackage.read(locator.shown, image)
+        package = Buildpackage.read(locator.title, image)
         origin = ""
         if named and image.manifest is not None:
             reference = location.reference
@@ -306,7 +306,7 @@ class Locators:
         if is_layout_archive(tar):
             return self._find_image(locator, Location(LocationKind.OCI_ARCHIVE, str(path), ""))
         directory = unpack_directory(tar, self._cache / "buildpacks")
-        return NamedBuildpack(read_descriptor(directory, locator.shown, locator.where).ref, directory)
+        return NamedBuildpack(read_descriptor(directory, locator.title, locator.where).ref, directory)
 
     def _download(self, locator: _Locator) -> NamedBuildpack:
         meter = self._host.images.meter
@@ -358,7 +358,7 @@ def _file_path(locator: _Locator) -> Path:
     parts = urlsplit(locator.text)
     if parts.netloc not in ("", "localhost"):
         raise InputError(
-            f"{locator.where}: {locator.shown} is a file of the machine {parts.netloc!r}",
+            f"{locator.where}: {locator.title} is a file of the machine {parts.netloc!r}",
             why="only files of this machine are read",
             fix="write file:///PATH, with three slashes",
         )
