@@ -62,7 +62,7 @@ class _Locator:
     @property
     def title(self) -> str:
         """The locator in messages, without what may be secret in a URL."""
-        return redact(self.text) if self.text.startswith(("http:", "https:")) else self.text[:300]
+        return redact(self.text) if self.text.lower().startswith(("http:", "https:")) else self.text[:300]
 
 
 class Locators:

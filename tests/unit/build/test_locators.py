@@ -180,6 +180,11 @@ def test_a_url_is_downloaded_and_found_again_without_a_network(bench: Bench, own
         assert len(files.requests) == 2
         with pytest.raises(NotFoundError, match="has no http"):
             bench.find(f"{files.url}/other.tgz")
+        packed = cnb_file(stored_image(tar_of({})), bench.path / "plain.cnb")
+        files.answers["/plain?s3cret"] = [send_file(packed.read_bytes())]
+        with pytest.raises(FormatError) as raised:
+            bench.find(f"{files.url.upper()}/plain?s3cret")
+        assert "s3cret" not in str(raised.value)
     assert refs(bench.find(*names)) == ["test/own@1.0.0"] * 2
     with pytest.raises(NetworkError, match="refusing to reach"):
         bench.find("http://h.example/x.tgz")
