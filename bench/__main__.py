@@ -24,8 +24,8 @@ from bench.report import write  # noqa: E402
 from bench.versions import versions  # noqa: E402
 
 SCENARIOS = (
-    *("export", "unpack", "pull", "push", "detection", "growth"),
-    *("rebase_one", "rebase_many", "rebase_memory", "rebase_engine", "engine", "builds"),
+    *("export", "unpack", "pull", "push", "detection", "growth", "many"),
+    *("rebase_one", "rebase_many", "rebase_memory", "rebase_engine", "engine", "builds", "first"),
 )
 
 
@@ -87,8 +87,8 @@ def _run(name: str, record: Record, arguments: argparse.Namespace) -> int:
             said = getattr(failure, "stderr", None) or ""
             print(f"  {failure}\n{said}", file=sys.stderr, flush=True)
             missed += 1
-    found = record.scenarios.get(name, {}).get("findings", {}) if name == "builds" else {}
-    for bar in (bar for bar in bars(found) if not bar.held):
+    found = record.scenarios.get(name, {}).get("findings", {})
+    for bar in (bar for bar in bars(name, found) if not bar.held):
         print(f"  missed: {bar.what}: {bar.figure:.3g} {bar.unit}, at most {bar.most:g}", flush=True)
         missed += 1
     return missed

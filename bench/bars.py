@@ -1,4 +1,4 @@
-"""What builds have to reach, held against what was measured. Called by `report` and `__main__`."""
+"""Compares what was measured with target values that are not ratios. Used by `report` and `__main__`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 NPM = "npm alone"
 """What npm itself takes: for an installation, and in a cold build for Node.js and npm as well."""
+PROCESSES = "own processes"
+"""The time that the buildpacks' own processes take, without any builder."""
+TOOLS = "apt, dpkg and npm"
+"""The time of a build in which apt, dpkg or npm runs."""
 _SECONDS, _MEMORY, _WRITTEN = 0.5, 150.0, 1.0
+_BUILDPACK, _ASKED, _FIRST = 5.0, 0.4, 25.0
 _OURS = "packhorse"
 
 
@@ -28,8 +33,40 @@ class Bar:
         return self.figure <= self.most
 
 
-def bars(findings: Mapping[str, Any]) -> Iterator[Bar]:
-    """Those of the findings of `builds` that are there; `application: step` is the title of each."""
+def bars(scenario: str, findings: Mapping[str, Any]) -> Iterator[Bar]:
+    """Yields the bars of a scenario, for those of its findings that are there."""
+    known = {"builds": _of_builds, "many": _of_many, "first": _of_first}
+    return known[scenario](findings) if scenario in known else iter(())
+
+
+def _of_many(findings: Mapping[str, Any]) -> Iterator[Bar]:
+    """What each further buildpack adds to an unchanged build, and what it takes to ask a hundred."""
+    unchanged = {}
+    for title, finding in findings.items():
+        count, _, step = title.partition(" buildpacks: ")
+        if step == "nothing changed":
+            unchanged[int(count)] = finding["series"]
+        elif step == "asked":
+            yield Bar(f"{count} buildpacks asked", _median(finding["series"], _OURS), _ASKED, "s")
+    if len(unchanged) > 1:
+        few, many = min(unchanged), max(unchanged)
+        more, plain = (
+            (_median(unchanged[many], name) - _median(unchanged[few], name)) / (many - few)
+            for name in (_OURS, PROCESSES)
+        )
+        what = "each further buildpack, without its own processes"
+        yield Bar(what, (more - plain) * 1000, _BUILDPACK, "ms")
+
+
+def _of_first(findings: Mapping[str, Any]) -> Iterator[Bar]:
+    for title, finding in findings.items():
+        series = finding["series"]
+        beyond = _median(series, _OURS) - _median(series, TOOLS)
+        yield Bar(f"{title}, without apt, dpkg and npm", beyond, _FIRST, "s")
+
+
+def _of_builds(findings: Mapping[str, Any]) -> Iterator[Bar]:
+    """`application: step` is the title of each finding."""
     steps: dict[str, dict[str, Mapping[str, Any]]] = {}
     for title, finding in findings.items():
         application, _, step = title.rpartition(": ")

@@ -22,8 +22,10 @@ from fakes.engine import Engine, dockerd
 BUILDER = "PACKHORSE_BENCH_BUILDER"
 """The variable that names a docker archive (`docker save`) of the builder for pack."""
 
-PACK_ENVIRONMENT = {"PACK_VOLUME_KEY": "bench", "DOCKER_API_VERSION": "1.41"}
-"""What pack is told beside its words; the version is the newest that dockerd 20.10 has."""
+ENGINE_API = {"DOCKER_API_VERSION": "1.41"}
+"""The newest version that dockerd 20.10 has. pack and the lifecycle in its builder need to know it."""
+PACK_ENVIRONMENT = {"PACK_VOLUME_KEY": "bench", **ENGINE_API}
+"""The variables that pack gets."""
 
 _DOCKERFILE = """\
 ARG base=bench/node

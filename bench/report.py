@@ -19,6 +19,8 @@ _TITLES = {
     "push": "Push an image",
     "detection": "Ask many buildpacks",
     "growth": "Builds of growing size",
+    "many": "Builders with many buildpacks",
+    "first": "The first build of a machine",
     "rebase_one": "Rebase one image in a registry",
     "rebase_many": "Rebase a hundred images in a registry",
     "rebase_memory": "Memory of a rebase",
@@ -47,8 +49,8 @@ def write(folder: Path) -> None:
         about = f"Scenario `{name}`. {scenario['about']}"
         text += ["", f"## {_title(name)}", "", about, "", *_about(scenario), ""]
         text += list(_scenario(folder, name, scenario["findings"]))
-        if name == "builds":
-            text += ["", "### Bars", "", *_held(scenario["findings"])]
+        if held := list(bars.bars(name, scenario["findings"])):
+            text += ["", "### Bars", "", *_held(held)]
     if record.scenarios:
         (folder / "results.md").write_text("\n".join(text) + "\n")
 
@@ -71,10 +73,10 @@ def _about(scenario: Mapping[str, Any]) -> Iterator[str]:
     yield "; ".join(told) + "."
 
 
-def _held(findings: Findings) -> Iterator[str]:
+def _held(found: Sequence[bars.Bar]) -> Iterator[str]:
     yield "| | measured | at most | |"
     yield "|---|---:|---:|---|"
-    for bar in bars.bars(findings):
+    for bar in found:
         verdict = "held" if bar.held else "**missed**"
         yield f"| {bar.what} | {shown(bar.figure)} {bar.unit} | {shown(bar.most)} {bar.unit} | {verdict} |"
 

@@ -51,7 +51,7 @@ class Watch:
         roots = [self.process, *(self._of_engine() if self.engine else [])]
         memory = 0
         for root in roots:
-            tree = list(_tree(root))
+            tree = list(process_tree(root))
             memory += sum(_memory(process) for process in tree if _outside(process))
             self._note(root, *map(sum, zip(*map(_moved, tree), strict=True)))
         self.use.memory = max(self.use.memory, memory)
@@ -99,11 +99,12 @@ def watching(watch: Watch) -> Iterator[None]:
         thread.join()
 
 
-def _tree(process: int) -> Iterator[int]:
+def process_tree(process: int) -> Iterator[int]:
+    """Yields a process and all that descend from it, those in a sandbox too."""
     yield process
     for task in _listed(_PROC / str(process) / "task"):
         for child in _text(task / "children").split():
-            yield from _tree(int(child))
+            yield from process_tree(int(child))
 
 
 def _listed(folder: Path) -> Sequence[Path]:

@@ -1,8 +1,7 @@
-"""Makes a process of the image of each line of a Procfile.
+"""Makes each line of a Procfile a process of the image. Called by `main`.
 
-On the arrow plan → layers. Called by `main`. The lifecycle joins the processes of all buildpacks and lets a
-later buildpack replace a process of an earlier one. So a buildpack group that ends with this buildpack has
-the processes of the others, and the Procfile's win.
+The lifecycle joins the processes of all buildpacks and lets a later buildpack replace a process of an earlier
+one. So a group that ends with this buildpack also has the processes of the others, and the Procfile's win.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from packhorse.sdk.procfile import NAME
 WEB = "web"
 
 _SHELL = ("bash", "-c")
-"""As Heroku specifies it. bash replaces itself by a single program, which so gets the container's signals."""
+"""As Heroku specifies. bash replaces itself by the program, which then gets the container's signals."""
 
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:

@@ -1,6 +1,6 @@
-"""The use cases behind `packhorse login` and `logout`. Called by `cli`.
+"""Stores and removes the credentials for a registry. Called by `cli.login`.
 
-Credentials are tried before they are kept, and kept where docker and podman both find them.
+`login` tries credentials first, and stores them where docker and podman both find them.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ from packhorse.oci.registry.client import Registry
 
 @dataclass(frozen=True, slots=True)
 class LoginScope:
-    """What a login is for: a registry, or those repositories of it that begin with `repository`."""
+    """What a login is for: a registry, or its repositories that begin with `repository`."""
 
     registry: str
     repository: str = ""
 
     @classmethod
     def parse(cls, text: str) -> LoginScope:
-        """Reads HOST, HOST/PART, or the URL that docker wants for some; "" is docker's own registry.
+        """Reads HOST, HOST/PART, or a URL as docker wants for some registries; "" is docker's own registry.
 
         Raises InputError.
         """
         if "@" in text:
             raise InputError(
-                "that is not a registry", why="it has a user name in it", fix="hand that over by --username"
+                "that is not a registry", why="it has a user name in it", fix="write that with --username"
             )
         host, _, path = normalise_key(text.strip()).partition("/")
         try:
             if not host:
                 return cls(DEFAULT_REGISTRY)
-            # What is no registry to docker's grammar (no dot, no port) can be none of an image.
+            # docker's grammar takes a host without a dot or port as a part of the repository. So no image
+            # could name such a registry.
             reference = Reference.parse(f"{host}/{path or 'any/repository'}")
             if reference.registry != host:
                 raise InputError(f"not a registry: {host!r}", why="it has no dot and no port")
@@ -64,9 +65,9 @@ class LoginScope:
 
 @dataclass(frozen=True, slots=True)
 class LoginResult:
-    """Where credentials are kept: a file, or the program that it names as the registry's helper.
+    """Where the credentials are stored: a file, or the program that the file names as the registry's helper.
 
-    `was_tried` is False where the registry let everybody in, so that they were not tried.
+    `was_tried` is False if the registry needs no login, so that it did not check the credentials.
     """
 
     path: Path
@@ -77,9 +78,9 @@ class LoginResult:
 def login(
     scope: LoginScope, credentials: Credentials, environ: Mapping[str, str], network: RegistryConnections
 ) -> LoginResult:
-    """Tries credentials, and keeps them where they are let in.
+    """Tries credentials, and stores them if the registry accepts them.
 
-    Raises RegistryError for those that are refused, NetworkError, and what helpers and files raise.
+    Raises RegistryError if the registry refuses them, NetworkError, and the errors of helpers and files.
     """
     asked = _try_login(network.registry(scope.registry, lambda host: constant_lookup(credentials)), scope)
     path = login_file(environ)
@@ -93,7 +94,7 @@ def login(
 
 
 def logout(scope: LoginScope, environ: Mapping[str, str]) -> tuple[bool, str]:
-    """Forgets credentials: whether there were any, and where some still are, "" when nowhere."""
+    """Removes credentials. Returns whether there were any, and where others still are ("" if nowhere)."""
     path = login_file(environ)
     helper = _helper(path, scope, environ)
     known = remove_entries(path, str(scope))
@@ -109,12 +110,12 @@ def logout(scope: LoginScope, environ: Mapping[str, str]) -> tuple[bool, str]:
 
 
 def login_file(environ: Mapping[str, str]) -> Path:
-    """Where logins are kept: in docker's file, which podman reads too, unless REGISTRY_AUTH_FILE is set."""
+    """Returns the file of logins: docker's, which podman reads too, unless REGISTRY_AUTH_FILE is set."""
     return auth_files(environ)[0]
 
 
 def _helper(path: Path, scope: LoginScope, environ: Mapping[str, str]) -> CredentialHelper | None:
-    """The helper that keeps a registry's passwords; it knows no parts of one."""
+    """Finds the helper that stores a registry's passwords. Helpers know only whole registries."""
     return None if scope.repository else Keychain(environ).helper(AuthFile.read(path), scope.registry)
 
 
@@ -127,6 +128,6 @@ def _try_login(registry: Registry, scope: LoginScope) -> bool:
         raise RegistryError(
             f"{registry.host} refused the login",
             why=error.why.partition("\n")[0],
-            fix="check user name and password; some registries want an access token in its place",
+            fix="check user name and password; some registries want an access token instead of the password",
             status=error.status,
         ) from error

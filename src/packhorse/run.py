@@ -1,15 +1,15 @@
-"""Tells the user of `packhorse run` on which port the image listens, when it does; called by `run`.
+"""Starts an image in a sandbox, as `docker run` does, and says on which port it listens. Called by `cli.run`.
 
-An application that ignores PORT leaves a published port without a listener, and a browser shows no more than
-a reset connection.
-
-The use case behind `packhorse run`: an image's config as one step, in a root of its own.
+The sandbox has the image's files below a writable overlay, which is removed when the image ends. An
+application that ignores PORT leaves the published port without a listener, and a browser then only shows a
+reset connection. So packhorse says where the image really listens.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import sys
@@ -41,23 +41,33 @@ WEB = "web"
 """The process type that serves HTTP, by convention on the port in PORT."""
 
 _FIRST, _GROWTH, _LONGEST = 0.1, 1.3, 2.0
-"""Seconds until the first look, by how much each pause is longer than the last, and the longest pause."""
+"""Seconds until packhorse first looks for listeners, the growth of each pause, and the longest pause."""
 
 _GRACE = 2.0
-"""Seconds that an image has for its other ports once it listens on one: a debugger's may come first."""
+"""Seconds that an image may take for its other ports after the first, which may be a debugger's."""
 
 _TIMEOUT = 60.0
-"""Seconds after which an image that does not listen is not looked at any more."""
+"""Seconds after which packhorse stops looking."""
 
 _LOW, _LOW_AT = 1024, 8000
-"""Ports below the first number are root's on most machines; the second above them is one for everybody."""
+"""On most machines only root can listen on a port below _LOW; every user can on that port plus _LOW_AT."""
+
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_KILL_AFTER = 3
+"""The SIGINT that kills the image, as with docker: packhorse only forwards those before it."""
+
+_V1_UNLIMITED = (1 << 63) - (1 << 12)
+"""What version 1 of control groups writes for no limit: the largest number that is a multiple of a page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What was asked for: the image `name`, the `ports` published, the `network`; `web` is the process type.
+    """What `announce_ports` needs to know of a command: the image, its published ports and its network.
 
-    `options` says that the command has other options than the ports.
+    `web` says that the command starts the process type `web`, and `options` that it has other options than
+    ports.
     """
 
     name: str
@@ -81,9 +91,9 @@ def is_web(argv: Sequence[str]) -> bool:
 def announce_ports(
     publication: Publication, find_listeners: Callable[[], Collection[Listener]], tell: Callable[[str], None]
 ) -> Iterator[None]:
-    """While the block runs, tells one line on where the image listens, or that it does not.
+    """While the block runs, prints one line that says where the image listens, or that it does not.
 
-    Nothing is looked at once that was told, or after a minute.
+    Stops looking after that line, or after `_TIMEOUT`.
     """
     if publication.network is Network.NONE or not (publication.wanted_ports or publication.web):
         yield
@@ -96,7 +106,7 @@ def announce_ports(
             if line:
                 tell(line)
         except (PackhorseError, SystemExit):
-            return  # stderr is closed; the image goes on without it
+            return  # stderr is closed; the image goes on without this line
 
     thread = threading.Thread(target=watch, name="listening", daemon=True)
     thread.start()
@@ -110,7 +120,7 @@ def announce_ports(
 def _wait_for_line(
     publication: Publication, find_listeners: Callable[[], Collection[Listener]], over: threading.Event
 ) -> str:
-    """What to tell, once it is known; empty when the image ends before."""
+    """Waits until the line is known, and returns it; "" if the image ends before or has nothing to say."""
     began = time.monotonic()
     listening_since = 0.0
     pause = _FIRST
@@ -129,7 +139,7 @@ def _wait_for_line(
 
 
 def _describe_reachable(publication: Publication, found: Collection[Listener]) -> str:
-    """The line for an image that listens on every published port, or publishes none."""
+    """Returns the line for an image that listens on every published port, or publishes none."""
     if publication.network is Network.HOST:
         ports = [Port(number, number) for number in sorted(publication.wanted_ports) or _numbers(found)]
     elif publication.wanted_ports:
@@ -140,26 +150,26 @@ def _describe_reachable(publication: Publication, found: Collection[Listener]) -
 
 
 def _describe_addresses(publication: Publication, ports: Sequence[Port], found: Collection[Listener]) -> str:
-    """Where this machine reaches published ports on which the image listens."""
+    """Says at which addresses this machine reaches the ports."""
     return "; ".join(
         f"port {port.port} of the image is at {_address(publication, port)}" for port in ports
     ) + _loopback_warning(found, [port.port for port in ports])
 
 
 def _describe_missing(publication: Publication, found: Collection[Listener]) -> str:
-    """The line for an image that does not listen on all published ports, or publishes none."""
+    """Returns the line for an image that does not listen on all published ports, or publishes none."""
     ports = _numbers(found)
     missing = sorted(publication.wanted_ports - set(ports))
     reached = [port for port in publication.ports if port.protocol == "tcp" and port.port in ports]
-    nobody = f"{_describe_addresses(publication, reached, found)}; " if reached else ""
-    nobody += f"nothing in the image listens on the published port {_join_numbers(missing)}"
+    text = f"{_describe_addresses(publication, reached, found)}; " if reached else ""
+    text += f"nothing in the image listens on the published port {_join_numbers(missing)}"
     others = [port for port in ports if port not in publication.wanted_ports]
     if not others:
-        return nobody
+        return text
     listens = f"it listens on port {_join_numbers(others)}"
     if publication.network is Network.HOST:
         here = _address(publication, Port(others[0], others[0]))
-        return f"{nobody}; {listens}, at {here}"
+        return f"{text}; {listens}, at {here}"
     asked = [port for port in publication.ports if port.port in missing]
     option = (
         f"-p {_host_part(asked)}{others[0]}" if asked else f"-p {_unprivileged_port(others[0])}:{others[0]}"
@@ -167,16 +177,16 @@ def _describe_missing(publication: Publication, found: Collection[Listener]) -> 
     words = f"packhorse run {option} {'… ' if publication.options else ''}{publication.name}"
     if not missing:
         return f"{listens}, which is not published; to reach it: {words}"
-    return f"{nobody}; {listens}: {words}"
+    return f"{text}; {listens}: {words}"
 
 
 def _unprivileged_port(port: int) -> int:
-    """The port of this machine to publish `port` at: 8080 for 80, since the low ones may be root's alone."""
+    """Suggests a port of this machine that every user can publish `port` at, for example 8080 for 80."""
     return port if port >= _LOW else port + _LOW_AT
 
 
 def _numbers(found: Collection[Listener]) -> list[int]:
-    """The ports, those first that are not on loopback alone."""
+    """Lists the ports; those that listen only on loopback come last."""
     return [each.port for each in sorted(found, key=lambda each: (each.loopback, each.port))]
 
 
@@ -197,24 +207,17 @@ def _address(publication: Publication, port: Port) -> str:
 
 
 def _loopback_warning(found: Collection[Listener], ports: Collection[int]) -> str:
-    """What to add when the image listens on loopback alone."""
-    alone = [each.port for each in found if each.loopback and each.port in ports]
-    return " (for this machine alone: it listens on 127.0.0.1, not on 0.0.0.0)" if alone else ""
-
-
-_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_START_PATIENCE = 3
-"""How often SIGINT is passed on before the image is killed, as docker counts."""
-
-_V1_UNLIMITED = (1 << 63) - (1 << 12)
-"""What version 1 of control groups writes for no limit: the largest number, down to a whole page."""
+    """Returns what to add if the image listens only on loopback, else ""."""
+    ports_on_loopback = [each.port for each in found if each.loopback and each.port in ports]
+    return " (only from this machine: it listens on 127.0.0.1, not on 0.0.0.0)" if ports_on_loopback else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a user asked for, as `docker run` has it. `entrypoint` None keeps the image's; `user` ""
-    likewise. `sandbox` is the name or path of an OCI runtime, "" for bubblewrap.
+    """What the user asks for, with the meanings of `docker run`.
+
+    `entrypoint` None and `user` "" keep the image's own. `sandbox` is the name or path of an OCI runtime, or
+    "" for bubblewrap.
     """
 
     name: str
@@ -237,15 +240,14 @@ class RunRequest:
 
 
 def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Callable[[str], None]) -> int:
-    """Starts the image and waits for it; returns its exit status (128 + n when signal n ended it).
+    """Starts the image and waits for it; returns its exit status (128 + n if signal n ended it).
 
-    `tell` prints a line while the image runs, from another thread.
-
-    Raises RunError, CommandNotFound and NotExecutable when it could not be started.
+    `say` prints a line before the image starts. `tell` prints one while it runs, from another thread. Raises
+    RunError, CommandNotFound and NotExecutable if the image cannot be started.
     """
     if request.terminal and request.interactive and not sys.stdin.isatty():
         raise RunError(
-            "the input device is not a TTY", why="-it passes on what is typed there", fix="leave out -t"
+            "the input device is not a TTY", why="-it needs a terminal as standard input", fix="leave out -t"
         )
     for port in request.ports:
         check_port(port)
@@ -260,13 +262,13 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
     config = image.config
     store.remove_leftovers()
     with TeardownQueue() as parting, store.scratch() as scratch:
-        # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
-        # read.
-        with userns.make_namespace(userns.choose_map()) as namespace:
-            who = find_account(store.root(image, namespace.idmap), request.user or config.user)
+        user = request.user or config.user
+        # The account is in the image's /etc/passwd, which any map can read. But a tree for another map takes
+        # time and space of its own, so the first map is that of the likely account.
+        who = find_account(store.root(image, userns.choose_map(*_guess_ids(user))), user)
         idmap = userns.choose_map(who.uid, who.gid)
         if idmap.mode is MapMode.SINGLE and who.uid == 0:
-            say("the image has root alone, no other id: this user has no subordinate ids (/etc/subuid)")
+            say("the image has no user but root, because this user has no subordinate ids (/etc/subuid)")
         with userns.make_namespace(idmap) as namespace:
             spec = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             spec = _add_network(spec, request, say)
@@ -283,10 +285,17 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
             with _input(request), runner.open(spec) as room, _signals(room):
                 if room.tree.stat(spec.cwd) is None:
                     raise RunError(
-                        f"there is no {spec.cwd} in the image to start in", fix="name another with --workdir"
+                        f"the image has no directory {spec.cwd} to start in",
+                        fix="name another with --workdir",
                     )
                 with announce_ports(_publication(request, spec), room.find_listeners, tell):
                     return room.run(None).status
+
+
+def _guess_ids(user: str) -> tuple[int, int]:
+    """The user and group ids that a config's User most likely has; its names are in the image."""
+    numbers = re.fullmatch("([0-9]{1,9})(?::([0-9]{1,9}))?", user or "0")
+    return (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1000, 1000)
 
 
 def _publication(request: RunRequest, spec: SandboxSpec) -> Publication:
@@ -331,10 +340,10 @@ def _step(request: RunRequest, config: Config, account: Account, tree: Path, scr
 
 
 def _control_groups(limits: Limits, scratch: Path) -> Bind:
-    """The files by which a program in a container learns what it may use, in both versions of control groups.
+    """Makes the files in which a program reads its limits, for both versions of control groups.
 
-    Node.js, Java and others size their heaps by them, and helpers of buildpacks (Paketo's for Node.js) end
-    the start where there are none. Nothing else of control groups can be seen.
+    Node.js, Java and others choose the size of their heap by these files, and helpers of some buildpacks
+    (Paketo's for Node.js) end the start without them. The image sees nothing else of control groups.
     """
     known = (number for number in (limits.memory, cgroup.memory_allowed()) if number)
     memory, processes = min(known, default=0), limits.processes or "max"
@@ -356,14 +365,12 @@ def _control_groups(limits: Limits, scratch: Path) -> Bind:
         if not file.parent.exists():
             _directory(file.parent)
         file.write_text(f"{value}\n")
-        file.chmod(0o644)  # the image reads it as somebody else, whatever the umask
+        file.chmod(0o644)  # the image's user must be able to read it, whatever the umask
     return Bind(folder, "/sys/fs/cgroup")
 
 
 def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
-    """Entrypoint and arguments as docker puts them together: a given entrypoint drops the image's
-    arguments.
-    """
+    """Joins entrypoint and arguments as docker does: the user's entrypoint drops the image's arguments."""
     if request.entrypoint is not None:
         argv = ((request.entrypoint,) if request.entrypoint else ()) + request.arguments
     else:
@@ -378,10 +385,10 @@ def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
 def _environment(
     request: RunRequest, config: Config, account: Account, argv: tuple[str, ...]
 ) -> dict[str, str]:
-    """The image's variables and the user's.
+    """Returns the image's variables and the user's, which win.
 
-    A web process listens on the port in PORT, by convention: the published one, unless the image or the user
-    sets another.
+    By convention a web process listens on the port in PORT. That is the published port, unless the image or
+    the user sets PORT.
     """
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": account.home}
     if request.terminal:
@@ -402,7 +409,7 @@ def _add_network(spec: SandboxSpec, request: RunRequest, say: Callable[[str], No
 
 @contextmanager
 def _signals(room: Sandbox) -> Iterator[None]:
-    """Passes signals on to the image. Ctrl-C is none with -it: the image's own terminal makes it one."""
+    """Forwards signals to the image. With -it Ctrl-C is not a signal here, but a byte for its terminal."""
     interrupts = 0
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -411,7 +418,7 @@ def _signals(room: Sandbox) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
         interrupts += 1
-        room.signal(signal.SIGKILL if interrupts >= _START_PATIENCE else number)
+        room.signal(signal.SIGKILL if interrupts >= _KILL_AFTER else number)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
@@ -424,7 +431,7 @@ def _signals(room: Sandbox) -> Iterator[None]:
 
 @contextmanager
 def _input(request: RunRequest) -> Iterator[None]:
-    """Without -i the image reads nothing, as under docker."""
+    """Gives the image an empty standard input without -i, as docker does."""
     if request.interactive:
         yield
         return
@@ -445,24 +452,24 @@ def _directory(path: Path) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
+    """Finds a TCP port of this machine that is free now."""
     with socket.socket() as one:
         one.bind(("", 0))
         return int(one.getsockname()[1])
 
 
 def check_port(port: Port) -> None:
-    """Raises RunError when the port of this machine cannot be had: somebody has it, or it is root's."""
+    """Raises RunError if the port of this machine cannot be used: it is taken, or only root may use it."""
     family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
     with socket.socket(family, _KINDS[port.protocol]) as one:
-        # Connections that are over keep a port for a while, and stand in nobody's way.
+        # Closed connections hold a port for a while; with this option they do no harm.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port.protocol == "tcp"))
         try:
             one.bind((port.address, port.host_port))
         except OSError as error:
             why = error.strerror or str(error)
             if error.errno == errno.EACCES:
-                why = "ports below 1024 are root's"
+                why = "only root may use ports below 1024"
             raise RunError(
                 f"port {port.host_port} of this machine cannot be used",
                 why=why,

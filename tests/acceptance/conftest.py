@@ -15,6 +15,7 @@ import pytest
 from fakes import afterwards, users
 from fakes.engine import Engine, dockerd
 from fakes.installation import REPOSITORY, Home, install
+from fakes.workers import make_once
 
 _SAMPLE = REPOSITORY / "samples" / "nodejs-express"
 
@@ -44,26 +45,31 @@ def common() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def seed(common: Path) -> Home:
-    """An installed packhorse and a home in which the default builder was made. Only to be cloned.
+def program(common: Path) -> Path:
+    """An installed packhorse, which every user can run."""
+    return make_once(common / "venv", lambda: install(common)) / "bin" / "packhorse"
+
+
+@pytest.fixture(scope="session")
+def seed(program: Path, common: Path) -> Home:
+    """A home in which the default builder was made. Only to be cloned.
 
     PACKHORSE_TESTS_SEED names a directory that keeps such a home from run to run, for who tests often.
     """
-    home = Home(common / "venv" / "bin" / "packhorse", common / "seed")
-    with (common / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (common / "ready").exists():
-            install(common)
-            kept = Path(os.environ.get("PACKHORSE_TESTS_SEED", "/no/where"))
-            if (kept / "store").is_dir():
-                shutil.copytree(kept, home.path, symlinks=True)
-            else:
-                home.path.mkdir()
-            home.ok("builder", "default", timeout=400)
-            afterwards.wait(home.path / "store")
-            if kept.parent.is_dir() and not kept.exists():
-                home.clone(kept)  # without trees, whose owners a copy would lose
-            (common / "ready").touch()
+    home = Home(program, common / "seed")
+
+    def make() -> None:
+        kept = Path(os.environ.get("PACKHORSE_TESTS_SEED", "/no/where"))
+        if (kept / "store").is_dir():
+            shutil.copytree(kept, home.path, symlinks=True)
+        else:
+            home.path.mkdir()
+        home.ok("builder", "default", timeout=400)
+        afterwards.wait(home.path / "store")
+        if kept.parent.is_dir() and not kept.exists():
+            home.clone(kept)  # without trees, whose owners a copy would lose
+
+    make_once(home.path, make)
     return home
 
 
@@ -77,6 +83,14 @@ def homes(seed: Home, common: Path) -> Callable[..., Home]:
         return seed.clone(path, users.ensure(user) if user else None)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_home(homes: Callable[..., Home]) -> Home:
+    """root's home that only this worker's tests use, one after the other: nobody builds, or removes, beside
+    them. The builder is unpacked for the first.
+    """
+    return homes()
 
 
 @pytest.fixture
@@ -97,20 +111,14 @@ def new_home(homes: Callable[..., Home]) -> Iterator[Callable[..., Home]]:
 def home(seed: Home, common: Path) -> Home:
     """root's home, which all tests share: each has image names of its own, and none collects garbage."""
     path = common / "home"
-    with (common / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return Home(seed.program, path) if path.exists() else seed.clone(path)
+    return Home(seed.program, make_once(path, lambda: seed.clone(path)))
 
 
 @pytest.fixture(scope="session")
 def sample(common: Path) -> Path:
     """The Node.js sample, where every user can read it."""
     path = common / "nodejs-express"
-    with (common / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            shutil.copytree(_SAMPLE, path)
-    return path
+    return make_once(path, lambda: shutil.copytree(_SAMPLE, path))
 
 
 @pytest.fixture(scope="session")

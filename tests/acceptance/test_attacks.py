@@ -6,7 +6,6 @@ shows the same table.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from fakes import afterwards, attack, linux, users
 from fakes.attack import Done, Ground
 from fakes.installation import Home
 from fakes.users import RANGE, SINGLE
+from fakes.workers import make_once
 from lanes import first_in_test
 from packhorse.linux import syscalls
 from packhorse.linux.processes import read_proc
@@ -45,25 +45,20 @@ in_every_sandbox = pytest.mark.parametrize("ground", first_in_test(SANDBOXES), i
 @pytest.fixture(scope="module")
 def layout(common: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The attacked builder, made once for all workers."""
-    path = common / "attacked-builder"
-    with (common / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            scratch = tmp_path_factory.mktemp("attacker")
-            attack.images(path, scratch, build.attacker(scratch / "attacker"))
-    return path
+    path, scratch = common / "attacked-builder", tmp_path_factory.mktemp("attacker")
+    return make_once(path, lambda: attack.images(path, scratch, build.attacker(scratch / "attacker")))
 
 
 @pytest.fixture(scope="module")
-def grounds(seed: Home, common: Path, layout: Path) -> Iterator[Callable[[str], Ground]]:
+def grounds(program: Path, common: Path, layout: Path) -> Iterator[Callable[[str], Ground]]:
     """What each kind of user has, made when it is first asked for."""
     with ExitStack() as stack:
 
         @cache
         def make(mode: str) -> Ground:
             name = MODES[mode.removeprefix("runc-")]
-            owner = users.ensure(name) if name else seed.owner
-            home = Home(seed.program, common / f"attacked-{mode}-{os.getpid()}", owner)
+            path = common / f"attacked-{mode}-{os.getpid()}"
+            home = Home(program, path, users.ensure(name)) if name else Home(program, path)
             work = common / f"attack-{mode}-{os.getpid()}"
             options = ("--sandbox", "runc") if mode.startswith("runc-") else ()
             return stack.enter_context(attack.ground(home, work, layout, options=options))

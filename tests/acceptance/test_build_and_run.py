@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +76,10 @@ def test_ordinary_users_build_the_same_image_and_run_it(
 ) -> None:
     home = new_home(user)
     assert home.ok("build", "--quiet", "sample", "--path", sample) == sample_id
-    talk_to(home, "sample")
     assert home.ok("run", "--user", "0", "--entrypoint", "id", "sample", "-u") == "0"
+    roots = Counter(path.name for path in (home.path / "store" / "roots").glob("*/*.json"))
+    assert set(roots.values()) == {1}, "the first run of an image unpacks it once"
+    talk_to(home, "sample")
     assert memory_seen(home, "--memory", "64m") == "67108864"
     assert int(memory_seen(home).replace("max", "0")) == cgroup.memory_allowed()
 

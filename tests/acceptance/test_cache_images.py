@@ -1,4 +1,4 @@
-"""`--cache-image`: what builds keep goes from one machine to another by a registry, and to and from pack."""
+"""`--cache-image` and `--cache`: kept layers go to other machines by a registry or directory, and to pack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
+from packhorse.build.cache_directory import METADATA
 from packhorse.build.layers import LABEL
 from packhorse.build.request import BuildOutcome
-from packhorse.errors import InputError, NetworkError
+from packhorse.errors import InputError, NetworkError, StoreError
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference
@@ -198,3 +199,75 @@ def test_no_image_is_replaced_by_a_cache(
     with pytest.raises(InputError, match="cannot be the image and its cache"):
         here.build(app, buildpack, name=str(own), publish=True, cache_image=own)
     assert made(here) == [] and LABEL not in read(here, theirs).config.labels
+
+
+def test_a_directory_takes_layers_to_another_machine(
+    machines: tuple[TinyBuilder, TinyBuilder], app: Path, buildpack: Path, tmp_path: Path
+) -> None:
+    here, there = machines
+    cache = tmp_path / "cache" / "build-cache"
+    name = f"{APP}-directory"
+    first = here.build(app, buildpack, name=name, cache_directory=cache)
+    assert made(here) == ["one", "two"]
+    second = there.build(app, buildpack, name=name, cache_directory=cache)
+    assert made(there) == [] and layers(second) == layers(first)
+    # As the lifecycle has a volume: metadata, and one tar for each layer.
+    committed = cache / "committed"
+    metadata = json.loads((committed / METADATA).read_bytes())
+    shas = {layer["sha"] for layer in metadata["buildpacks"][0]["layers"].values()}
+    assert {path.name for path in committed.iterdir()} == {METADATA, *(f"{sha}.tar" for sha in shas)}
+    assert all(str(Digest.of((committed / f"{sha}.tar").read_bytes())) == sha for sha in shas)
+    assert [path.name for path in cache.iterdir()] == ["committed"]
+
+    before = {path.name: path.stat().st_ino for path in committed.iterdir()}
+    there.build(app, buildpack, name=name, cache_directory=cache)
+    assert {path.name: path.stat().st_ino for path in committed.iterdir()} == before, "nothing has changed"
+    (app / "two").write_text("2")
+    there.build(app, buildpack, name=name, cache_directory=cache)
+    assert made(there) == ["two"]
+    after = {path.name: path.stat().st_ino for path in committed.iterdir()}
+    assert len(before.keys() & after.keys() - {METADATA}) == 1, "the layer that did not change"
+    assert len({path for path in before if before[path] == after.get(path)}) == 1
+
+
+def test_a_directory_with_other_content_is_no_cache_and_is_replaced(
+    machines: tuple[TinyBuilder, TinyBuilder], app: Path, buildpack: Path, tmp_path: Path
+) -> None:
+    here, there = machines
+    cache, name = tmp_path / "cache", f"{APP}-damaged"
+    here.build(app, buildpack, name=name, cache_directory=cache)
+    for file in (cache / "committed").glob("*.tar"):
+        file.write_bytes(file.read_bytes().replace(b"/data", b"/DATA"))
+    there.build(app, buildpack, name=name, cache_directory=cache)
+    assert made(there) == ["one", "two"]
+    assert "is not taken from the cache: its bytes there are not" in "\n".join(there.lines)
+    for file in (cache / "committed").glob("*.tar"):
+        assert f"{Digest.of(file.read_bytes())}.tar" == file.name
+    (cache / "committed" / METADATA).write_text("no JSON")
+    (cache / "staging").mkdir()
+    here.build(app, buildpack, name=name, cache_directory=cache)
+    assert json.loads((cache / "committed" / METADATA).read_bytes())["buildpacks"]
+    here.plan(app, buildpack, name=name, cache_directory=app / "cache")
+    assert any("is part of the source: exclude cache in project.toml" in line for line in here.lines)
+    (app / "project.toml").write_text('[build]\nexclude = ["/cache"]\n')
+    (app / "cache").mkdir()
+    here.plan(app, buildpack, name=name, cache_directory=app / "cache")
+    assert not any("is part of the source" in line for line in here.lines)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="nothing can be written to"):
+        here.build(app, buildpack, name=name, cache_directory=tmp_path / "file" / "build-cache")
+
+
+def test_images_share_a_cache_that_has_a_name(
+    machines: tuple[TinyBuilder, TinyBuilder], app: Path, buildpack: Path
+) -> None:
+    here, _ = machines
+    here.build(app, buildpack, name="acme/a", cache_name="shared")
+    assert made(here) == ["one", "two"]
+    here.build(app, buildpack, name="acme/b", cache_name="shared")
+    assert made(here) == []
+    here.build(app, buildpack, name="acme/a", cache_name="shared")
+    assert made(here) == []
+    here.build(app, buildpack, name="acme/b")
+    assert made(here) == ["one", "two"], "its own name has no layers"
+    assert "packhorse.local/cache/shared:latest" in {each.app for each in here.store.caches().caches}

@@ -16,7 +16,7 @@ import pytest
 
 from fakes.engine import Engine
 from fakes.installation import Home
-from fakes.users import RANGE, SINGLE
+from fakes.users import RANGE, SINGLE, let_pass
 from lanes import first_in_test
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
@@ -99,7 +99,7 @@ def test_a_store_on_an_overlay_is_limited_as_a_build_there_is_one_on_copies(
         "overlay": "limited",
         "seccomp": "ok",
     }
-    assert "builds work on plain copies" in found["overlay"]["without"]
+    assert "builds work on copies" in found["overlay"]["without"]
 
 
 @pytest.mark.parametrize("user", first_in_test(["1000", "0"]))
@@ -149,9 +149,7 @@ def test_a_home_that_nobody_may_write_is_the_stores_line(
     home = new_home(SINGLE)
     shut = tmp_path / "shut"
     shut.mkdir()
-    for directory in (shut, *shut.parents):
-        if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
-            directory.chmod(0o755)
+    let_pass(shut)
     found = lines(home, env={"PACKHORSE_HOME": str(shut)}, status=7)
     assert found["store"]["state"] == "missing" and str(shut) in found["store"]["found"]
     assert (found["overlay"]["remedy"], found["limits"]["remedy"]) == ("see store", "see store")
@@ -175,7 +173,7 @@ def test_the_machines_own_bubblewrap_serves_where_it_is_new_enough(home: Home, t
 
 def test_fix_asks_and_without_anybody_to_ask_does_nothing(home: Home) -> None:
     done = home.run("doctor", "default-builder", "--fix", env={"PATH": "/usr/sbin:/nowhere"})
-    assert done.returncode == 0 and "nothing that --fix can mend" in done.stderr
+    assert done.returncode == 0 and "nothing that --fix can fix" in done.stderr
     tools = home.path / "tools"
     tools.mkdir()
     for name in ("apt-get", "pip3"):

@@ -25,7 +25,7 @@ from fakes.web import answer, free_port
 from lanes import first_in_test
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
-from packhorse.host.locate import PullPolicy, fetch_image, read
+from packhorse.host.locate import PullPolicy, fetch_image, fetch_location, read
 from packhorse.host.wiring import Wiring
 from packhorse.oci.archive import OciArchive
 from packhorse.oci.place import Place, copy, push_image
@@ -301,6 +301,10 @@ def test_a_builder_comes_from_an_engine_by_pull_policy(small: Small, dockerd: En
         assert said == [f"taking {name} from the container engine at {dockerd.address}"]
         store.remove(name)
         assert str(ask(pull=PullPolicy.ALWAYS).id) == small.id  # its registry does not have it
+        found = fetch_location(
+            wiring, Location.parse(f"docker-daemon:{name}"), target=Target.host(), say=said.append
+        )
+        assert str(found.id) == small.id and said[-1] == f"taking the image from docker-daemon:{name}"
 
 
 def _certificates(directory: Path) -> Path:

@@ -22,9 +22,9 @@ from fakes.installation import Home
 from fakes.users import RANGE
 from lanes import torture
 from packhorse.base.installation import launcher
-from packhorse.builder.image import METADATA, ORDER
 from packhorse.oci.layout import Layout
 from packhorse.oci.place import push_image
+from packhorse.report.builder import METADATA, ORDER
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -109,10 +109,10 @@ CASES = {
     ),
     "path": Case("", env={"PATH": "/proc/1/root/bin:.:/usr/bin:/bin", "LD_LIBRARY_PATH": "/proc/1/root/lib"}),
     # Users.
-    "root": Case("root builds nothing", env={"CNB_USER_ID": "0"}, everywhere=True),
+    "root": Case("buildpacks must not run as root", env={"CNB_USER_ID": "0"}, everywhere=True),
     "group of root": Case("", env={"CNB_GROUP_ID": "0"}),
     "user that nobody has": Case("does not exist in this sandbox", env={"CNB_USER_ID": "999999999"}),
-    "user in words": Case("a number is needed", env={"CNB_USER_ID": "1001; id"}),
+    "user in words": Case("must be a number", env={"CNB_USER_ID": "1001; id"}),
     # Labels.
     "order leads out": Case("the builder has no buildpack", labels=ordered("..", "../../tmp")),
     "version leads out": Case(
@@ -148,7 +148,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], Ground]]:
+def grounds(program: Path, common: Path, base: bytes) -> Iterator[Callable[[str], Ground]]:
     """What root and a user have, made when it is first asked for."""
     own = f"{os.getpid()}-{next(NUMBERS)}"
     layout = common / f"hostile-images-{own}"
@@ -158,11 +158,9 @@ def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], G
 
         @cache
         def make(name: str) -> Ground:
-            owner = users.ensure(name) if name else seed.owner
-            places = [common / f"{kind}-{name}-{own}" for kind in ("hostile", "hostile-work")]
-            ground = stack.enter_context(
-                attack.ground(Home(seed.program, places[0], owner), places[1], layout)
-            )
+            path, work = (common / f"{kind}-{name}-{own}" for kind in ("hostile", "hostile-work"))
+            home = Home(program, path, users.ensure(name)) if name else Home(program, path)
+            ground = stack.enter_context(attack.ground(home, work, layout))
             outside = ground.work / "outside"
             outside.mkdir()
             outside.chmod(0o777)

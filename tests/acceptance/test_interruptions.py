@@ -10,11 +10,12 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from fakes import linux
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
@@ -35,12 +36,12 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home that no other test works in at the same time; the builder is unpacked, `first` was built."""
-    home, folder = homes(), tmp_path_factory.mktemp("first")
+def own_home(own_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The worker's home, in which the builder is unpacked and `first` was built."""
+    folder = tmp_path_factory.mktemp("first")
     buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
-    home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
-    return home
+    own_home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
+    return own_home
 
 
 def source(path: Path) -> Path:
@@ -123,7 +124,7 @@ def test_a_signal_ends_a_build_in_any_phase(
     until = {"detect": "===> detect", "build": "waiting", "export": "===> export"}[phase]
     with started(own_home, app, buildpack, until=until) as process:
         if phase == "detect":
-            time.sleep(0.1)
+            linux.wait_for_descendant(process.pid, "sleep", "1000")
         (os.killpg if whole_group else os.kill)(process.pid, number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == status, said
@@ -134,15 +135,26 @@ def test_a_signal_ends_a_build_in_any_phase(
     assert "app " not in own_home.ok("images")
 
 
+def wait_until_removal_begins(directory: Path, count: int) -> None:
+    """Returns when a directory no longer has all of its `count` files."""
+    end = time.monotonic() + 60
+    with suppress(FileNotFoundError):  # it is gone already
+        while len(os.listdir(directory)) == count:
+            assert time.monotonic() < end, f"{directory} is not removed"
+            time.sleep(0.002)
+
+
 def test_a_second_signal_does_not_break_off_the_cleaning(own_home: Home, app: Path, tmp_path: Path) -> None:
     many = 'mkdir "$CNB_LAYERS_DIR/many"; cd "$CNB_LAYERS_DIR/many"; touch {1..20000}; ' + WAITS
     buildpack = shell_buildpack(tmp_path / "buildpack", build=many)
     with started(own_home, app, buildpack, until="waiting") as process:
+        (files,) = (own_home.path / "store" / "scratch").rglob("many")
         os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.05)
+        wait_until_removal_begins(files, 20_000)
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "cleaning up; once more ends packhorse at once" in said
     assert "error: interrupted" in said
     assert_nothing_is_left(own_home, process)
 
@@ -236,12 +248,12 @@ def test_unpacking_a_builder_is_broken_off(own_home: Home, app: Path, new_home: 
 
 
 @pytest.mark.torture
-def test_signals_at_random_moments_leave_nothing(seed: Home, common: Path) -> None:
+def test_signals_at_random_moments_leave_nothing(program: Path, common: Path) -> None:
     """A few; `torture.signals` sends hundreds."""
     number = int(os.environ.get("PACKHORSE_TESTS_SIGNALS", time.time_ns() % 1_000_000))
     print(f"PACKHORSE_TESTS_SIGNALS={number} repeats it")
     (common / "signals").mkdir()
-    interrupter = Interrupter(prepare(common / "signals", program=seed.program), number)
+    interrupter = Interrupter(prepare(common / "signals", program=program), number)
     for kind in interrupter.kinds():
         interrupter.send(kind)
     interrupter.check()

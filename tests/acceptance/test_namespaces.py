@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from fakes import linux
 from packhorse.linux import bubblewrap, userns
 
 SOURCE = Path(userns.__file__).parents[2]
@@ -35,14 +35,6 @@ def makers() -> set[str]:
     return found
 
 
-def gone(pid: str) -> bool:
-    """Whether a process that was killed is gone, which takes it a moment."""
-    deadline = time.monotonic() + 10
-    while pid in makers() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return pid not in makers()
-
-
 def test_a_namespace_has_the_ids_it_was_given() -> None:
     with userns.make_namespace(userns.choose_map()) as namespace:
         words = ["/bin/cat", "/proc/self/uid_map"]
@@ -63,7 +55,7 @@ def test_who_is_killed_while_he_makes_a_namespace_leaves_no_process() -> None:
         pid = process.stdout.readline().strip()
         assert pid in makers()
         process.send_signal(signal.SIGKILL)
-    assert gone(pid)
+    assert linux.gone({int(pid)})
 
 
 def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> None:
@@ -80,13 +72,13 @@ def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> Non
     )
     before = makers()
     assert subprocess.run(python(code), check=False).returncode == 0
-    assert all(gone(pid) for pid in makers() - before)
+    assert linux.gone({int(pid) for pid in makers() - before})
 
 
 def test_a_namespace_that_is_made_leaves_no_process() -> None:
     with bubblewrap.unmapped_process() as pid:
         assert str(pid) in makers()
-    assert gone(str(pid))
+    assert linux.gone({pid})
 
 
 def test_where_no_namespace_may_be_made_the_error_names_the_doctors_line() -> None:

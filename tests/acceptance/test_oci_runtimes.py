@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +31,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 @pytest.mark.parametrize("user", first_in_test(["", users.RANGE, users.SINGLE]))
 def test_a_runtime_builds_the_same_image_and_runs_it(
-    user: str, new_home: Callable[[str], Home], sample: Path, sample_id: str
+    user: str, own_home: Home, new_home: Callable[[str], Home], sample: Path, sample_id: str
 ) -> None:
-    home = new_home(user)
+    home = new_home(user) if user else own_home
     assert home.ok("build", "--quiet", "--sandbox", "runc", "sample", "--path", sample) == sample_id
     port = free_port()
     process = home.start("run", "--sandbox", "runc", "-p", f"{port}:{port}", "sample")
@@ -52,14 +51,14 @@ def test_a_runtime_builds_the_same_image_and_runs_it(
 
 
 @pytest.fixture(scope="module")
-def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home that no other test works in at the same time; the builder is unpacked."""
-    home, folder = homes(), tmp_path_factory.mktemp("first")
+def own_home(own_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The worker's home, in which the builder is unpacked."""
+    folder = tmp_path_factory.mktemp("first")
     buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
-    home.ok(
+    own_home.ok(
         *("build", "first", "--sandbox", "runc", "--path", source(folder / "app"), "--buildpack", buildpack)
     )
-    return home
+    return own_home
 
 
 @pytest.mark.parametrize("number", first_in_test([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]))
@@ -77,7 +76,7 @@ def test_a_build_that_ends_early_leaves_no_container(
     try:
         assert any(until in line for line in process.stderr)
         if phase == "detect":
-            time.sleep(0.2)
+            linux.wait_for_descendant(process.pid, "sleep", "1000")
         below = linux.descendants(process.pid)
         process.send_signal(number)
         process.communicate(timeout=60)

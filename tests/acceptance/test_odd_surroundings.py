@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from fakes.installation import REPOSITORY, Home
 from fakes.shell_buildpack import shell_buildpack
-from fakes.users import SINGLE, ensure
+from fakes.users import SINGLE, ensure, let_pass
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -54,9 +54,7 @@ def started(
 def place(tmp_path: Path) -> Path:
     """A directory of the user's own, which he can reach."""
     user = ensure(SINGLE)
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
-            directory.chmod(0o755)
+    let_pass(tmp_path)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
     return tmp_path
 
@@ -77,23 +75,25 @@ def place(tmp_path: Path) -> Path:
         (["images"], "ulimit -f 0", 6),
     ],
 )
-def test_streams_and_limits(words: Sequence[str], before: str, status: int, seed: Home, place: Path) -> None:
+def test_streams_and_limits(
+    words: Sequence[str], before: str, status: int, program: Path, place: Path
+) -> None:
     uid = ensure(SINGLE).pw_uid
-    done = started(seed.program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
+    done = started(program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
     assert done.returncode == status, done.stderr
     assert b"packhorse itself went wrong" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["images"], ["inspect", "store:x"], ["doctor", "store"], ["build", "x"]])
-def test_no_home_no_directory_and_no_name(command: Sequence[str], seed: Home, place: Path) -> None:
+def test_no_home_no_directory_and_no_name(command: Sequence[str], program: Path, place: Path) -> None:
     uid = ensure(SINGLE).pw_uid
     home = {"HOME": str(place / "home")}
     gone = f"mkdir {place}/gone; cd {place}/gone; rmdir {place}/gone"
-    started(seed.program, *command, before=gone, environ=home, uid=uid)
-    started(seed.program, *command, environ={**home, "TMPDIR": "/nowhere"}, uid=uid)
-    started(seed.program, *command, environ={"HOME": "/etc/passwd"}, uid=uid)
-    started(seed.program, *command, b"\xff\xfe", environ={**home, "LC_ALL": "C"}, uid=uid)
-    nameless = started(seed.program, *command, uid=NOBODY, cwd=place)
+    started(program, *command, before=gone, environ=home, uid=uid)
+    started(program, *command, environ={**home, "TMPDIR": "/nowhere"}, uid=uid)
+    started(program, *command, environ={"HOME": "/etc/passwd"}, uid=uid)
+    started(program, *command, b"\xff\xfe", environ={**home, "LC_ALL": "C"}, uid=uid)
+    nameless = started(program, *command, uid=NOBODY, cwd=place)
     assert nameless.returncode == 2 and b"set PACKHORSE_HOME, or HOME" in nameless.stderr
     assert sorted(path.name for path in place.iterdir()) in ([], ["home"])
 
@@ -173,14 +173,13 @@ def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home
 
 
 def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(
-    new_home: Callable[..., Home], tmp_path: Path
+    own_home: Home, tmp_path: Path
 ) -> None:
-    home = new_home()  # where nobody builds next
     buildpack = shell_buildpack(tmp_path / "buildpack", build="exit 9")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "README").touch()
     (tmp_path / "env").write_text("FROM_FILE=file-3377-value\n")
-    done = home.run(
+    done = own_home.run(
         *("build", "secretive", "--path", tmp_path / "app", "--buildpack", buildpack, "--verbose"),
         *("-e", f"SECRET={SECRET}", "--env-file", tmp_path / "env"),
         env={"https_proxy": "http://user:proxy-1180@127.0.0.1:1"},

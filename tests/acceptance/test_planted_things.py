@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fakes.cases import check_all
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
 
@@ -46,15 +48,14 @@ def app(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("plant", REFUSED)
-def test_what_cannot_be_in_an_image_is_told_with_whose_it_is(
-    home: Home, app: Path, tmp_path: Path, plant: str
-) -> None:
-    script, code, words = REFUSED[plant]
-    buildpack = shell_buildpack(tmp_path / "buildpack", build=script)
-    done = home.run("build", "planted", "--path", app, "--buildpack", buildpack)
-    assert done.returncode == code, done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+def test_what_cannot_be_in_an_image_is_told_with_whose_it_is(home: Home, app: Path, tmp_path: Path) -> None:
+    def refuse(number: int, script: str, code: int, words: list[str]) -> None:
+        buildpack = shell_buildpack(tmp_path / f"buildpack-{number}", build=script)
+        done = home.run("build", f"planted-{number}", "--path", app, "--buildpack", buildpack)
+        assert done.returncode == code, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+
+    check_all({name: partial(refuse, number, *row) for number, (name, row) in enumerate(REFUSED.items())})
 
 
 def test_odd_entries_of_a_layer_are_at_run_time_what_any_engine_makes_of_them(

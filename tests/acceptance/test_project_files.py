@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes.random_source import content as content_of
+from fakes.random_source import find_kept, make_source
 from fakes.shell_buildpack import shell_buildpack
-from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
-from packhorse.errors import InputError
+from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from lanes import first_in_test
+from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 from packhorse.lifecycle.stages import Exported
 from packhorse.oci.place import Image
 from packhorse.report.provenance import BuildProvenance
+from packhorse.source.project_toml import Project
 
 LOOK = 'ls -aR; echo "GREETING=${GREETING:-} NAME=${NAME:-}"; ls "$CNB_PLATFORM_DIR"'
 PROJECT = """\
@@ -134,11 +141,149 @@ def test_variables_of_the_command_line_go_before_those_of_the_file(
     assert "GREETING= NAME=\nenv" in "\n".join(line.split(": ", 1)[-1] for line in tiny.lines)
 
 
-def test_a_builder_in_the_file_is_refused_unless_the_command_line_names_one(
-    tiny: TinyBuilder, app: Path, looks: Path
+def members(image: Image, top: str) -> set[str]:
+    """The paths below a directory in the layers of an image."""
+    found: set[str] = set()
+    for layer in image.layers:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(layer.tar()))) as tar:
+            found |= {member.name.strip("/") for member in tar}
+    return {name.removeprefix(f"{top}/") for name in found if name.startswith(f"{top}/")}
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+@pytest.mark.parametrize("seed", first_in_test(range(1000, 1010), count=2))
+def test_what_random_rules_exclude_is_in_no_layer_and_seen_by_no_buildpack(
+    tiny: TinyBuilder, tmp_path: Path, seed: int, *, overlay: bool
 ) -> None:
-    (app / "project.toml").write_text('[build]\nbuilder = "x"\n[[build.buildpacks]]\nid = "a"\n')
-    assert built(tiny, app, looks, name="refused")
-    with pytest.raises(InputError, match=r"project\.toml cannot be used") as raised:
-        built(tiny, app, name="refused")
-    assert len(raised.value.issues) == 1 and "project.toml:3: build.buildpacks" in raised.value.issues[0]
+    source = make_source(tmp_path / "app", seed)
+    kept = find_kept(source, tmp_path / "git")
+    (source.app / "project.toml").write_text(source.project_toml)
+    kept |= (
+        set() if "project.toml" in Project.read(source.app).excluded_paths(source.app) else {"project.toml"}
+    )
+    look = "grep -rh 'content of' . || true"
+    copy = 'mkdir "$1/copy"; cp -r . "$1/copy"; printf "[types]\\nlaunch = true\\n" > "$1/copy.toml"'
+    looks = shell_buildpack(tmp_path / "looks", "test/looks", detect=look, build=f"{look}\n{copy}")
+    image = built(tiny, source.app, looks, name=f"random-{seed}", overlay=overlay).image
+    assert members(image, "workspace") == members(image, "layers/test_looks/copy") == kept
+    files = {path for path in source.app.rglob("*") if path.is_file() and not path.is_symlink()}
+    texts = {content_of(path.relative_to(source.app)) for path in files if path.name != "project.toml"}
+    seen = {text for text in texts if text in "\n".join(tiny.lines)}
+    assert seen == {text for text in texts if text.encode() in content(image)}
+    assert seen == texts & {content_of(path) for path in kept}
+
+
+HEAD = '[_]\nschema-version = "0.2"\n[io.buildpacks]\n'
+
+
+def write_project(app: Path, text: str) -> None:
+    (app / "README").touch()  # the builder's own buildpack looks for it
+    (app / "project.toml").write_text(HEAD + text)
+
+
+def said(tiny: TinyBuilder) -> list[str]:
+    """What the buildpacks printed, in order."""
+    return [word for line in tiny.lines if (word := line.strip().rpartition(": ")[2]).startswith("runs ")]
+
+
+def refs(exported: Exported) -> list[str]:
+    metadata = json.loads(exported.image.config.labels["io.buildpacks.build.metadata"])
+    return [f"{each['id']}@{each['version']}" for each in metadata["buildpacks"]]
+
+
+@pytest.fixture
+def parts(app: Path) -> Path:
+    """Two buildpacks in the source, `tools/a` and `tools/b`, which say their names."""
+    for name in "ab":
+        shell_buildpack(app / "tools" / name, f"test/{name}", build=f"echo runs {name}")
+    return app / "tools"
+
+
+def test_the_builder_and_the_group_of_the_file_build_the_image(
+    tiny: TinyBuilder, app: Path, parts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    group = f"""\
+builder = "{BUILDER}"
+exclude = ["*.pem", "/docs", "/tools"]
+[[io.buildpacks.group]]
+uri = "tools/b"
+[[io.buildpacks.group]]
+id = "test/script"
+[io.buildpacks.group.script]
+api = "0.10"
+shell = "/bin/bash"
+inline = '''
+[[ $BASH && ! -e tools && ! -e top.pem ]]
+echo "runs script with $1"
+'''
+[[io.buildpacks.group]]
+id = "foreign/shell"
+version = "2.1.0"
+"""
+    write_project(app, group)
+    monkeypatch.chdir(tmp_path)  # a uri does not start there
+    exported = built(tiny, app, name="group", builder="")
+    assert said(tiny) == ["runs b", "runs script with /layers/test_script"]
+    assert refs(exported) == ["test/b@1.0.0", "test/script@0.0.0", "foreign/shell@2.1.0"]
+    assert b"runs b" not in content(exported.image)
+    assert built(tiny, app, name="group", builder="").image.id == exported.image.id
+    # The command line's buildpacks stand for the whole group.
+    options = built(tiny, app, parts / "a", name="group")
+    assert (said(tiny), refs(options)) == (["runs a"], ["test/a@1.0.0"])
+
+
+def test_entries_before_and_after_go_around_the_builders_own_groups(
+    tiny: TinyBuilder, app: Path, parts: Path
+) -> None:
+    around = """\
+[[io.buildpacks.pre.group]]
+uri = "tools/a"
+[[io.buildpacks.pre.group]]
+uri = "tools/b"
+[[io.buildpacks.post.group]]
+id = "test/last"
+version = "7"
+[io.buildpacks.post.group.script]
+api = "0.10"
+inline = "echo runs last"
+"""
+    write_project(app, around)
+    exported = built(tiny, app, name="around")
+    assert said(tiny) == ["runs a", "runs b", "runs last"]
+    assert refs(exported) == ["test/a@1.0.0", "test/b@1.0.0", "foreign/shell@2.1.0", "test/last@7"]
+    before = (str(parts / "b"),)
+    options = built(tiny, app, name="around", pre_buildpacks=before, post_buildpacks=(str(parts / "a"),))
+    assert refs(options) == ["test/b@1.0.0", "foreign/shell@2.1.0", "test/a@1.0.0"]
+    built(tiny, app, parts / "a", name="around", pre_buildpacks=before)
+    assert "--pre-buildpack has no effect: --buildpack replaces the builder's groups" in tiny.lines
+
+
+def test_a_failing_script_fails_the_build_and_a_missing_interpreter_is_said(
+    tiny: TinyBuilder, app: Path
+) -> None:
+    script = '[[io.buildpacks.group]]\nid = "test/script"\n[io.buildpacks.group.script]\napi = "0.10"\n'
+    write_project(app, f'{script}inline = "exit 7"\n')
+    with pytest.raises(BuildpackFailed, match=r"test/script@0\.0\.0"):
+        built(tiny, app, name="fails")
+    write_project(app, f'{script}inline = "true"\nshell = "/bin/nosuch"\n')
+    with pytest.raises(PackhorseError, match=r"test/script@0\.0\.0") as raised:
+        built(tiny, app, name="fails")
+    assert "interpreter or loader that it names does not exist" in raised.value.why
+
+
+def test_an_entry_that_leads_to_no_buildpack_is_named_with_its_line(tiny: TinyBuilder, app: Path) -> None:
+    for line, named in (
+        ('uri = "."', "is the source itself"),
+        ('uri = "tools/none"', "there is no "),
+        ('uri = "docker://h.example/bp"', "docker://h.example/bp is not supported yet"),
+        ('id = "none/such"', "none/such"),
+        ('id = "foreign/shell"\nversion = "9"', "foreign/shell@9"),
+    ):
+        write_project(app, f"[[io.buildpacks.group]]\n{line}\n")
+        with pytest.raises(PackhorseError) as raised:
+            built(tiny, app, name="wrong")
+        error = raised.value
+        assert named in error.what and "project.toml:5: io.buildpacks.group." in f"{error.what} {error.fix}"
+    write_project(app, f'builder = "{APP}"\n')
+    with pytest.raises(InputError, match="has the name of the image to build"):
+        tiny.build(app, name=APP, builder="")

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,7 @@ def test_what_a_registry_refused_at_the_end_is_in_the_store_and_goes_on_by_copy(
 
 
 def test_a_machine_that_never_built_it_goes_on_from_the_image_in_the_registry(
-    home: Home, new_home: Callable[..., Home], server, words, tmp_path
+    home: Home, own_home: Home, server, words, tmp_path
 ) -> None:
     once = f"""
 if [ -f "$CNB_LAYERS_DIR/tools.toml" ]; then
@@ -112,7 +112,7 @@ fi
     words = ["--path", words[1], "--buildpack", buildpack, "--publish"]
     name = f"{server.host}/team/once"
     first = home.ok("build", name, *words, "--quiet")
-    done = new_home().run("build", name, *words)
+    done = own_home.run("build", name, *words)
     assert done.returncode == 0, done.stderr
     assert "[once] the layer is there" in done.stderr
     row = next(line for line in done.stderr.splitlines() if "taken from the previous image" in line)

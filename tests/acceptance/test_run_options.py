@@ -73,7 +73,7 @@ def test_users_and_directories_are_chosen(home: Home) -> None:
     nobody = shell(home, "id", "-u", "nosuch")
     assert (nobody.returncode, "the image has no user 'nosuch'" in nobody.stderr) == (125, True)
     nowhere = shell(home, "pwd", "-w", "/nosuch")
-    assert (nowhere.returncode, "there is no /nosuch in the image" in nowhere.stderr) == (125, True)
+    assert (nowhere.returncode, "the image has no directory /nosuch" in nowhere.stderr) == (125, True)
 
 
 @pytest.mark.parametrize(

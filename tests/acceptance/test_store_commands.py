@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import tomllib
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,16 +20,16 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is ro
 
 
 @pytest.fixture(scope="module")
-def stocked(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home of this file's, with the images one, two and three; two is one by another name."""
-    home, folder = homes(), tmp_path_factory.mktemp("stock")
+def stocked(own_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The worker's home, with the images one, two and three; two is one by another name."""
+    folder = tmp_path_factory.mktemp("stock")
     (folder / "app").mkdir()
     (folder / "app" / "README").write_text("hello\n")
     big = f"{SERVER}\nhead -c 20M /dev/urandom > $CNB_LAYERS_DIR/tools/big"
     for name, build in (("one", SERVER), ("two", SERVER), ("three", big)):
         buildpack = shell_buildpack(folder / name, build=build)
-        home.ok("build", name, "--path", folder / "app", "--buildpack", buildpack)
-    return home
+        own_home.ok("build", name, "--path", folder / "app", "--buildpack", buildpack)
+    return own_home
 
 
 def listed(home: Home) -> dict[str, list[str]]:
@@ -101,10 +100,8 @@ def test_rmi_goes_by_name_and_id_and_asks_when_it_is_not_clear(stocked: Home) ->
     assert "Untagged: second:1" in several.stdout
 
 
-def test_gc_frees_what_was_removed_and_keeps_the_default_builder(
-    new_home: Callable[[], Home], tmp_path: Path
-) -> None:
-    home = new_home()
+def test_gc_frees_what_was_removed_and_keeps_the_default_builder(own_home: Home, tmp_path: Path) -> None:
+    home = own_home
     app = tmp_path / "app"
     app.mkdir()
     (app / "README").write_text("hello\n")

@@ -7,6 +7,7 @@ makes them.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ Edit = tuple[str, str, str]
 # What buildpacks do to their layers. A failing edit fails alike in both places, and is passed over.
 EDITS = """
 import json, os, shutil, subprocess, sys
-def mounted(overlay, target):
+def mount(overlay, target):
     options = "userxattr,lowerdir=" + ":".join(reversed(overlay["lowers"]))
     options += ",upperdir=" + overlay["upper"] + ",workdir=" + overlay["work"]
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, target], check=True)
@@ -64,13 +65,17 @@ def edit(verb, path, other):
     elif verb == "link": os.link(path, other, follow_symlinks=False)
     elif verb == "mode": os.chmod(path, int(other, 8)) if not os.path.islink(path) else None
     elif verb == "touch": os.utime(path)
-job = json.load(sys.stdin)
-if job["overlay"]: mounted(job["overlay"], job["root"])
-os.chdir(job["root"])
 os.umask(0o022)
-for verb, path, other in job["edits"]:
-    try: edit(verb, path, other)
-    except (OSError, shutil.Error): pass
+for line in sys.stdin:
+    job = json.loads(line)
+    if job["overlay"]: mount(job["overlay"], job["root"])
+    os.chdir(job["root"])
+    for verb, path, other in job["edits"]:
+        try: edit(verb, path, other)
+        except (OSError, shutil.Error): pass
+    os.chdir("/")
+    if job["overlay"]: subprocess.run(["umount", job["root"]], check=True)
+    print("done", flush=True)
 """
 
 BUILDPACKS = st.sampled_from(["bp", "bp", "other"])
@@ -106,8 +111,18 @@ def run(edits: list[Edit], root: Path, overlay: Overlay | None) -> None:
             "work": str(overlay.work),
         },
     }
+    editor = _editor()
+    assert editor.stdin is not None and editor.stdout is not None
+    editor.stdin.write(json.dumps(job) + "\n")
+    editor.stdin.flush()
+    assert editor.stdout.readline() == "done\n"
+
+
+@functools.cache
+def _editor() -> subprocess.Popen[str]:
+    """A process that edits for all tests, as the root of a user namespace of its own; ends with this one."""
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-I", "-S", "-c", EDITS]
-    subprocess.run(command, input=json.dumps(job), text=True, check=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 Kind = Literal["overlay", "copies"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes import afterwards, linux
-from fakes.installation import REPOSITORY, Home
+from fakes.installation import REPOSITORY
 from fakes.users import RANGE
 from lanes import first_in_test
 from torture.crowd import Crowds
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="it makes users, mount
 
 
 @pytest.fixture(scope="module")
-def ground(seed: Home, common: Path) -> Iterator[Ground]:
+def ground(program: Path, common: Path) -> Iterator[Ground]:
     """A ground of the user with subordinate ids, whose trees no other user can move or remove."""
     folder = common / f"torture-{os.getpid()}"
     folder.mkdir()
-    yield prepare(folder, RANGE, program=seed.program)
+    yield prepare(folder, RANGE, program=program)
     subprocess.run(["rm", "-rf", folder], check=True)
 
 
@@ -124,11 +124,11 @@ def test_commands_at_once_are_all_right(ground: Ground, injector: Injector) -> N
 
 @pytest.mark.torture
 @pytest.mark.parametrize("what", ["power", "full"])
-def test_a_disk_that_loses_its_power_or_is_full_does_not_make_a_wrong_image(what: str, seed: Home) -> None:
+def test_a_disk_that_loses_its_power_or_is_full_does_not_make_a_wrong_image(what: str, program: Path) -> None:
     words = [sys.executable, "-m", "torture", what, "--rounds", "1", "--user", RANGE]
     path = os.pathsep.join(str(REPOSITORY / name) for name in ("src", "tests"))
     done = subprocess.run(
-        [*words, "--program", seed.program],
+        [*words, "--program", program],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -367,6 +367,13 @@ def test_a_killed_command_has_the_layers_that_it_had_unpacked(store: Store, idma
     assert done == {name: (home / name).with_suffix("").stat().st_ino for name in done}
 
 
+def test_a_user_with_one_id_unpacks_a_root_once_whatever_the_id_is_inside(store: Store) -> None:
+    image = stored(store, layer(("a", b"1")), layer(("b", b"2")))
+    roots = {store.root(image, choose_map(uid, uid, mode=MapMode.SINGLE)) for uid in (1000, 0)}
+    assert len(roots) == 1
+    assert names(roots.pop()) == {"a", "b"}
+
+
 def test_an_image_without_layers_or_without_its_layer_has_no_root(store: Store, idmap: IdMap) -> None:
     image = stored(store, layer(("file", b"")))
     with pytest.raises(StoreError, match="without layers"):

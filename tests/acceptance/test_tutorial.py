@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,19 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 PAGE = (Path(__file__).parents[2] / "docs/tutorial/first-image.md").read_text()
 
 
-def test_the_first_tutorial_works_as_it_is_written(new_home: Callable[[], Home], tmp_path: Path) -> None:
+def test_the_first_tutorial_works_as_it_is_written(own_home: Home, tmp_path: Path) -> None:
     port = free_port()
     page = PAGE.replace("8080", str(port))
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     install, check, folder, build, run, ask, change, look, remove = blocks
     assert "make setup" in install and ask == f"curl http://localhost:{port}\n"
-    home = new_home()
-    path = f"{home.program.parent}:{os.environ['PATH']}"
+    path = f"{own_home.program.parent}:{os.environ['PATH']}"
 
     def shell(commands: str, directory: Path) -> str:
         done = subprocess.run(
             ["sh", "-euc", commands],
             cwd=directory,
-            env=home.environment({"PATH": path}),
+            env=own_home.environment({"PATH": path}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -49,7 +47,7 @@ def test_the_first_tutorial_works_as_it_is_written(new_home: Callable[[], Home],
     first = shell(build, source)
     assert "layer node new" in first and "run it: packhorse run hello -p 8080:8080" in first
 
-    server = home.start(*run.split()[1:])
+    server = own_home.start(*run.split()[1:])
     try:
         assert answer(port, failed=lambda: server.poll() is not None and server.communicate()) == b"Hello!\n"
     finally:

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.cases import check_all
 from fakes.installation import Home
 from fakes.place import RUNTIMES
 from fakes.shell_buildpack import SERVER, shell_buildpack
@@ -54,11 +55,8 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     ),
     (["build", "x", "--cache-image", "docker://h.example/x"], 2, ("write h.example/x",)),
     (["build", "x", "--cache-image", "oci:x"], 2, ("name an image of a registry",)),
-    (
-        ["build", "x", "--builder", "oci:y"],
-        2,
-        ("--builder: 'oci:y' is", "packhorse copy oci:y NAME"),
-    ),
+    (["build", "x", "--builder", "oci:y"], 4, ("there is no y",)),
+    (["build", "x", "--builder", "sif:/y"], 3, ("sif: is no place for images here",)),
     (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
     (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
     (["run", "oci:out"], 125, ("'oci:out' is a location", "packhorse copy oci:out NAME")),
@@ -104,18 +102,11 @@ def test_every_wrong_command_line_ends_in_one_message_that_helps(home: Home, tmp
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
 
-    def problem(row: tuple[list[str], int, tuple[str, ...]]) -> str:
-        arguments, status, says = row
-        try:
-            said = refused(home, *arguments, status=status, says=says, cwd=tmp_path)
-            assert "===>" not in said  # before anything is built
-        except AssertionError as error:
-            return f"packhorse {' '.join(arguments)}: {error}"
-        return ""
+    def refuse(arguments: list[str], status: int, says: tuple[str, ...]) -> None:
+        said = refused(home, *arguments, status=status, says=says, cwd=tmp_path)
+        assert "===>" not in said  # before anything is built
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = [text for text in pool.map(problem, COMMAND_LINES) if text]
-    assert not problems, "\n".join(problems)
+    check_all({f"packhorse {' '.join(row[0])}": partial(refuse, *row) for row in COMMAND_LINES})
 
 
 def test_a_disk_too_small_for_the_default_builder_is_told_at_once(home: Home, tmp_path: Path) -> None:
@@ -147,52 +138,47 @@ def breaks_json(app: Path) -> None:
     (app / "package.json").write_text('{\n  "name": "x"\n  "scripts": {}\n}\n')
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "says"),
-    [
-        (breaks_json, 51, ("package.json is not valid JSON", "line 3, column 3")),
-        (
-            changed(lambda package: package.update(engines={"node": ">=99"})),
-            51,
-            ("no Node.js matches >=99", "the newest of each line are"),
-        ),
-        (
-            changed(lambda package: package["dependencies"].update({"left-pad": "^1.3.0"})),
-            51,
-            ("package-lock.json does not match package.json", "run `npm install`"),
-        ),
-        (changed(lambda package: package.pop("scripts")), 51, ("there is nothing to start", '"scripts"')),
-        (
-            changed(lambda package: package["scripts"].update(build="echo compiling; exit 3")),
-            51,
-            ("compiling", "the script `build` of package.json failed", "(exit status 3)"),
-        ),
-        (lambda app: (app / "package.json").unlink(), 20, ("packhorse/nodejs@", "there is no package.json")),
-    ],
-    ids=[
-        "broken JSON",
-        "no such version",
-        "lock out of sync",
-        "no start command",
-        "failing script",
-        "no match",
-    ],
-)
-def test_a_wrong_node_application(
-    change: Callable[[Path], None],
-    status: int,
-    says: tuple[str, ...],
-    home: Home,
-    sample: Path,
-    sample_id: str,
-    tmp_path: Path,
-) -> None:
-    app = tmp_path / "app"
-    shutil.copytree(sample, app)
-    change(app)
-    # Under the sample's name, so that the layers of its build are at hand.
-    refused(home, "build", "sample", "--path", app, status=status, says=says)
-    assert home.image_id("sample") == sample_id
+WRONG_APPLICATIONS: dict[str, tuple[Callable[[Path], None], int, tuple[str, ...]]] = {
+    "broken JSON": (breaks_json, 51, ("package.json is not valid JSON", "line 3, column 3")),
+    "no such version": (
+        changed(lambda package: package.update(engines={"node": ">=99"})),
+        51,
+        ("no Node.js matches >=99", "the newest of each line are"),
+    ),
+    "lock out of sync": (
+        changed(lambda package: package["dependencies"].update({"left-pad": "^1.3.0"})),
+        51,
+        ("package-lock.json does not match package.json", "run `npm install`"),
+    ),
+    "no start command": (
+        changed(lambda package: package.pop("scripts")),
+        51,
+        ("there is nothing to start", '"scripts"'),
+    ),
+    "failing script": (
+        changed(lambda package: package["scripts"].update(build="echo compiling; exit 3")),
+        51,
+        ("compiling", "the script `build` of package.json failed", "(exit status 3)"),
+    ),
+    "no match": (
+        lambda app: (app / "package.json").unlink(),
+        20,
+        ("packhorse/nodejs@", "there is no package.json"),
+    ),
+}
+
+
+def test_wrong_node_applications(home: Home, sample: Path, sample_id: str, tmp_path: Path) -> None:
+    def refuse(name: str, change: Callable[[Path], None], status: int, says: tuple[str, ...]) -> None:
+        app = tmp_path / name
+        shutil.copytree(sample, app)
+        change(app)
+        # Under the sample's name, so that the layers of its build are at hand.
+        refused(home, "build", "sample", "--path", app, status=status, says=says)
+        assert home.image_id("sample") == sample_id
+
+    cases = {name: partial(refuse, name, *row) for name, row in WRONG_APPLICATIONS.items()}
+    check_all(cases, at_once=1)  # builds of one name wait for each other
 
 
 def test_a_build_without_a_network_says_who_could_not_be_reached(
@@ -235,31 +221,33 @@ def broken(directory: Path, name: str) -> Path:
     return buildpack
 
 
-@pytest.mark.parametrize(
-    ("defect", "status", "says"),
-    [
-        ("no descriptor", 3, ("is not a buildpack", "buildpack.toml")),
-        ("broken TOML", 3, ("buildpack.toml is not valid TOML", "line 2")),
-        ("no id", 3, ("buildpack.toml:2: buildpack.id is missing",)),
-        ("old API", 12, ("buildpack test/shell needs Buildpack API 0.6", "0.7")),
-        ("new API", 12, ("buildpack test/shell needs Buildpack API 0.99", "0.12")),
-        ("no program", 3, ("there is no ", "bin/build")),
-        ("no interpreter", 51, ("test/shell@1.0.0 cannot be run", "interpreter")),
-        ("fails", 51, ("[shell] about to fail", "test/shell@1.0.0 failed (exit status 7)")),
-        ("killed", 51, ("test/shell@1.0.0 failed (ended by signal 9)",)),
-        ("broken launch.toml", 52, ("test/shell@1.0.0 made something", "launch.toml", "line 1")),
-        ("says no", 20, ("fail: test/shell@1.0.0: there is no foo file",)),
-        ("detect crashes", 21, ("error: test/shell@1.0.0 (exit status 3): oh no",)),
-    ],
-)
-def test_a_wrong_buildpack(
-    defect: str, status: int, says: tuple[str, ...], home: Home, app: Path, tmp_path: Path
-) -> None:
-    buildpack = broken(tmp_path, defect)
-    arguments = ("build", "wrong-buildpack", "--path", app, "--buildpack", buildpack)
-    said = refused(home, *arguments, status=status, says=says)
-    if status == 51 and "failed" in said:
-        assert refused(home, *arguments, "--quiet", status=status, says=says[:1])
+WRONG_BUILDPACKS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "no descriptor": (3, ("is not a buildpack", "buildpack.toml")),
+    "broken TOML": (3, ("buildpack.toml is not valid TOML", "line 2")),
+    "no id": (3, ("buildpack.toml:2: buildpack.id is missing",)),
+    "old API": (12, ("buildpack test/shell needs Buildpack API 0.6", "0.7")),
+    "new API": (12, ("buildpack test/shell needs Buildpack API 0.99", "0.12")),
+    "no program": (3, ("there is no ", "bin/build")),
+    "no interpreter": (51, ("test/shell@1.0.0 cannot be run", "interpreter")),
+    "fails": (51, ("[shell] about to fail", "test/shell@1.0.0 failed (exit status 7)")),
+    "killed": (51, ("test/shell@1.0.0 failed (ended by signal 9)",)),
+    "broken launch.toml": (52, ("test/shell@1.0.0 made something", "launch.toml", "line 1")),
+    "says no": (20, ("fail: test/shell@1.0.0: there is no foo file",)),
+    "detect crashes": (21, ("error: test/shell@1.0.0 (exit status 3): oh no",)),
+}
+
+
+def test_wrong_buildpacks(home: Home, app: Path, tmp_path: Path) -> None:
+    def refuse(defect: str, status: int, says: tuple[str, ...]) -> None:
+        (folder := tmp_path / defect).mkdir()
+        buildpack = broken(folder, defect)
+        name = f"wrong-{defect.replace(' ', '-').lower()}"
+        arguments = ("build", name, "--path", app, "--buildpack", buildpack)
+        said = refused(home, *arguments, status=status, says=says)
+        if status == 51 and "failed" in said:
+            assert refused(home, *arguments, "--quiet", status=status, says=says[:1])
+
+    check_all({defect: partial(refuse, defect, *row) for defect, row in WRONG_BUILDPACKS.items()})
 
 
 @pytest.fixture
@@ -311,9 +299,9 @@ def test_a_process_type_that_nobody_made_is_told_those_that_are(
 
 @pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_a_failed_step_can_be_entered_until_the_next_build(
-    new_home: Callable[[], Home], app: Path, tmp_path: Path, runtime: str
+    own_home: Home, app: Path, tmp_path: Path, runtime: str
 ) -> None:
-    home = new_home()  # builds of other tests would be the next
+    home = own_home  # builds of other tests would be the next
     fails = shell_buildpack(tmp_path / "fails", build='echo left > "$CNB_LAYERS_DIR/trace"; exit 9')
     words = ("build", "entered", "--sandbox", runtime, "--path", app, "--buildpack", fails)
     said = refused(home, *words, status=51, says=("sh ",))

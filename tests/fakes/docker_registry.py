@@ -12,6 +12,9 @@ from pathlib import Path
 
 from fakes.web import free_port
 
+_PATIENCE = 60.0
+"""Seconds in which a server has to listen, on a machine that has more to do."""
+
 
 @contextmanager
 def serve(
@@ -39,10 +42,13 @@ def serve(
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
+    """Returns when a process that was just started accepts connections at a port."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        assert process.poll() is None, f"{process.args} ended with status {process.returncode}"
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, TimeoutError):
+            assert time.monotonic() < end, f"{process.args} does not listen at port {port}"
             time.sleep(0.01)
-    raise AssertionError("the registry did not start")

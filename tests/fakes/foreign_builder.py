@@ -18,6 +18,7 @@ from packhorse.base.target import Target
 from packhorse.oci.place import Image
 
 UID, GID = 1001, 1002
+AMD64 = Target()
 LAUNCHER_VERSION = "0.20.11"
 _BUILDPACK = """\
 api = "{api}"
@@ -90,10 +91,10 @@ def base(tree: Path) -> bytes:
     return end[:length] + more.close()
 
 
-def run_image(layer: bytes) -> Image:
+def run_image(layer: bytes, *, target: Target = AMD64) -> Image:
     """The image that apps stand on."""
     return stored_image(
-        layer, target=Target(), user=f"{UID}:{GID}", env=["PATH=/usr/bin:/bin", "STACK=foreign"]
+        layer, target=target, user=f"{UID}:{GID}", env=["PATH=/usr/bin:/bin", "STACK=foreign"]
     )
 
 
@@ -109,6 +110,7 @@ def builder_image(
     above: Sequence[bytes] = (),
     env: Mapping[str, str] = {},
     more: Mapping[str, str] = {},
+    target: Target = AMD64,
 ) -> Image:
     """The builder, on the same base. `api` and `build` are its buildpack's, `platforms` the Platform APIs of
     its lifecycle; `above` are layers on top, `env` and `more` further variables and labels.
@@ -163,7 +165,7 @@ def builder_image(
         layer,
         *(tar.close() for tar in (directories, lifecycle, buildpack, order)),
         *above,
-        target=Target(),
+        target=target,
         user=f"{UID}:{GID}",
         working_dir="/layers",
         env=[f"{name}={value}" for name, value in (variables | env).items()],

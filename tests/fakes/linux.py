@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from packhorse.linux.processes import read_proc
+
+_PATIENCE = 60.0
+"""Seconds to wait for something at most, on a machine that has more to do."""
 
 
 def processes() -> dict[int, int]:
@@ -30,7 +34,34 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def gone(pids: set[int], *, seconds: float = 60) -> bool:
+def wait_for_descendant(pid: int, *argv: str) -> None:
+    """Returns when a process below `pid` runs the command `argv`."""
+    wanted = b"".join(word.encode() + b"\0" for word in argv)
+    end = time.monotonic() + _PATIENCE
+    while wanted not in map(_command_line, descendants(pid)):
+        assert time.monotonic() < end, f"{' '.join(argv)} does not run"
+        time.sleep(0.01)
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(OSError):  # it has ended
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def wait_for_lock_waiter(pid: int) -> None:
+    """Returns when the process waits for a flock(2) that another one holds."""
+    end = time.monotonic() + _PATIENCE
+    # A line is `1: -> FLOCK  ADVISORY  READ  PID ...` for a process that waits.
+    while not any(
+        words[1:3] == ["->", "FLOCK"] and words[5] == str(pid)
+        for words in map(str.split, Path("/proc/locks").read_text().splitlines())
+    ):
+        assert time.monotonic() < end, f"process {pid} waits for no lock"
+        time.sleep(0.01)
+
+
+def gone(pids: set[int], *, seconds: float = _PATIENCE) -> bool:
     """Whether none of the processes is there any more, within some seconds."""
     end = time.monotonic() + seconds
     while pids & processes().keys():

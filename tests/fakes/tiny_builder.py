@@ -75,11 +75,11 @@ class TinyBuilder:
 
 
 @contextmanager
-def tiny_builder(base: Path, *, programs: tuple[str, ...] = ()) -> Iterator[TinyBuilder]:
-    """A builder in a store of its own, in the directory `base`."""
+def tiny_builder(base: Path, *, programs: tuple[str, ...] = (), **changes: Any) -> Iterator[TinyBuilder]:
+    """A builder in a store of its own, in the directory `base`. `changes` are for `builder_image`."""
     layer = foreign_builder.base(tiny_root.make(base / "root", programs=programs))
     with Store.open(base / "store") as store:
-        image = foreign_builder.builder_image(layer, run=RUN, launcher=b"#!/bin/sh\n")
+        image = foreign_builder.builder_image(layer, run=RUN, launcher=b"#!/bin/sh\n", **changes)
         push_image(image, store.place(BUILDER))
         push_image(foreign_builder.run_image(layer), store.place(RUN))
         yield TinyBuilder(store)

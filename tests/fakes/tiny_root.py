@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from packhorse.linux import userns
@@ -30,8 +31,17 @@ def make(directory: Path, *, programs: Sequence[str] = ()) -> Path:
     (directory / "usr" / "bin").symlink_to("../bin")
     (directory / "etc" / "passwd").write_text(_PASSWD)
     (directory / "etc" / "group").write_text(_GROUP)
+    sources = []
     for program in (*PROGRAMS, *programs):
-        _add(directory, program)
+        found = shutil.which(program)
+        assert found is not None, f"{program} is not on this machine"
+        sources.append(os.path.realpath(found))
+        _copy(sources[-1], directory / "bin" / program)
+    for library in _libraries(tuple(sources)):
+        # The loader is asked for by its full name, the others are searched for in /lib as well.
+        loader = "ld-linux" in library
+        place = library.replace("/usr/", "/") if loader else f"/lib/{os.path.basename(library)}"
+        _copy(os.path.realpath(library), directory / place.lstrip("/"))
     return directory
 
 
@@ -63,17 +73,12 @@ def remove(tree: Path, namespace: Namespace) -> None:
     assert userns.spawn([program, "-rf", str(tree)], namespace=namespace).wait() == 0
 
 
-def _add(directory: Path, program: str) -> None:
-    found = shutil.which(program)
-    assert found is not None, f"{program} is not on this machine"
-    source = os.path.realpath(found)
-    _copy(source, directory / "bin" / program)
-    listed = subprocess.run(["ldd", source], capture_output=True, text=True, check=False).stdout
-    for library in re.findall(r"(/\S+) \(0x", listed):
-        # The loader is asked for by its full name, the others are searched for in /lib as well.
-        loader = "ld-linux" in library
-        place = library.replace("/usr/", "/") if loader else f"/lib/{os.path.basename(library)}"
-        _copy(os.path.realpath(library), directory / place.lstrip("/"))
+@cache
+def _libraries(programs: tuple[str, ...]) -> list[str]:
+    """The paths of all libraries that the programs are linked with, the loader among them."""
+    # ldd fails where one of the programs is linked with none.
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
+    return sorted(set(re.findall(r"(/\S+) \(0x", listed)))
 
 
 def _copy(source: str, target: Path) -> None:

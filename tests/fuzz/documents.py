@@ -7,7 +7,7 @@ import json
 from fakes.image_problems import problems_of_image
 from fuzz.target import Target, documents, joined, refusing
 from packhorse.base.target import Target as Machine
-from packhorse.builder.image import LAYERS, METADATA, ORDER, Builder
+from packhorse.builder.image import Builder
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.http.client import Client, Request, Response
 from packhorse.lifecycle.labels import BUILD, LIFECYCLE, LayersMetadata
@@ -19,6 +19,7 @@ from packhorse.oci.registry.auth import Challenge
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
 from packhorse.oci.types import Config, Index, Manifest
+from packhorse.report.builder import LAYERS, METADATA, ORDER
 from packhorse.report.inspect import inspect
 from packhorse.spec.buildpack_files import LayerToml
 

@@ -22,16 +22,39 @@ _HEAD = """\
 # The specification, clause by clause
 
 Made by `python tests/spec/matrix.py` from `tests/spec/clauses.toml` and the names of the tests; not edited
-by hand. `B` stands for the Buildpack API ([buildpack.md]), `P` for the Platform API ([platform.md]), `D` for
-what the OCI distribution specification asks of a client ([spec.md]); the numbers are ours. "The reference"
-is the lifecycle of the Cloud Native Buildpacks project. A clause that somebody else is to hold says who.
+by hand. The letter of a clause says where it is from; the numbers are ours:
+
+| letter | specification |
+|---|---|
+| `B` | Buildpack API 0.12 ([buildpack.md]) |
+| `P` | Platform API 0.15 ([platform.md]) |
+| `X` | image extensions ([image_extension.md]) |
+| `D` | buildpack distribution 0.3 ([distribution.md]) |
+| `R` | buildpack registries ([buildpack-registry.md]) |
+| `J` | project descriptor 0.2 ([project-descriptor.md]) |
+| `O` | what the OCI distribution specification 1.1 asks of a client ([spec.md]) |
+
+"The reference" is the lifecycle of the Cloud Native Buildpacks project. If somebody else has to keep a
+clause, its row says who.
 
 [buildpack.md]: https://github.com/buildpacks/spec/blob/buildpack/0.12/buildpack.md
 [platform.md]: https://github.com/buildpacks/spec/blob/platform/0.15/platform.md
+[image_extension.md]: https://github.com/buildpacks/spec/blob/buildpack/0.12/image_extension.md
+[distribution.md]: https://github.com/buildpacks/spec/blob/main/distribution.md
+[buildpack-registry.md]: https://github.com/buildpacks/spec/blob/main/extensions/buildpack-registry.md
+[project-descriptor.md]: https://github.com/buildpacks/spec/blob/main/extensions/project-descriptor.md
 [spec.md]: https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
-_TITLES = {"B": "Buildpack API 0.12", "P": "Platform API 0.15", "D": "OCI distribution 1.1, as a client"}
-_ID = re.compile(r"(?<![A-Za-z0-9])([BDPbdp])_(\d{3})(?:_to_[BDPbdp]_(\d{3}))?(?![0-9])")
+_TITLES = {
+    "B": "Buildpack API 0.12",
+    "P": "Platform API 0.15",
+    "X": "Image extensions",
+    "D": "Buildpack distribution 0.3",
+    "R": "Buildpack registries",
+    "J": "Project descriptor 0.2",
+    "O": "OCI distribution 1.1, as a client",
+}
+_ID = re.compile(r"(?<![A-Za-z0-9])([BDJOPRXbdjoprx])_(\d{3})(?:_to_[BDJOPRXbdjoprx]_(\d{3}))?(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)

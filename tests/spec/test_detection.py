@@ -320,7 +320,7 @@ def test_P_035_a_system_buildpack_that_the_group_has_already_is_not_added(worksh
     assert detected(workshop) == ["a", "b", "c"]
 
 
-def test_P_036_an_optional_system_buildpack_may_fail(workshop: Workshop) -> None:
+def test_P_036_P_190_an_optional_system_buildpack_may_fail(workshop: Workshop) -> None:
     workshop.buildpack("c", detect=answers(100))
     system(workshop, entry("post", "c", "optional = true"))
     workshop.order((workshop.buildpack("a"),))
@@ -337,7 +337,7 @@ def test_P_034_before_platform_api_0_15_there_are_none(workshop: Workshop) -> No
     assert detected(workshop) == ["a"]
 
 
-def test_P_034_a_system_buildpack_has_an_id_and_a_version(workshop: Workshop) -> None:
+def test_P_034_P_190_a_system_buildpack_has_an_id_and_a_version(workshop: Workshop) -> None:
     system(workshop, '[[system.pre.buildpacks]]\nid = "a"\n')
     workshop.order((workshop.buildpack("a"),))
     with pytest.raises(InputError) as raised:
@@ -345,7 +345,7 @@ def test_P_034_a_system_buildpack_has_an_id_and_a_version(workshop: Workshop) ->
     assert raised.value.issues == ("/cnb/system.toml:1: system.pre.buildpacks.version is missing",)
 
 
-def test_P_037_and_P_038_detection_gives_one_group_and_its_plan(workshop: Workshop) -> None:
+def test_P_037_P_038_P_180_detection_gives_one_group_and_its_plan(workshop: Workshop) -> None:
     a = workshop.buildpack("a", detect=answers(0, provides("x")), own='homepage = "https://a.test"')
     b = workshop.buildpack("b", api="0.10", detect=answers(0, requires("x") + "metadata = {v = 1}\n"))
     workshop.order((a, b))

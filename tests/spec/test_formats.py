@@ -17,6 +17,7 @@ from packhorse.spec.api import BUILDPACK_APIS, BuildpackApi, PlatformApi
 from packhorse.spec.buildpack_files import LayerToml
 from packhorse.spec.buildpack_toml import Descriptor
 from packhorse.spec.resolve import matches
+from spec.matrix import ROOT
 
 
 def descriptor(rest: str = "", *, identifier: str = "a") -> Descriptor:
@@ -46,6 +47,13 @@ def test_B_143_some_ids_are_reserved(identifier: str) -> None:
 
 def test_B_147_execution_environments_of_a_buildpack_are_tables_with_a_name() -> None:
     assert descriptor('[[buildpack.exec-env]]\nname = "test"\n').exec_env == ("test",)
+
+
+def test_B_148_the_bundled_buildpacks_declare_their_targets() -> None:
+    for name in ("nodejs", "procfile"):
+        data = (ROOT / "buildpacks" / name / "buildpack.toml").read_bytes()
+        found = {(target.os, target.arch) for target in Descriptor.parse(data, name).targets}
+        assert found == {("linux", "amd64"), ("linux", "arm64")}
 
 
 def test_B_149_a_target_has_system_architecture_variant_and_distributions() -> None:

@@ -17,6 +17,12 @@ def test_every_clause_has_a_test_or_says_why_not() -> None:
     assert {name for name, tests in held.items() if not tests} - said == set()
 
 
+def test_the_numbers_of_each_letter_have_no_gap_and_stand_in_order() -> None:
+    last = {"B": 158, "P": 197, "X": 27, "D": 10, "R": 6, "J": 9, "O": 37}
+    numbers = [f"{letter}-{number:03}" for letter, end in last.items() for number in range(1, end + 1)]
+    assert list(matrix.clauses()) == numbers
+
+
 def test_every_clause_that_a_test_is_named_after_is_listed() -> None:
     assert set(matrix.by_clause()) == set(matrix.clauses())
 
@@ -31,7 +37,7 @@ def test_every_clause_that_the_source_names_is_listed() -> None:
     for folder in ("src/packhorse", "launcher/src", "buildpacks"):
         for path in (matrix.ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".c", ".h") and "_bundled" not in path.parts:
-                found |= set(re.findall(r"\b[BDP]-\d{3}\b", path.read_text()))
+                found |= set(re.findall(r"\b[BDJOPRX]-\d{3}\b", path.read_text()))
     assert found
     assert found - set(matrix.clauses()) == set()
 

@@ -11,19 +11,20 @@ from typing import Any
 import pytest
 
 from fakes.command import Command
+from fakes.foreign_builder import GID, UID
 from fakes.runner import Program
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
 from fakes.tiny_builder import BUILDER, RUN, TinyBuilder, tiny_builder
 from fakes.workshop import Workshop, metadata
 from packhorse.base.dataclass import replace
-from packhorse.builder.image import METADATA
-from packhorse.errors import InputError, PackhorseError
+from packhorse.errors import DetectErrored, InputError, NotFoundError, PackhorseError
 from packhorse.host.wiring import Wiring
 from packhorse.oci.mutate import edit_config
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import Config
+from packhorse.report.builder import METADATA
 from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system
@@ -63,7 +64,7 @@ def test_B_009_an_execution_environment_with_a_slash_in_its_name_is_refused(
 
 
 @pytest.mark.parametrize("name", ["Bad Name", "a:b:c", "team/UPPER", "x@sha256:abc"])
-def test_P_022_a_name_that_is_no_reference_is_refused_before_anything_is_built(
+def test_P_022_P_081_a_name_that_is_no_reference_is_refused_before_anything_is_built(
     name: str, app: Path, tmp_path: Path
 ) -> None:
     command = Command(tmp_path / "home")
@@ -71,18 +72,40 @@ def test_P_022_a_name_that_is_no_reference_is_refused_before_anything_is_built(
     assert not (command.home / "packhorse" / "store").exists()
 
 
-def test_P_026_a_build_without_run_image_takes_the_builders_first_or_fails(
+def test_P_026_P_188_a_build_without_run_image_takes_the_builders_first_or_fails(
     app: Path, buildpack: Path, tmp_path: Path
 ) -> None:
     with tiny_builder(tmp_path / "builder") as tiny:
         made = metadata(tiny.build(app, buildpack).exported.image)["runImage"]
         assert (made["image"], made["reference"]) == (RUN, tiny.store.find(RUN).id.hex)
-        _put_builder(tiny, images=None, stack=None)
-        with pytest.raises(InputError, match="names no run image"):
-            tiny.build(app, buildpack)
+        for images in (None, [{"mirrors": ["mirror.test/run"]}]):
+            _put_builder(tiny, images=images, stack=None)
+            with pytest.raises(InputError, match="names no run image"):
+                tiny.build(app, buildpack)
 
 
-def test_P_084_every_tag_is_given_the_same_image(
+def test_P_029_a_run_image_that_cannot_be_read_fails_before_any_buildpack_runs(
+    tiny: TinyBuilder, app: Path, server: FakeRegistry, tmp_path: Path
+) -> None:
+    detects = shell_buildpack(tmp_path / "detects", detect="echo detection runs", build=SERVER)
+    with pytest.raises(NotFoundError, match="acme/no-such-run"):
+        tiny.build(app, detects, run_image=f"{server.host}/acme/no-such-run")
+    assert [line for line in tiny.lines if "detection runs" in line] == []
+
+
+def test_P_033_P_073_P_113_buildpacks_run_as_the_builders_user_with_the_builders_files(
+    tiny: TinyBuilder, app: Path, tmp_path: Path
+) -> None:
+    files = 'grep -q "^builder:" /etc/passwd; grep -q hello README'
+    looks = f'test "$(id -u):$(id -g)" = {UID}:{GID}; {files}; test ! -e {tmp_path}'
+    buildpack = shell_buildpack(tmp_path / "looks", detect=looks, build=f"{looks}\n{SERVER}")
+    assert tiny.build(app, buildpack).exported.processes
+    blind = shell_buildpack(tmp_path / "blind", detect=looks.replace("! -e", "-e"), build=SERVER)
+    with pytest.raises(DetectErrored):
+        tiny.build(app, blind)
+
+
+def test_P_084_P_116_every_tag_is_given_the_same_image(
     tiny: TinyBuilder, app: Path, buildpack: Path, server: FakeRegistry
 ) -> None:
     names = [f"{server.host}/{name}" for name in ("team/tagged:1", "team/tagged:2", "other/tagged")]
@@ -97,7 +120,7 @@ def test_P_084_every_tag_is_given_the_same_image(
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_P_148_P_149_the_run_image_is_the_one_in_the_images_registry_or_the_first_that_can_be_read(
+def test_P_057_P_148_P_149_the_run_image_is_the_one_in_the_images_registry_or_the_first_that_can_be_read(
     readable: bool, app: Path, buildpack: Path, server: FakeRegistry, tmp_path: Path
 ) -> None:
     with FakeRegistry() as far, tiny_builder(tmp_path / "builder") as tiny:
@@ -114,7 +137,7 @@ def test_P_148_P_149_the_run_image_is_the_one_in_the_images_registry_or_the_firs
         assert (label["image"], label["mirrors"]) == (first, [mirror, "gone.test/run"])
 
 
-def test_P_150_P_153_the_headers_of_a_platform_are_used_and_a_registry_without_one_is_asked_without(
+def test_P_150_P_151_P_153_the_headers_of_a_platform_are_used_and_a_registry_without_one_is_asked_without(
     server: FakeRegistry, tmp_path: Path
 ) -> None:
     name = f"docker://{server.host}/acme/private"

@@ -116,7 +116,7 @@ def test_P_121_of_several_the_one_in_the_images_own_registry_is_taken(wiring: Wi
     assert image.config.diff_ids[:3] == tuple(map(Digest.of, NEW))
 
 
-def test_P_123_the_layers_up_to_the_top_of_the_base_are_replaced_and_no_others() -> None:
+def test_P_008_P_123_the_layers_up_to_the_top_of_the_base_are_replaced_and_no_others() -> None:
     old = app()
     image = on(old, base())
     assert image.config.diff_ids == (*map(Digest.of, NEW), *old.config.diff_ids[2:])
@@ -131,13 +131,13 @@ def test_P_123_a_base_ends_with_the_last_of_its_layers_that_are_equal() -> None:
     assert len(image.layers) == len(NEW) + 4
 
 
-def test_P_124_the_label_says_what_the_image_is_on_now() -> None:
+def test_P_009_P_124_the_label_says_what_the_image_is_on_now() -> None:
     run = label(on(app(), base()))["runImage"]
     assert run["topLayer"] == str(Digest.of(NEW[-1])) and run["reference"] == "the-reference"
     assert run["image"] == "acme/run" and run["mirrors"] == ["mirror.example/run"]
 
 
-def test_P_125_labels_of_the_base_are_the_new_ones_and_all_others_stay() -> None:
+def test_P_008_P_009_P_125_labels_of_the_base_are_the_new_ones_and_all_others_stay() -> None:
     old = {**TARGET, "io.buildpacks.base.id": "old", "io.buildpacks.stack.id": "s", "mine": "1"}
     labels = on(
         app(labels=old), base(labels={**TARGET, "io.buildpacks.base.id": "new", "theirs": "2"})

@@ -157,7 +157,7 @@ def test_P_027_and_P_030_analysis_gives_the_previous_image_if_there_is_one(works
     assert analyzed.run_image is workshop.run_image
 
 
-def test_P_052_P_053_P_115_without_restoration_only_store_toml_comes_back(workshop: Workshop) -> None:
+def test_P_025_P_052_P_053_P_115_without_restoration_only_store_toml_comes_back(workshop: Workshop) -> None:
     made(workshop, "launch", "cache", extra="[metadata]\nx = 1\n")
     workshop.set(skip_restore=True)
     assert found(workshop) == {}

@@ -1,9 +1,8 @@
 """Runs the scripts that build an application, in their order, and keeps the caches that frameworks leave.
 
-On the arrow plan → layers. Called by `buildpack`, which plans the tasks, and by `modules`, which runs them.
-Turborepo and nx know what has to be built first and build it. Without them, the scripts of the members that
-the application needs run before its own. An nx application may have no package.json; then project.json names
-its build target.
+Called by `buildpack`, which plans the tasks, and by `modules`, which runs them. Turborepo and nx know what
+has to be built first and build it. Without them, the scripts of the members that the application needs run
+before its own. An nx application may have no package.json; then project.json names its build target.
 
 Frameworks keep caches from one build to the next. These folders are in a layer of their own and never in the
 image. While the scripts run, a folder from the last build is a link to that layer. Afterwards a new folder is

@@ -1,8 +1,8 @@
 """Keeps credentials for registries out of the image, and decides which settings count in a layer's key.
 
-On the arrows source → plan and plan → layers. Called by `buildpack`, by `modules` and by the managers. The
-package managers read settings files and fill in variables (`${NPM_TOKEN}`) themselves. A value is harmless
-only if it is nothing but a variable's name. A default (`${NPM_TOKEN:-abc}`) is a credential.
+Called by `buildpack`, by `modules` and by the managers. The package managers read settings files and fill in
+variables (`${NPM_TOKEN}`) themselves. A value is harmless only if it is nothing but a variable's name. A
+default (`${NPM_TOKEN:-abc}`) is a credential.
 
 The keys of layers are in the image's labels, and the same build on another machine must have the same keys.
 So only variables and bindings that the user gives to this build count, and nothing of the build image or the

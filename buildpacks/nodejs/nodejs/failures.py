@@ -219,23 +219,23 @@ def missing_package_error(
     name, range_ = _missing_package(why)
     what = f"the package registry does not have {f'the package {name}' if name else 'a package'} ({code})"
     if name and code == "ETARGET":
-        wanted = range_ or "what is asked for"
+        wanted = range_ or "the range"
         what = f"the package registry has no version of {name} that matches {wanted} ({code})"
     if root is None:
         return NotFoundError(what, why=why, fix=f"check its name, its version and the registry in {settings}")
-    anew = f"run `{_INSTALL[client]}` and commit {lock}"
+    again = f"run `{_INSTALL[client]}` and commit {lock}"
     elsewhere = f"if another registry has it, name that one and its credentials in {settings}"
     if not name:
         return NotFoundError(
-            what, why=why, fix=f"correct its name or version in package.json and {anew}; {elsewhere}"
+            what, why=why, fix=f"correct its name or version in package.json and {again}; {elsewhere}"
         )
     asks = ", ".join(_requirers(root, name))
     if not asks:
         asks = f"{lock}, or a package in it" if (root / lock).is_file() else "a package that is needed"
     if code == "ETARGET":
-        fix = f"ask for a version that there is (`npm view {name} versions` lists them), then {anew}"
+        fix = f"ask for an existing version (`npm view {name} versions` lists them), then {again}"
     else:
-        fix = f"correct the name, or remove it, and {anew}; {elsewhere}"
+        fix = f"correct the name, or remove it, and {again}; {elsewhere}"
     return NotFoundError(what, why=f"asked for by: {asks}\n{why}", fix=fix)
 
 

@@ -1,9 +1,9 @@
 """Lists the installed modules as the components of an SBOM.
 
-On the arrow plan → layers. Reads only. Called by `sbom`, and imported only if the modules are new. The
-installed tree says which packages there are, whichever manager installed them. The lockfile adds checksums;
-the package managers check lockfiles, so what cannot be read here is skipped. One version of a package is one
-entry, however often it is installed. Addresses are left out: they may name a developer's private mirror.
+Reads only. Called by `sbom`, and imported only if the modules are new. The installed tree says which packages
+there are, whichever manager installed them. The lockfile adds checksums; the package managers check
+lockfiles, so what cannot be read here is skipped. One version of a package is one entry, however often it is
+installed. Addresses are left out: they may name a developer's private mirror.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Installs the application's dependencies into a layer if possible, else inside the application.
 
-On the arrow plan → layers. Called by `buildpack`. The package manager installs (`managers.port`); this module
-decides where. Modules in a layer are kept from build to build. Some applications need real directories
-(`Workspace.inside_reason`), and so do some managers and build scripts that write into node_modules. For these
-everything is installed again inside the application, and the next build does so at once.
+Called by `buildpack`. The package manager installs (`managers.port`); this module decides where. Modules in a
+layer are kept from build to build. Some applications need real directories (`Workspace.inside_reason`), and
+so do some managers and build scripts that write into node_modules. For these everything is installed again
+inside the application, and the next build does so at once.
 
 Build scripts run with the devDependencies present. In production the image has none of them, and of a
 workspace only the members that the application needs.

@@ -1,8 +1,8 @@
 """Finds what a build made to start: a framework's server, or files for a web server.
 
-On the arrow plan → layers. Reads files. Called by `buildpack`: `refuse_unstartable` before anything is
-installed, so that the user does not wait for a build that makes nothing to start, and `choose_start` after
-the build scripts. It decides if the source names no start command, or one that only developers want.
+Reads files. Called by `buildpack`: `refuse_unstartable` before anything is installed, so that the user does
+not wait for a build that makes nothing to start, and `choose_start` after the build scripts. It decides if
+the source names no start command, or one that only developers want.
 """
 
 from __future__ import annotations
@@ -251,8 +251,8 @@ def _replace_start(
 ) -> StartCommand:
     if before is not None:
         context.log.warning(
-            f"the start script runs a development server ({' '.join(before.command)}); what the build made "
-            f"is started instead; {START_SCRIPT}=start keeps it"
+            f"the start script runs a development server ({' '.join(before.command)}); the result of "
+            f"the build starts instead; {START_SCRIPT}=start keeps the start script"
         )
         return replace(made, env=before.env)
     return made
@@ -420,7 +420,7 @@ def _refuse_adapter(project: Project, framework: Framework, found: StartCommand 
     if name == adapters.static:
         raise static_site_error(framework, framework.static[0], found, made="makes")
     adapter = f"{adapters.prefix}{adapters.node}"
-    why = f"{adapters.prefix}{name} makes files for that platform alone"
+    why = f"{adapters.prefix}{name} makes files only for that platform"
     if name == "auto":
         why = "it chooses by variables of hosting platforms, and the build has none"
     raise InputError(

@@ -1,8 +1,8 @@
 """Plug'n'Play: packages stay in their archives, and `.pnp.cjs` in the application tells Node.js where.
 
-On the arrow plan → layers. Called by `modules` and `managers.yarn`. A layer has the archives, the packages
-that have to be unpacked, and a copy of the application's `.pnp.cjs`, which names them by their paths. At
-launch the layer makes Node.js load that file.
+Called by `modules` and `managers.yarn`. A layer has the archives, the packages that have to be unpacked, and
+a copy of the application's `.pnp.cjs`, which names them by their paths. At launch the layer makes Node.js
+load that file.
 """
 
 from __future__ import annotations

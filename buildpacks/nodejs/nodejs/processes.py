@@ -1,7 +1,7 @@
 """Reads the Procfile, and makes the layer `start` with what processes need at launch.
 
-On the arrow plan → layers. Called by `buildpack`. A Procfile's command is read like a script of package.json:
-the image has no package manager, so `npm start` becomes what it runs. bash runs what needs a shell.
+Called by `buildpack`. A Procfile's command is read like a script of package.json: the image has no package
+manager, so `npm start` becomes what it runs. bash runs what needs a shell.
 
 The layer has variables, also those of `npm start`, and a program that the launcher runs first. The program
 sets the heap's size from the container's memory and opens the inspector (launcher/node-options). It is

@@ -1,10 +1,10 @@
 """Decides which programs the image needs for its start commands, and checks that it has them.
 
-On the arrow plan → layers. Called by `buildpack`. Every build needs Node.js, at least to fetch packages. The
-image needs Node.js, Bun or both (`Engines`). It has a package manager only if a start command calls one or
-the user asks for it: a copy in the layer `package-manager`, so that the build's own layers do not depend on
-this. Programs of modules are looked up when the modules are installed, because a missing one would be noticed
-only when the container does not start.
+Called by `buildpack`. Every build needs Node.js, at least to fetch packages. The image needs Node.js, Bun or
+both (`Engines`). It has a package manager only if a start command calls one or the user asks for it: a copy
+in the layer `package-manager`, so that the build's own layers do not depend on this. Programs of modules are
+looked up when the modules are installed, because a missing one would be noticed only when the container does
+not start.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def check_start(
         raise InputError(
             "the start command runs Bun, which is not in the image",
             why=f"{found.source}: {' '.join(found.command)}",
-            fix=f"name the script in {START_SCRIPT}: what is started is known then before the build",
+            fix=f"name the script in {START_SCRIPT}, so that the start command is known before the build",
         )
     file = _typescript_file(found.last or found.command)
     if file and not versions.allows(_STRIPS_TYPES, version):
@@ -313,8 +313,8 @@ def _find_replacement(log: sdk.Log, project: Project, found: StartCommand, name:
         raise _missing_program_error(project, found, name)
     plain = ("node", *found.command[1:])
     log.warning(
-        "nodemon is for development and not in the image: it starts again when files change; what it runs is "
-        f'started instead: "start": "{" ".join(plain)}"'
+        "nodemon restarts a program when files change; it is for development and not in the image, so the "
+        f'program starts without it: "start": "{" ".join(plain)}"'
     )
     plainly = replace(found, command=plain, programs=("node",), last=plain)
     outputs.refuse_missing(project, plainly)
@@ -376,7 +376,7 @@ def _advice(name: str, package: str) -> str:
     if name in _COMPILERS:
         return (
             f"have the build run {name}: name the script that does it `build`, or name it in "
-            "BP_NODE_RUN_SCRIPTS; the start command is to run only what the build made"
+            "BP_NODE_RUN_SCRIPTS; the start command must only run the result of the build"
         )
     if package in (*_TRANSLATORS, "ts-node-dev"):
         return (

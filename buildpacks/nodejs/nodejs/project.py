@@ -1,6 +1,6 @@
 """Reads package.json, and looks which files lie beside it.
 
-On the arrow source → plan. Reads only. Called by `workspace`, `versions` and others.
+Reads only. Called by `workspace`, `versions` and others.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def read_json(path: Path, name: str) -> object:
         if path.is_symlink():
             raise InputError(
                 f"{name} is a link that leads nowhere: {path.readlink()}",
-                fix="put the file itself there, or have what it leads to in the source",
+                fix="put the file itself there, or add the file to which it leads to the source",
             ) from error
         return None
     except OSError as error:

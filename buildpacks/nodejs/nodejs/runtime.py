@@ -1,8 +1,8 @@
 """Provides Node.js and npm as layers.
 
-On the arrow plan → layers. Called by `buildpack`. The layer `node` has `bin/node`, in most builds for launch
-too. The layer `node-build` has npm and the headers (65 MB), which only a build needs. If the request is the
-same as in the last build, its version is used again without asking the registry.
+Called by `buildpack`. The layer `node` has `bin/node`, in most builds for launch too. The layer `node-build`
+has npm and the headers (65 MB), which only a build needs. If the request is the same as in the last build,
+its version is used again without asking the registry.
 
 A newer release schedule than the buildpack's own, the npm package node-releases, is kept in the layer
 `releases`. It is fetched for an LTS name that the buildpack does not know, and if BP_NODE_UPDATE asks for it.

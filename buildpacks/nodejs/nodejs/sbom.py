@@ -1,7 +1,7 @@
 """Writes the SBOMs: of the modules in the image, the application itself, Node.js and its npm.
 
-On the arrow plan → layers. Called by `buildpack` when everything is installed and what launch does not need
-is removed. `inventory` lists the modules. If the modules were kept, their last SBOM is used again.
+Called by `buildpack` when everything is installed and what launch does not need is removed. `inventory` lists
+the modules. If the modules were kept, their last SBOM is used again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Turns a script of package.json into a command that the image can run.
 
-On the arrow plan → layers. Reads manifests that a script leads to. Called by `start`. A package manager or a
-shell is in the command only if the script needs one. If a script only runs another script, the text of that
-one takes its place, with what runs before it (`prestart`). `npx`, `cross-env` and `exec` are replaced by what
-they run.
+Reads manifests that a script leads to. Called by `start`. A package manager or a shell is in the command only
+if the script needs one. If a script only runs another script, the text of that one takes its place, with what
+runs before it (`prestart`). `npx`, `cross-env` and `exec` are replaced by what they run.
 """
 
 from __future__ import annotations
@@ -245,7 +244,7 @@ def _to_command(project: Project, pieces: Sequence[_ShellCommand], name: str, sh
     if not pieces:
         raise InputError(
             f"the {name} script runs nothing that the build has not run: {project.scripts.get(name, '')}",
-            fix='name what is to be started, as in "start": "node dist/server.js"',
+            fix='write the command that starts the application, for example "start": "node dist/server.js"',
         )
     folders = tuple(dict.fromkeys(_entered_folders(pieces, project.directory)))
     *before, last = pieces

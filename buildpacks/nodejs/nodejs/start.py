@@ -1,8 +1,7 @@
 """Finds the command that starts an application, so that signals reach Node.js itself.
 
-On the arrow plan → layers. Only looks which files exist. Called by `buildpack`. The image has no package
-manager, so `script` turns the `start` script into a command without one. `outputs` finds what only the build
-makes.
+Only looks which files exist. Called by `buildpack`. The image has no package manager, so `script` turns the
+`start` script into a command without one. `outputs` finds what only the build makes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decides which version of Node.js an application asks for.
 
-On the arrow source → plan. Called by `buildpack`, `runtime` and the managers. Four parts: version ranges, the
-release lines of Node.js, the places where an application names a version, and the `Request` made of them.
+Called by `buildpack`, `runtime` and the managers. Four parts: version ranges, the release lines of Node.js,
+the places where an application names a version, and the `Request` made of them.
 
 Ranges have npm's form. Most are plain (`22`, `^22.3.0`, `>=20 <23`, `18 || 20.x`) and are read here;
 node-semver reads the others, because its import takes as long as the rest of an unchanged build.

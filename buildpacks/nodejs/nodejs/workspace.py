@@ -1,8 +1,8 @@
 """Finds the application in a source: the source itself, a folder of it, or a member of its workspace.
 
-On the arrow source → plan. Reads only. Called by `buildpack`. BP_NODE_PROJECT_PATH names the folder. A folder
-that the workspace of the source does not list is a project of its own. Which members the application needs is
-read from the dependencies in their manifests.
+Reads only. Called by `buildpack`. BP_NODE_PROJECT_PATH names the folder. A folder that the workspace of the
+source does not list is a project of its own. Which members the application needs is read from the
+dependencies in their manifests.
 
 Patterns of members have npm's form: `*`, `**`, `[…]`, `{a,b}`, and `!` to exclude. Of pnpm-workspace.yaml
 only the list `packages` is read. YAML has many forms; a form that is not read here is an error.

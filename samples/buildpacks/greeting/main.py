@@ -1,11 +1,6 @@
 import hashlib
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).absolute().parent / "lib"))
-del sys.argv[0]
-
-from packhorse import sdk  # noqa: E402 - found on the path above
+from packhorse import sdk
 
 
 def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:

@@ -1,101 +1,164 @@
-"""The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
+"""The buildpacks that a user or project.toml names: ids of the builder, directories, packages, scripts.
 
-Called by `build.plan` and `build.execute`. They replace the builder's order; a directory is seen in the
-sandbox where a builder has its own buildpacks, with the modes that it would have in a builder.
+`build.locators` finds them for `build.plan`, and `build.execute` mounts them. They replace the builder's
+order, or go before and after each of its groups. The sandbox has their directories where a builder has its
+own buildpacks, with the modes that they would have in a builder.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packhorse.base.dataclass import dataclass
-from packhorse.base.files import is_file, read, resolve
+from packhorse.base.dataclass import dataclass, field
+from packhorse.base.files import read, resolve
+from packhorse.base.go_toml import toml_bytes
 from packhorse.base.sandbox import Bind
-from packhorse.builder.image import Builder
-from packhorse.errors import InputError, NotFoundError
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.errors import FormatError, InputError
+from packhorse.oci.place import Image
+from packhorse.source.project_toml import Script
+from packhorse.spec.buildpack_toml import Descriptor, Order, Ref
+
+if TYPE_CHECKING:
+    from packhorse.linux.userns import IdMap
+    from packhorse.store.store import Store
 
 _PROGRAMS = ("bin/detect", "bin/build")
 
-_OF_BUILDER = ("urn:cnb:builder:", "from=builder:")
-_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_ELSEWHERE = "take a builder that has the buildpack (--builder)"
-_UNPACK = "unpack it, and name the directory"
+
+@dataclass(frozen=True, slots=True)
+class NamedBuildpacks:
+    """The named buildpacks: `group` replaces the builder's order, `pre` and `post` go around its groups.
+
+    None in `group` stands for the builder's order: each of its groups goes there.
+    """
+
+    group: tuple[NamedBuildpack | None, ...] = ()
+    pre: tuple[NamedBuildpack, ...] = ()
+    post: tuple[NamedBuildpack, ...] = ()
+
+    @property
+    def all(self) -> tuple[NamedBuildpack, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(each for each in (*self.pre, *self.group, *self.post) if each))
+
+    def order(self, builder: Order) -> Order:
+        """The groups that detection tries."""
+        if self.group and None not in self.group:
+            return (tuple(each.ref for each in self.group if each),)
+        at = self.group.index(None) if self.group else 0
+        parts = (self.group[:at], self.group[at + 1 :]) if self.group else (self.pre, self.post)
+        before, after = (tuple(each.ref for each in part if each) for part in parts)
+        return tuple((*before, *group, *after) for group in builder)
 
 
 @dataclass(frozen=True, slots=True)
 class NamedBuildpack:
-    """One buildpack that the user names: one of the builder's, or the one in `directory`."""
+    """One named buildpack: one of the builder's, or the one in `directory`, in `package` or in `script`.
+
+    `package` is an unpacked image. `origin` is a locator that finds the same buildpack anywhere, "" for what
+    only this machine has. `dependencies` are the buildpacks that it brings along for its own order.
+    `is_of_project` is whether project.toml names it, which is part of the source.
+    """
 
     ref: Ref
     directory: Path | None = None
+    script: Script | None = None
+    package: Image | None = field(default=None, compare=False, repr=False)
+    origin: str = ""
+    dependencies: tuple[NamedBuildpack, ...] = ()
+    is_of_project: bool = False
 
     @property
     def target(self) -> str:
         """Where buildpacks are in the sandbox: where a builder has this one."""
         return f"/cnb/buildpacks/{self.ref.directory_name}/{self.ref.version}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine has it, so that the user has to name it again on another."""
+        return not self.origin and (self.directory is not None or self.package is not None)
 
-def require_supported(names: Sequence[str]) -> None:
-    """Raises InputError for a name that pack takes and that is not supported yet, with what does the same."""
-    for name in names:
-        if name in _ORDER:
-            what = "the builder's order between other buildpacks"
-            fix = "name the builder's buildpacks one by one, or leave --buildpack out"
-        elif name.startswith("docker:/"):
-            what, fix = "a buildpack in an image", f"{_ELSEWHERE}, or name a directory"
-        elif name.startswith("urn:cnb:registry:"):
-            what, fix = "the buildpack registry", f"{_ELSEWHERE}, or name a directory"
-        elif name.startswith("file:/"):
-            path = name.removeprefix("file:").replace("//", "", 1)
-            what, fix = "a file: URL", f"name the directory: {path}"
-        elif _SCHEME.match(name):
-            what, fix = "a buildpack behind a URL", f"download it, {_UNPACK}"
-        elif is_file(name):
-            what, fix = "a buildpack in a file", _UNPACK
+    @property
+    def members(self) -> tuple[NamedBuildpack, ...]:
+        """The buildpack itself, and all that it brings along."""
+        return (self, *(member for each in self.dependencies for member in each.members))
+
+
+def script_descriptor(identifier: str, version: str, script: Script) -> bytes:
+    """The buildpack.toml of an inline buildpack, for every stack and target."""
+    return toml_bytes(
+        {
+            "api": script.api,
+            "buildpack": {"id": identifier, "version": version},
+            "stacks": [{"id": "*"}],
+        }
+    )
+
+
+def _make_script(named: NamedBuildpack, script: Script, target: Path) -> Path:
+    """Writes an inline buildpack to the new directory `target`. Its detection always passes."""
+    for path in (target, target / "bin"):
+        path.mkdir()
+        path.chmod(0o755)
+    descriptor = script_descriptor(named.ref.id, named.ref.version, script)
+    programs = {
+        "bin/detect": f"#!{script.shell}\n\nexit 0\n",
+        "bin/build": f"#!{script.shell}\n\n{script.inline}\n",
+    }
+    for name, content, mode in (
+        ("buildpack.toml", descriptor, 0o644),
+        *((name, text.encode(), 0o755) for name, text in programs.items()),
+    ):
+        (target / name).write_bytes(content)
+        (target / name).chmod(mode)  # whatever the umask
+    return target
+
+
+def mount(named: Sequence[NamedBuildpack], scratch: Path, store: Store, idmap: IdMap) -> tuple[Bind, ...]:
+    """Mounts the named buildpacks that the builder does not have.
+
+    Packages are unpacked in the store, their ids mapped by `idmap`. Directories that need other modes or
+    files are copied below `scratch`. Of two buildpacks with one id and version the first is mounted. Raises
+    InputError for a directory that cannot be read, FormatError for a package that cannot be unpacked.
+    """
+    mounts: dict[str, Bind] = {}
+    for number, each in enumerate(member for one in named for member in one.members):
+        directory = scratch / f"buildpack-{number}"
+        if each.target in mounts:
+            continue
+        if each.script is not None:
+            source = _make_script(each, each.script, directory)
+        elif each.directory is not None:
+            source = _with_builder_modes(each.directory, directory)
+        elif each.package is not None:
+            source = _find_in_package(store.root(each.package, idmap), each)
         else:
             continue
-        raise InputError(
-            f"--buildpack {name[:300]} is not supported yet: {what}",
-            why="--buildpack takes a directory with a buildpack.toml, or ID or ID@VERSION of the builder",
-            fix=fix,
-        )
+        mounts[each.target] = Bind(source, each.target)
+    return tuple(mounts.values())
 
 
-def find_named(names: Sequence[str], builder: Builder) -> tuple[NamedBuildpack, ...]:
-    """Finds the buildpack that each name stands for; they build as one group, in this order.
-
-    Raises InputError for a directory that is no buildpack, NotFoundError for an id that the builder does not
-    have, BuildpackApiError.
-    """
-    named = []
-    for name in names:
-        identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
-        path = resolve(Path(name)) if name and not identifier else None
-        if path is None:
-            named.append(NamedBuildpack(_find_in_builder(identifier or name, builder)))
-        else:
-            named.append(NamedBuildpack(_descriptor(path, name).ref, path))
-    return tuple(named)
-
-
-def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
-    """Mounts the directories among these buildpacks; copies below `scratch` what needs other modes or files.
-
-    Raises InputError for a directory that cannot be read.
-    """
-    return tuple(
-        Bind(_with_builder_modes(each.directory, scratch / f"buildpack-{number}"), each.target)
-        for number, each in enumerate(named)
-        if each.directory is not None
-    )
+def _find_in_package(root: Path, named: NamedBuildpack) -> Path:
+    """The buildpack's directory in an unpacked package, where no link may lead out of it."""
+    path = root
+    for part in named.target.split("/")[1:]:
+        path /= part
+        try:
+            is_directory = stat.S_ISDIR(path.lstat().st_mode)
+        except OSError:
+            is_directory = False
+        if not is_directory:
+            raise FormatError(
+                f"the package of {named.ref} is not whole",
+                why=f"it has no directory {named.target}, which its labels name",
+            )
+    return path
 
 
 def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
@@ -105,29 +168,14 @@ def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
     )
 
 
-def _find_in_builder(name: str, builder: Builder) -> Ref:
-    identifier, _, version = name.partition("@")
-    versions = builder.buildpacks.get(identifier, ())
-    if version in versions or (versions and not version):
-        return Ref(identifier, version)
-    listed = [f"{each} {', '.join(known)}" for each, known in sorted(builder.buildpacks.items())]
-    raise NotFoundError(
-        f"there is no buildpack {name!r}",
-        why="\n".join(
-            (
-                "there is no such directory, and the builder does not have it either",
-                "images and the buildpack registry are not supported yet",
-                f"{builder.name} has {'; '.join(listed) or 'no buildpacks'}",
-            )
-        ),
-        fix="check --buildpack",
-    )
+def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
+    """Reads the buildpack.toml of a directory; raises InputError for one that is no whole buildpack.
 
-
-def _descriptor(path: Path, name: str) -> Descriptor:
+    `name` is how the user wrote the directory, and `option` says where.
+    """
     file = path / "buildpack.toml"
     if resolve(file) is None:
-        raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
+        raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix=f"check {option}")
     descriptor = Descriptor.parse(read(file), str(file))
     if descriptor.order:
         return descriptor

@@ -15,12 +15,10 @@ from packhorse.base.dataclass import replace
 from packhorse.build.host import Host
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.errors import InputError, NetworkError, StoreError
-from packhorse.fleet.copy import run_image_layers
 from packhorse.host.limits import trim
 from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported, report_toml
-from packhorse.oci.files import require_directory, resolve_target
 from packhorse.oci.place import Image, Place, Receipt, copy, count_bytes, push_image, write_layers
 from packhorse.oci.reference import Location, LocationKind, Reference
 from packhorse.store.layer_cache import LayerCounters
@@ -85,11 +83,15 @@ def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str]
         raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error
 
 
-def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path | None) -> None:
-    """Checks that every output and the report can be written.
+def check_destinations(
+    wiring: Wiring, outputs: Iterable[Location], report: Path | None, sboms: Path | None = None
+) -> None:
+    """Checks that every output, the report and the SBOM files can be written.
 
     Raises the error that writing would raise, for the first destination that cannot be written.
     """
+    from packhorse.oci.files import require_directory, resolve_target  # most builds write to the store alone
+
     for location in outputs:
         path = Path(location.path)
         if location.kind is LocationKind.REGISTRY:
@@ -97,19 +99,20 @@ def check_destinations(wiring: Wiring, outputs: Iterable[Location], report: Path
         elif location.kind is LocationKind.DAEMON:
             wiring.check_engine()
         elif location.kind is LocationKind.OCI:
-            _check_directory(_nearest_existing(path))  # directories above a layout are made
+            check_directory(path)  # directories above a layout are made
         else:
             parent = resolve_target(path).parent
             require_directory(parent)
-            _check_directory(parent)
-    if report is not None:
-        problem = _problem(_nearest_existing(report))
+            check_directory(parent)
+    for what, directory in (("report", report), ("SBOM", sboms)):
+        problem = _problem(_nearest_existing(directory)) if directory is not None else ""
         if problem:
-            raise InputError(f"no report can be written to {report}", why=problem)
+            raise InputError(f"no {what} can be written to {directory}", why=problem)
 
 
-def _check_directory(directory: Path) -> None:
-    problem = _problem(directory)
+def check_directory(directory: Path) -> None:
+    """Checks that a directory can be written, or made; raises StoreError."""
+    problem = _problem(_nearest_existing(directory))
     if problem:
         raise StoreError(f"nothing can be written to {directory}", why=problem, fix="name another place")
 
@@ -157,6 +160,8 @@ def deliver(
 def _write(
     request: BuildRequest, location: Location, source: Place, host: Host, observer: Observer
 ) -> Receipt:
+    from packhorse.fleet.copy import run_image_layers  # most builds write to the store alone
+
     with observer.phase(f"write {location}"):
         image = source.read()
         sparse = request.sparse and location.kind is LocationKind.OCI

@@ -30,8 +30,11 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "tags": [str(tag) for tag in request.tags],
         "publish": request.publish,
         "outputs": [str(location) for location in request.outputs],
-        "report": str(request.report) if request.report else None,
-        "cache_image": str(request.cache_image) if request.cache_image else None,
+        "report": _text(request.report),
+        "sboms": _text(request.sboms),
+        "cache_image": _text(request.cache_image),
+        "cache_directory": _text(request.cache_directory),
+        "cache_name": request.cache_name or None,
         "source": {
             "path": str(plan.path),
             "left_out": list(plan.excluded),
@@ -39,6 +42,11 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
                 "exclude": list(plan.project.exclude),
                 "include": list(plan.project.include),
                 "env": sorted(plan.project.env),
+                "ignore_file": plan.project.ignore_file or None,
+                "builder": plan.project.builder or None,
+                "group": [entry.name for entry in plan.project.group],
+                "pre": [entry.name for entry in plan.project.pre],
+                "post": [entry.name for entry in plan.project.post],
             },
         },
         "builder": _builder(images, host) if images else None,
@@ -46,9 +54,17 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "target": str(images.target) if images else None,
         "order": _order(images.order) if images else None,
         "buildpacks": [
-            {"id": each.ref.id, "version": each.ref.version, "directory": _text(each.directory)}
-            for each in (images.named_buildpacks if images else ())
+            {
+                "id": each.ref.id,
+                "version": each.ref.version,
+                "directory": _text(each.directory),
+                "package": str(each.package.id) if each.package else None,
+                "locator": each.origin or None,
+                "inline": each.script is not None,
+            }
+            for each in (images.named.all if images else ())
         ],
+        "system_buildpacks": request.system_buildpacks,
         "previous": {
             "image": str(plan.previous.image),
             "id": _text(plan.previous.image_id),
@@ -64,9 +80,11 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "loopback_ports": list(plan.loopback_ports),
         "sandbox": request.sandbox or "bubblewrap",
         "limits": _limits(plan),
+        "launcher": request.launcher or "builder",
         "default_process": request.default_process or None,
         "exec_env": images.exec_env if images else request.exec_env,
         "created": request.created,
+        "labels": dict(request.labels),
         "provenance": images.provenance.fields() if images else None,
         "unknown": [UNKNOWN_HOME] if images else [UNKNOWN_BUILDER, UNKNOWN_HOME],
     }
@@ -75,18 +93,22 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
 def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     """The mounts over the builder's files. A new, empty directory has no source."""
     how = "overlay" if plan.overlays else "copy"
-    yield _mount("/workspace", how, plan.path, writable=True)
+    yield _mount(plan.request.workspace, how, plan.path, writable=True)
     yield _mount("/layers", how, None, writable=True)
     for target in TEMPORARY:
         yield _mount(target, "new", None, writable=True)
     yield _mount("/platform", "new", None, writable=False)
-    named = plan.images.named_buildpacks if plan.images else ()
-    directories = [Bind(each.directory, each.target) for each in named if each.directory is not None]
+    named = plan.images.named.all if plan.images else ()
+    members = [member for each in named for member in each.members]
+    directories = [Bind(each.directory, each.target) for each in members if each.directory is not None]
     for bind in (*plan.host_network.mounts, *directories, *plan.volumes):
         yield _mount(bind.target, "bind", bind.source, writable=bind.writable)
+    for each in members:
+        if each.package is not None:
+            yield _mount(each.target, "package", f"image {each.package.id}", writable=False)
 
 
-def _mount(target: str, kind: str, source: Path | None, *, writable: bool) -> dict[str, Any]:
+def _mount(target: str, kind: str, source: Path | str | None, *, writable: bool) -> dict[str, Any]:
     return {"target": target, "kind": kind, "source": _text(source), "writable": writable}
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find_shortage
+from packhorse.base.installation import launcher, launcher_version
 from packhorse.base.sandbox import Bind, Network
 from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
@@ -24,23 +25,26 @@ from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache, L
 from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
 from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
 from packhorse.build.request import BuildOutcome
-from packhorse.build.runner import APP, TEMPORARY, BuildMounts, BuildRunner, with_repeat_command
+from packhorse.build.runner import TEMPORARY, BuildMounts, BuildRunner, with_repeat_command
 from packhorse.builder.default import ensure
 from packhorse.builder.image import Builder
-from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored
+from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored, InputError
 from packhorse.host.folders import count_free_bytes, format_bytes
 from packhorse.host.machine import find_account
 from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_directory
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.detect import try_detect
-from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.inputs import SYSTEM_FILE, Inputs, LauncherInfo
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Detection, Exported
 from packhorse.linux import userns
 from packhorse.sandbox.runner import SandboxRunner, TeardownQueue
 from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
+
+if TYPE_CHECKING:
+    from packhorse.build.cache_directory import CacheDirectory
 
 
 class BuildObserver(Observer, Protocol):
@@ -53,12 +57,12 @@ class BuildObserver(Observer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreparedBuild:
-    """A plan with its images, the services that execute it, and the cache image that it uses."""
+    """A plan with its images, the services that execute it, and the cache image or directory that it uses."""
 
     plan: BuildPlan
     images: ImagesPlan
     host: Host
-    cache_image: CacheImage | None = None
+    cache_image: CacheImage | CacheDirectory | None = None
 
     @property
     def store(self) -> Store:
@@ -86,10 +90,10 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
         )
         outcome = _attempt(prepared, observer, copied=True)
         assert not isinstance(outcome, BuildpackFailed)  # with copies `_attempt` raises every failure
-        host.store.remember_copied(crossing, str(plan.request.name))
+        host.store.remember_copied(crossing, plan.request.kept_as)
     exported, counters = outcome
     if prepared.cache_image:
-        prepared.cache_image.write(*host.store.last_build(str(plan.request.name)), prepared.images.target)
+        prepared.cache_image.write(*host.store.last_build(plan.request.kept_as), prepared.images.target)
     return deliver(plan.request, host, exported, counters, observer)
 
 
@@ -105,7 +109,14 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     for port in plan.loopback_ports:
         observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
     name = plan.request.cache_image
-    cache = open_cache_image(name, host, observer) if name else None
+    directory = plan.request.cache_directory
+    cache: CacheImage | CacheDirectory | None = None
+    if name is not None:
+        cache = open_cache_image(name, host, observer)
+    elif directory is not None:
+        from packhorse.build.cache_directory import CacheDirectory  # few builds have one
+
+        cache = CacheDirectory(directory, observer)
     return PreparedBuild(plan, plan.images, host, cache)
 
 
@@ -169,16 +180,17 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
         open_source(plan.path, owner, plan.excluded, scratch, namespace, scan=plan.overlays) as source,
     ):
         layers = _make_build_layers(prepared, namespace, scratch, observer, copied=copied)
-        named = buildpacks.mount(prepared.images.named_buildpacks, scratch)
+        named = buildpacks.mount(prepared.images.named.all, scratch, store, namespace.idmap)
         _warn_of_changed_buildpacks(prepared, layers.last_build_time, observer)
         root = store.root(builder.image, namespace.idmap)
         inputs = _make_inputs(prepared, root)
-        check_targets(plan.volumes, root, plan.path, (APP, inputs.env["HOME"], *TEMPORARY))
+        check_targets(plan.volumes, root, plan.path, inputs.app, areas=(inputs.env["HOME"], *TEMPORARY))
         platform = _make_platform_directory(prepared, scratch)
         host_files = plan.host_network.mounts
         mounts = BuildMounts(
             root=root,
             home=inputs.env["HOME"],
+            app=inputs.app,
             uid=builder.uid,
             gid=builder.gid,
             path=plan.path,
@@ -186,7 +198,8 @@ def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -
             on_source_confirmed=partial(_check_room, prepared, source, observer),
             layers=layers,
             overlays=plan.overlays,
-            mounts=(*platform, *named, *host_files),
+            sboms=plan.request.sboms,
+            mounts=(*platform, *_make_launcher_directory(prepared, scratch), *named, *host_files),
             volumes=make_readable(plan.volumes, scratch, owner, observer),
             network=plan.network,
             limits=plan.limits,
@@ -214,10 +227,10 @@ def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer
 def _make_build_layers(
     prepared: PreparedBuild, namespace: userns.Namespace, scratch: Path, observer: Observer, *, copied: bool
 ) -> BuildLayers:
-    name = prepared.plan.request.name
+    request = prepared.plan.request
     scope = LayersScope(
-        app=str(name),
-        family=name.name,
+        app=request.kept_as,
+        family="" if request.cache_name else request.name.name,
         like=prepared.plan.previous.layers_name,
         idmap=namespace.idmap,
         uid=prepared.builder.uid,
@@ -261,7 +274,8 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
     request = prepared.plan.request
     if not since or request.clear_cache:
         return
-    for name in buildpacks.find_changed(request.buildpacks, since):
+    named = [str(each.directory) for each in prepared.images.named.all if each.directory is not None]
+    for name in buildpacks.find_changed(named, since):
         observer.say(
             f"{name} has changed since the last build of this image: layers that it keeps are those of then "
             "(--clear-cache makes all anew)"
@@ -271,12 +285,20 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
 def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
     """The lifecycle's inputs. The home directory comes from /etc/passwd in the builder's `root`."""
     request, images, builder = prepared.plan.request, prepared.images, prepared.builder
-    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    home = _find_home(builder, root)
+    if home.strip("/") and request.workspace.startswith(f"{home.rstrip('/')}/"):
+        raise InputError(
+            f"--workspace {request.workspace} is in the home directory of the builder's user, {home}",
+            why="buildpacks write to both, and only one of them becomes part of the image",
+            fix="name a directory elsewhere",
+        )
     return Inputs(
         platform_api=images.platform_api,
         order=images.order,
+        app=request.workspace,
+        system=SYSTEM_FILE if request.system_buildpacks else "",
         extensions=builder.extensions,
-        launcher=builder.launcher,
+        launcher=LauncherInfo(launcher_version()) if request.launcher else builder.launcher,
         env={**images.env, "HOME": home, **prepared.plan.host_network.variables},
         run_image=images.run_image.name,
         uid=builder.uid,
@@ -284,9 +306,19 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
         exec_env=images.exec_env,
         default_process=request.default_process,
         created=request.created,
+        labels=request.labels,
         skip_restore=request.clear_cache,
         annotations=images.provenance.annotations(),
     )
+
+
+def _find_home(builder: Builder, root: Path) -> str:
+    """The user's home directory in the builder's `root`.
+
+    Someone of `--uid` without an account has the home of the builder's own user.
+    """
+    home = find_account(root, f"{builder.uid}:{builder.gid}").home
+    return home if home != "/" else find_account(root, builder.env.get("CNB_USER_ID", "")).home
 
 
 def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:
@@ -299,6 +331,20 @@ def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bi
         file.write_bytes(value.encode(errors="surrogateescape"))
         file.chmod(0o644)  # buildpacks are another user, whatever the umask
     return (Bind(directory, "/platform"),)
+
+
+def _make_launcher_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:
+    """Makes the directory of our launcher, if the user wants it instead of the builder's.
+
+    It hides all of the builder's lifecycle, so that no SBOM of the other launcher gets into the image.
+    """
+    if not prepared.plan.request.launcher:
+        return ()
+    directory = _make_directory(scratch / "lifecycle")
+    file = directory / "launcher"
+    file.write_bytes(launcher(prepared.images.target.arch))
+    file.chmod(0o755)
+    return (Bind(directory, "/cnb/lifecycle"),)
 
 
 def _make_directory(path: Path) -> Path:

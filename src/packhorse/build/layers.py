@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
@@ -35,6 +36,9 @@ from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
 from packhorse.store.layer_cache import LayerCacheWriter, LayerCounters
 from packhorse.store.store import Store
 from packhorse.tar.slices import Pieces
+
+if TYPE_CHECKING:
+    from packhorse.build.cache_directory import CacheDirectory
 
 
 class HostAppLayerCache:
@@ -253,7 +257,7 @@ class BuildLayers:
         *,
         copied: bool,
         copied_buildpacks: Sequence[str] = (),
-        cache_image: CacheImage | None = None,
+        cache_image: CacheImage | CacheDirectory | None = None,
     ) -> None:
         self._store = store
         self._scope = scope
@@ -328,7 +332,7 @@ class BuildLayers:
             return False
         self._cache_image.note_fetched(diff_id, is_intact=is_intact)
         if not is_intact:
-            self._observer.say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
+            self._observer.say(f"{path} is not taken from the cache: its bytes there are not {diff_id}")
         return is_intact
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:

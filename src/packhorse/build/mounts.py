@@ -121,14 +121,18 @@ def open_source(
         yield SourceMount(path, owner, excluded, scratch, namespace, scanner)
 
 
-_RESERVED = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
+_RESERVED = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp")
 _KERNEL = ("/proc", "/sys", "/dev")
-_SENSITIVE = ("/cnb", "/workspace")
-"""Directories below which a volume gets a warning, as in pack."""
+_SENSITIVE = "/cnb"
+"""A volume below this directory or the application gets a warning, as in pack."""
 
 
-def check_volumes(volumes: Sequence[Bind], observer: Observer, *, store: Path) -> tuple[Bind, ...]:
+def check_volumes(
+    volumes: Sequence[Bind], observer: Observer, *, store: Path, app: str = "/workspace"
+) -> tuple[Bind, ...]:
     """Normalizes the targets of volumes and sorts the volumes by them, which is the order of the mounts.
+
+    `app` is where the application is mounted.
 
     Raises InputError with everything that is wrong: a target that packhorse or the kernel uses, a target that
     is in another one, a source that would show the `store` to buildpacks.
@@ -136,7 +140,7 @@ def check_volumes(volumes: Sequence[Bind], observer: Observer, *, store: Path) -
     plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
     issues = []
     for number, volume in enumerate(plain):
-        issues += [f"{volume.target} {why}" for why in _forbidden_reasons(volume.target)]
+        issues += [f"{volume.target} {why}" for why in _forbidden_reasons(volume.target, app)]
         if store.is_relative_to(volume.source) or volume.source.is_relative_to(store):
             issues.append(f"{volume.source} would show packhorse's own store to buildpacks")
         for other in plain[:number]:
@@ -144,7 +148,7 @@ def check_volumes(volumes: Sequence[Bind], observer: Observer, *, store: Path) -
     if issues:
         raise InputError("--volume: nothing can be mounted there", issues=dict.fromkeys(issues))
     for volume in plain:
-        if any(_is_within(volume.target, each) for each in _SENSITIVE):
+        if any(_is_within(volume.target, each) for each in (_SENSITIVE, app)):
             observer.say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
     return tuple(sorted(plain, key=lambda volume: volume.target))
 
@@ -166,21 +170,25 @@ def make_readable(
     )
 
 
-def check_targets(volumes: Sequence[Bind], root: Path, source: Path, areas: Sequence[str]) -> None:
-    """Checks the targets against the builder's `root` and the application's `source`; raises InputError.
+def check_targets(
+    volumes: Sequence[Bind], root: Path, source: Path, app: str, *, areas: Sequence[str]
+) -> None:
+    """Checks the targets against the builder's `root` and the `source`, mounted at `app`; raises InputError.
 
-    `areas` are the directories that buildpacks write to. A target may be directly in one of them, but not
-    deeper: a buildpack could replace the directories above it by links before the next buildpack runs.
+    `areas` are the other directories that buildpacks write to. A target may be directly in one of them, but
+    not deeper: a buildpack could replace the directories above it by links before the next buildpack runs.
     """
     issues: list[str] = []
     with RootedTree.open_local(root) as image:
         for volume in volumes:
-            issues += _target_issues(volume, image, source, areas)
+            issues += _target_issues(volume, image, source, app, (app, *areas))
     if issues:
         raise InputError("--volume: nothing can be mounted there", issues=issues)
 
 
-def _target_issues(volume: Bind, image: TreeView, source: Path, areas: Sequence[str]) -> Iterator[str]:
+def _target_issues(
+    volume: Bind, image: TreeView, source: Path, app: str, areas: Sequence[str]
+) -> Iterator[str]:
     target = volume.target
     area = next((each for each in areas if _is_within(target, each)), None)
     if area is not None and target != area:
@@ -188,7 +196,7 @@ def _target_issues(volume: Bind, image: TreeView, source: Path, areas: Sequence[
         if deeper:
             yield f"{target} is too deep in {area}, where buildpacks write: use {area}/{name}"
             return
-        if area == "/workspace" and os.path.lexists(source / name):
+        if area == app and os.path.lexists(source / name):
             mode = (source / name).lstat().st_mode
             if stat.S_ISLNK(mode) or stat.S_ISDIR(mode) != volume.source.is_dir():
                 yield f"{target} is something else in the source"
@@ -259,8 +267,8 @@ def _normal(target: str) -> str:
     return "/" + posixpath.normpath(target).lstrip("/")
 
 
-def _forbidden_reasons(target: str) -> Iterator[str]:
-    if target in _RESERVED:
+def _forbidden_reasons(target: str, app: str) -> Iterator[str]:
+    if target in (*_RESERVED, app):
         yield "is where packhorse mounts something itself"
     elif _is_within(target, "/layers"):
         yield "is in the buildpacks' layers, which become the image"

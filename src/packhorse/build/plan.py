@@ -1,10 +1,4 @@
-"""Finds the previous build: its image and the name whose layers are kept. Called by `plan`.
-
-Layers are kept by name. A tag under which nothing was built begins with the layers of another tag of the same
-repository, as after a change of branch: layers are known by their content, and buildpacks see from their
-metadata which of them are useful.
-
-What a build is going to do, as a value: `resolve` decides it before anything runs.
+"""Decides what a build is going to do: `resolve` makes a frozen plan before anything runs.
 
 `resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
 build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
@@ -12,7 +6,7 @@ build --dry-run`) brings the images that the build needs into the store. `execut
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -20,20 +14,20 @@ from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
-from packhorse.build import buildpacks
-from packhorse.build.buildpacks import NamedBuildpack
+from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
+from packhorse.build.images import announce_fetch
 from packhorse.build.layers import CacheImage, supports_overlays
 from packhorse.build.mounts import check_volumes
+from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
 from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
-from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.fleet.run_images import RunImages
+from packhorse.errors import InputError, NotFoundError
 from packhorse.host.limits import build_limits
-from packhorse.host.locate import fetch_exact, fetch_first, fetch_image
-from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
+from packhorse.host.machine import HostNetwork, can_run, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.lifecycle.ports import Observer
@@ -42,58 +36,10 @@ from packhorse.oci.place import Image
 from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
 from packhorse.report.provenance import BuildProvenance
 from packhorse.source import files
-from packhorse.source.project_toml import Project
+from packhorse.source.project_toml import NAME, Project
 from packhorse.spec.api import PLATFORM_EXEC_ENV, PlatformApi
-from packhorse.spec.buildpack_toml import Group, Order
+from packhorse.spec.buildpack_toml import Order
 from packhorse.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class PreviousBuild:
-    """`image` is where the previous image is, and `image_id` its ID, None when there is none.
-
-    `layers_name` is the name whose kept layers the build begins with.
-    """
-
-    image: Location
-    image_id: Digest | None
-    layers_name: str
-
-
-def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
-    """Finds the previous build; raises NetworkError when its registry does not answer."""
-    layers_of = _find_layers_name(request, host, observer)
-    stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
-    if request.publish and request.cache_image:  # the layers in a registry belong to the image there
-        return PreviousBuild(published, _find_image_id(host, published), layers_of)
-    try:
-        image_id = host.store.place(layers_of).read().id
-    except FormatError:
-        image_id = None
-    except NotFoundError:
-        image_id = None
-        if request.publish and layers_of == str(request.name):
-            return PreviousBuild(published, _find_image_id(host, published), layers_of)
-    return PreviousBuild(stored, image_id, layers_of)
-
-
-def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:
-    """The name whose layers the build begins with: its own, or the last built tag of its repository."""
-    own = str(request.name)
-    if request.clear_cache:
-        return own
-    found = host.store.nearest_app(own, request.name.name)
-    if found != own:
-        observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
-    return found
-
-
-def _find_image_id(host: Host, location: Location) -> Digest | None:
-    """The ID of the image at a location; None when there is none, or none that can be read (P-027)."""
-    try:
-        return host.images.place(location).read().id
-    except (NotFoundError, FormatError):
-        return None
 
 
 def check_cache_image(request: BuildRequest, host: Host) -> None:
@@ -162,16 +108,15 @@ class RunImagePlan:
 class ImagesPlan:
     """Everything that depends on the builder.
 
-    `named_buildpacks` are those of `--buildpack`, which replace the builder's order. `copied_buildpacks` are
-    the buildpacks, as `<id>@<version>`, for which the whole build gets copies because they failed on an
-    overlay.
+    `named` are the buildpacks of the command line and of project.toml. `copied_buildpacks` are those, as
+    `<id>@<version>`, for which the whole build gets copies because they failed on an overlay.
     `env` is the builder's own environment, as far as buildpacks get it, without HOME.
     """
 
     builder: Builder
     platform_api: PlatformApi
     run_image: RunImagePlan
-    named_buildpacks: tuple[NamedBuildpack, ...]
+    named: NamedBuildpacks
     copied_buildpacks: tuple[str, ...]
     env: Mapping[str, str]
     exec_env: str
@@ -180,12 +125,7 @@ class ImagesPlan:
     @property
     def order(self) -> Order:
         """The groups of buildpacks that detection tries, in this order."""
-        return (self.group,) if self.named_buildpacks else self.builder.order
-
-    @property
-    def group(self) -> Group:
-        """The buildpacks of `--buildpack` as one group, empty without them."""
-        return tuple(each.ref for each in self.named_buildpacks)
+        return self.named.order(self.builder.order)
 
     @property
     def target(self) -> Target:
@@ -234,18 +174,20 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     the default builder has to be made first, the plan has no images yet: `with_images` adds them.
     """
     path = _check_source(request, host)
-    buildpacks.require_supported(request.buildpacks)
     project = _read_project(request, path, observer)
+    request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
-    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve())
+    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve(), app=request.workspace)
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
+    excluded = project.excluded_paths(path)
+    _warn_of_cache_in_source(request.cache_directory, path, excluded, observer)
     plan = BuildPlan(
         request=request,
         path=path,
         project=project,
-        excluded=project.excluded_paths(path),
+        excluded=excluded,
         volumes=shown,
         overlays=request.overlay and supports_overlays(host.store.path, observer),
         network=_choose_network(request, observer),
@@ -253,6 +195,8 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         limits=build_limits(host.store.path, request.limits),
         previous=find_previous(request, host, observer),
     )
+    if fetch is Fetch.ALL and request.builder and not request.builder_id:
+        announce_fetch(request, host, observer)
     builder = _find_builder(request, host, observer, fetch)
     return plan if builder is None else with_images(plan, builder, host, observer, fetch=fetch)
 
@@ -262,24 +206,35 @@ def with_images(
 ) -> BuildPlan:
     """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
     request = plan.request
-    named = buildpacks.find_named(request.buildpacks, builder)
-    name = _choose_run_image(request, builder)
-    run_image = _find_run_image(request, host, builder, name, observer, fetch)
+    builder = _with_user(builder, request)
+    check_target(builder, request.target)
+    named = _find_buildpacks(plan, builder, host, observer, fetch)
+    run_image = _choose_run_image(request, host, builder, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
-    known += [str(each.ref) for each in named]
+    known += [str(member.ref) for each in named.all for member in each.members]
     images = ImagesPlan(
         builder=builder,
         platform_api=api,
         run_image=run_image,
-        named_buildpacks=named,
+        named=named,
         copied_buildpacks=host.store.copied_writers(known) if plan.overlays else (),
         env={key: value for key, value in builder.env.items() if key in _INHERITED},
         # Before Platform API 0.15 production is the only execution environment.
         exec_env=request.exec_env if api.has(PLATFORM_EXEC_ENV) else "production",
         provenance=_provenance(request, builder, named),
     )
-    return replace(plan, images=images)
+    previous = for_target(plan.previous, images.target, request.kept_as, observer)
+    if previous is not plan.previous:
+        request = replace(request, clear_cache=True)
+    return replace(plan, request=request, previous=previous, images=images)
+
+
+def _with_user(builder: Builder, request: BuildRequest) -> Builder:
+    """The builder with the user and group of `--uid` and `--gid`."""
+    uid = builder.uid if request.uid is None else request.uid
+    gid = builder.gid if request.gid is None else request.gid
+    return replace(builder, uid=uid, gid=gid)
 
 
 def _check_source(request: BuildRequest, host: Host) -> Path:
@@ -293,23 +248,98 @@ def _check_source(request: BuildRequest, host: Host) -> Path:
     return path
 
 
+def _named_options(request: BuildRequest) -> Mapping[str, tuple[str, ...]]:
+    """The options that name buildpacks, and what each names."""
+    return {
+        "--buildpack": request.buildpacks,
+        "--pre-buildpack": request.pre_buildpacks,
+        "--post-buildpack": request.post_buildpacks,
+    }
+
+
 def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Project:
-    """The source's project.toml, without the settings that the command line replaces."""
-    overridden = [
-        name for name, value in (("builder", request.builder), ("group", request.buildpacks)) if value
-    ]
-    return Project.read(path, overridden=overridden, warn=observer.say)
+    """The source's project.toml or `--descriptor`; says which of the named buildpacks are not used."""
+    project = Project.read(path, descriptor=request.descriptor, warn=observer.say)
+    group = "--buildpack" if request.buildpacks else project.group and project.group[0].where
+    for option in ("--pre-buildpack", "--post-buildpack"):
+        if group and _named_options(request)[option]:
+            observer.say(f"{option} has no effect: {group} replaces the builder's groups")
+    for entries in (project.pre, project.post):
+        if group and entries:
+            observer.say(f"{entries[0].where} has no effect: {group} replaces the builder's groups")
+    return project
+
+
+def _with_project_builder(request: BuildRequest, project: Project) -> BuildRequest:
+    """The request with the builder of project.toml, unless the command line names one."""
+    if request.builder or not project.builder:
+        return request
+    location = Location.parse(project.builder)
+    source = request.descriptor or NAME
+    if location.kind is not LocationKind.STORE:
+        raise InputError(
+            f"{source}: the builder {project.builder[:300]!r} is a location, not the name of an image",
+            why="packhorse takes the builder from the store or from the registry in its name",
+            fix="write the name of an image",
+        )
+    if any(str(name) == str(Reference.parse(location.name)) for name in request.names):
+        raise InputError(
+            f"{source}: the builder {location.name} has the name of the image to build",
+            why="the image would replace its own builder",
+            fix="build under another name, or name another builder",
+        )
+    return replace(request, builder=location.name)
+
+
+def _find_buildpacks(
+    plan: BuildPlan, builder: Builder, host: Host, observer: Observer, fetch: Fetch
+) -> NamedBuildpacks:
+    """The named buildpacks; an option of the command line replaces what project.toml has in its place."""
+    request, project = plan.request, plan.project
+    named = (*request.buildpacks, *request.pre_buildpacks, *request.post_buildpacks)
+    if not (named or project.group or project.pre or project.post):
+        return NamedBuildpacks()
+    from packhorse.build.locators import Locators  # most builds have the builder's buildpacks alone
+
+    locators = Locators(builder, host, observer, pull=request.pull, save=fetch is not Fetch.NOTHING)
+    if request.buildpacks:
+        return NamedBuildpacks(locators.find_group(request.buildpacks, "--buildpack"))
+    if project.group:
+        return NamedBuildpacks(locators.find_entries(project.group, plan.path))
+    pre, post = (
+        locators.find_around(names, option) if names else locators.find_entries_around(entries, plan.path)
+        for names, option, entries in (
+            (request.pre_buildpacks, "--pre-buildpack", project.pre),
+            (request.post_buildpacks, "--post-buildpack", project.post),
+        )
+    )
+    return NamedBuildpacks(pre=pre, post=post)
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:
     """Raises what writing the image would raise after minutes of building."""
     if request.publish:
         check_registries(host.images, request.names)
-    if request.outputs or request.report is not None:
+    if request.outputs or request.report is not None or request.sboms is not None:
         from packhorse.build.deliver import check_destinations  # most builds write to the store alone
 
-        check_destinations(host.images, request.outputs, request.report)
+        check_destinations(host.images, request.outputs, request.report, request.sboms)
     check_cache_image(request, host)
+    if request.cache_directory is not None:
+        from packhorse.build.deliver import check_directory
+
+        check_directory(request.cache_directory)
+
+
+def _warn_of_cache_in_source(
+    cache: Path | None, path: Path, excluded: Sequence[str], observer: Observer
+) -> None:
+    """Warns of a cache that is part of the source, so that each build has another source."""
+    if cache is None or not cache.resolve().is_relative_to(path):
+        return
+    inside = str(cache.resolve().relative_to(path))
+    if not any(f"{inside}/".startswith(f"{name}/") for name in excluded):
+        observer.say(f"the cache {cache} is part of the source: exclude {inside} in {NAME}")
 
 
 def _choose_network(request: BuildRequest, observer: Observer) -> Network:
@@ -323,7 +353,7 @@ def _choose_network(request: BuildRequest, observer: Observer) -> Network:
 
 def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: Fetch) -> Builder | None:
     """The builder; None for the default one when it has to be made first."""
-    name, target, brings = request.builder, Target.host(), fetch is not Fetch.NOTHING
+    name, target, brings = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
     if request.builder_id:
         image = fetch_exact(
             host.images,
@@ -335,10 +365,21 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
             save=brings,
         )
     elif name:
-        image = fetch_image(
-            host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
+        image = fetch_location(
+            host.images,
+            Location.parse(name),
+            target=target,
+            say=observer.say,
+            pull=request.pull,
+            save=brings,
         )
     else:
+        if target.arch != Target.host().arch:
+            raise InputError(
+                f"the default builder cannot build for {target}",
+                why=f"it is made of this machine's packages, which are for {Target.host()}",
+                fix=f"name a builder for {target} with --builder",
+            )
         name = current_name(host.store)
         if not name:
             return None
@@ -346,15 +387,50 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
     return Builder.read(name, image)
 
 
-def _choose_run_image(request: BuildRequest, builder: Builder) -> RunImageName:
-    """The name of the run image; one that the user names has no mirrors."""
-    if request.run_image:
-        return RunImageName(request.run_image)
-    if not builder.run_images:
+def check_target(builder: Builder, wanted: Target | None) -> None:
+    """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
+    it."""
+    found = builder.image.config.target
+    if wanted is not None and (found.os, found.arch) != (wanted.os, wanted.arch):
+        raise InputError(
+            f"{builder.name} is for {found}, not for {wanted}",
+            why="--platform names the platform of builder and image",
+            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always",
+        )
+    if not can_run(found.arch):
+        raise InputError(
+            f"this machine cannot run programs for {found}",
+            why=f"it is for {Target.host()}, and no emulator for {found.arch} is registered with the kernel",
+            fix="install one (on Debian and Ubuntu the package qemu-user-static), or build on such a machine",
+        )
+
+
+def _choose_run_image(
+    request: BuildRequest, host: Host, builder: Builder, observer: Observer, fetch: Fetch
+) -> RunImagePlan:
+    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
+    names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
+    if not names:
         raise InputError(
             f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
         )
-    return builder.run_images[0]
+    target, others, failures = builder.image.config.target, list[RunImagePlan](), list[NotFoundError]()
+    for name in names:
+        try:
+            found = _find_run_image(request, host, builder, name, observer, fetch)
+        except NotFoundError as error:
+            failures.append(error)
+            continue
+        if is_for(found.image, target):
+            return found
+        others.append(found)
+    if not others:
+        raise failures[0]
+    observer.say(
+        f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
+        f"{builder.name} for {target}: what buildpacks make may not start on it"
+    )
+    return others[0]
 
 
 def _find_run_image(
@@ -384,11 +460,13 @@ def _find_run_image(
         image = host.images.registry(Reference.parse(request.run_reference), target).read()
         return RunImagePlan(name, name.image, request.run_reference, image.id, image)
     elif request.publish:
+        from packhorse.fleet.run_images import RunImages  # most builds write to the store alone
+
         run_images = RunImages(host.images, say=observer.say, policy=request.pull)
         found = run_images.find(names, location_of(request.name), target)
         return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
     else:
-        near = Reference.parse(builder.name).registry
+        near = _registry_of(builder.name)
         image = fetch_first(
             host.images,
             names,
@@ -402,24 +480,44 @@ def _find_run_image(
     return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
 
 
-def _provenance(
-    request: BuildRequest, builder: Builder, named: tuple[NamedBuildpack, ...]
-) -> BuildProvenance:
+def _registry_of(builder: str) -> str:
+    """The registry in the name of a builder, "" for one in a place without names of registries."""
+    location = Location.parse(builder)
+    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
+        return ""
+    return "" if not location.name or is_image_id(location.name) else location.reference.registry
+
+
+def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:
     """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
     names = [
         name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in request.env
     ]
+    given = [each for each in named.all if not each.is_of_project]
     return BuildProvenance(
         builder=builder.name,
         builder_id=str(builder.image_id),
         version=__version__,
-        buildpacks=tuple(str(each.ref) for each in named),
-        directories=tuple(str(each.ref) for each in named if each.directory is not None),
+        buildpacks=_locators(named.group) if request.buildpacks else (),
+        pre_buildpacks=_locators(named.pre) if request.pre_buildpacks else (),
+        post_buildpacks=_locators(named.post) if request.post_buildpacks else (),
+        directories=tuple(str(each.ref) for each in given if each.is_local),
         env=tuple(sorted(names)),
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
         run_image=request.run_image,
+        launcher=request.launcher,
         exec_env=request.exec_env,
+        workspace=request.workspace,
+        system_buildpacks=request.system_buildpacks,
+        uid=request.uid,
+        gid=request.gid,
         created=request.created,
+        labels=request.labels,
         network=str(request.network.value) if request.network else "",
     )
+
+
+def _locators(named: tuple[NamedBuildpack | None, ...]) -> tuple[str, ...]:
+    """The buildpacks as `verify` names them again, on whichever machine."""
+    return tuple("from=builder" if each is None else each.origin or str(each.ref) for each in named)

@@ -21,8 +21,8 @@ from typing import Protocol
 
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.sandbox import Bind, Limits, Mount, Network, Overlay, Root, Sandbox, SandboxSpec
-from packhorse.base.tree import NodeKind, TreeEdit, TreeView
-from packhorse.errors import BuildpackFailed, TreeError
+from packhorse.base.tree import NodeKind, TreeEdit, TreeView, is_directory, read
+from packhorse.errors import BuildpackFailed, InputError, TreeError
 from packhorse.fs.rooted import RootedTree
 from packhorse.fs.views import BindView
 from packhorse.lifecycle.ports import SandboxPurpose
@@ -64,9 +64,32 @@ def with_repeat_command(
     )
 
 
-APP = "/workspace"
 LAYERS = "/layers"
+SBOMS = f"{LAYERS}/sbom"
+"""Where the lifecycle collects the SBOM files of all buildpacks."""
+
+_SBOM_LIMIT = 64 << 20
+"""The largest SBOM file copied, in bytes; the lifecycle takes no larger one."""
+
 TEMPORARY = ("/tmp", "/var/tmp")
+
+
+def _copy_out(tree: TreeView, path: str, target: Path) -> None:
+    """Copies the directories and files at `path` in a build's tree to this machine; raises InputError.
+
+    No buildpack runs any more, and the lifecycle has made the directory anew, so it has no links.
+    """
+    if not is_directory(tree, path):
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for node in tree.list(path):
+            if node.kind is NodeKind.DIRECTORY:
+                _copy_out(tree, f"{path}/{node.name}", target / node.name)
+            elif node.kind is NodeKind.FILE:
+                (target / node.name).write_bytes(read(tree, f"{path}/{node.name}", limit=_SBOM_LIMIT) or b"")
+    except OSError as error:
+        raise InputError(f"no SBOM can be written to {target}", why=error.strerror or str(error)) from error
 
 
 SandboxOpener = Callable[[SandboxSpec], AbstractContextManager[Sandbox]]
@@ -96,10 +119,11 @@ class BuildMounts:
     """What both sandboxes of a build mount.
 
     `mounts` are read-only: platform directory, buildpacks, name service. `volumes` are the user's; only
-    buildpacks see them. `path` is the application.
+    buildpacks see them. `path` is the application, which is mounted at `app`.
 
     If `layers` are copies, the build's sandbox gets a copy of the application. Without `overlays` both
-    sandboxes do, and a copy of the home directory too. `on_source_confirmed` is called once every file of
+    sandboxes do, and a copy of the home directory too. `sboms` is the directory to which the SBOM files of a
+    finished build are copied. `on_source_confirmed` is called once every file of
     the source was looked at.
     """
 
@@ -115,6 +139,8 @@ class BuildMounts:
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
+    sboms: Path | None = None
+    app: str = "/workspace"
     on_source_confirmed: Callable[[], None] = lambda: None
 
 
@@ -176,6 +202,10 @@ class BuildRunner:
             sandbox = self._sandboxes.enter_context(self._open_step(spec))
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
+            if build.sboms is not None:
+                # As for docker cp, whose rules pack has: a directory that exists gets the directory sbom.
+                exists = build.sboms.is_dir()
+                _copy_out(self.result_tree(), SBOMS, build.sboms / "sbom" if exists else build.sboms)
 
     @contextmanager
     def _open_detection(self) -> Iterator[Sandbox]:
@@ -202,9 +232,10 @@ class BuildRunner:
     def app_overlay(self) -> Overlay | None:
         """The mount of the application, if it is an overlay and nothing is mounted in it."""
         mounts = (*self._shared, *self._build.mounts)
-        if any(mount.target.startswith(f"{APP}/") for mount in mounts):
+        app = self._build.app
+        if any(mount.target.startswith(f"{app}/") for mount in mounts):
             return None
-        found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP)
+        found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == app)
         return next(found, None)
 
     def _writable(self, name: str, *, copied: bool = False) -> tuple[Mount, ...]:
@@ -213,9 +244,9 @@ class BuildRunner:
         Their directories in `scratch` begin with `name`. With `copied` the application is a copy.
         """
         if copied:
-            app: Mount = self._copy(self._build.path, f"{name}-app", APP, mode=0o777)
+            app: Mount = self._copy(self._build.path, f"{name}-app", self._build.app, mode=0o777)
         else:
-            app = self._overlay(f"{name}-app", self._build.source.lowers(), APP, mode=0o777)
+            app = self._overlay(f"{name}-app", self._build.source.lowers(), self._build.app, mode=0o777)
         temporary = (
             Bind(self._directory(f"{name}-tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(TEMPORARY)
@@ -234,7 +265,8 @@ class BuildRunner:
         Skipped if it would hide another mount.
         """
         home = posixpath.normpath(f"/{self._build.home.lstrip('/')}")  # a home of "/.." would hide everything
-        others = (APP, LAYERS, *TEMPORARY, "/proc", "/dev", *(mount.target for mount in self._build.mounts))
+        own = (self._build.app, LAYERS, *TEMPORARY, "/proc", "/dev")
+        others = (*own, *(mount.target for mount in self._build.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
         if self._home_in_image and not self._build.overlays:

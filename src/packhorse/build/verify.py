@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from packhorse.base.dataclass import dataclass, replace
+from packhorse.base.target import Target
 from packhorse.build.execute import BuildObserver, execute
 from packhorse.build.host import Host
 from packhorse.build.plan import resolve
@@ -73,6 +74,9 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     reference = metadata.run_image.reference
     is_exact = not asked.run_image and (is_image_id(reference) or "@" in reference)
     request = replace(asked, run_reference=reference if is_exact else "")
+    target = image.config.target
+    if asked.target is None and target.arch != Target.host().arch:
+        request = replace(request, target=target)
     if known is None:
         return request
     issues = list(_issues(known, asked))
@@ -83,10 +87,18 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     return replace(
         request,
         buildpacks=asked.buildpacks or known.buildpacks,
+        pre_buildpacks=asked.pre_buildpacks or known.pre_buildpacks,
+        post_buildpacks=asked.post_buildpacks or known.post_buildpacks,
         default_process=known.default_process,
         run_image=asked.run_image or known.run_image,
+        launcher=known.launcher,
         exec_env=known.exec_env,
+        workspace=known.workspace,
+        system_buildpacks=known.system_buildpacks,
+        uid=known.uid,
+        gid=known.gid,
         created=known.created,
+        labels=known.labels,
     )
 
 
@@ -130,9 +142,14 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     volumes = [place for place in known.volumes if place not in places]
     if volumes:
         yield f"its build had volumes: {_options('--volume', [f'SOURCE:{place}' for place in volumes])}"
-    if known.directories and not asked.buildpacks:
-        directories = ", ".join(known.directories)
-        yield f"its build had buildpacks of directories ({directories}): name all again with --buildpack"
+    for option, named, given in (
+        ("--buildpack", known.buildpacks, asked.buildpacks),
+        ("--pre-buildpack", known.pre_buildpacks, asked.pre_buildpacks),
+        ("--post-buildpack", known.post_buildpacks, asked.post_buildpacks),
+    ):
+        directories = ", ".join(name for name in known.directories if name in named)
+        if directories and not given:
+            yield f"its build had buildpacks of its own machine ({directories}): name all again with {option}"
 
 
 def _options(option: str, values: Sequence[str]) -> str:

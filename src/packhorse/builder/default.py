@@ -1,11 +1,11 @@
-"""Makes the builder that needs no registry: distribution packages, bundled buildpacks, our launcher.
+"""Makes the default builder, without a registry: distribution packages, bundled buildpacks, our launcher.
 
-It is made in the store the first time it is needed, as an image with a builder's files and labels. It has a
-launcher and no lifecycle, so only packhorse builds with it. Called by `build.execute` and by `packhorse
-builder default`. `builder.distro.roots` makes the root file systems.
+packhorse makes it when it is first needed, as an image in the store with a builder's files and labels. It has
+a launcher and no lifecycle, so only packhorse can build with it. `builder.distro.roots` makes the root file
+systems. Called by `build.execute` and by `packhorse builder default`.
 
-Buildpacks in Python get the bytecode that the builder's own python3 makes of them. Otherwise each of their
-steps would compile them again, which takes a third of its time when nothing has changed.
+The bundled buildpacks are compiled to bytecode with the builder's own python3. Otherwise every step would
+compile them again, which takes a third of its time when nothing has changed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,7 @@ from packhorse.base.go_toml import SortedMap, sort_maps, toml_bytes
 from packhorse.base.sandbox import Bind, Network, Root, SandboxSpec
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView
-from packhorse.builder.distro.files import PackageChange, RootKind, changed_packages
 from packhorse.builder.image import (
-    LAUNCHER,
-    LAYERS,
-    METADATA,
-    ORDER,
     entries_layer,
     file_entry,
     file_layer,
@@ -48,6 +43,7 @@ from packhorse.linux import userns
 from packhorse.oci.mutate import edit_config, empty_config, set_variables
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Config
+from packhorse.report.builder import LAUNCHER, LAYERS, METADATA, ORDER
 from packhorse.source.files import copy
 from packhorse.spec.api import PLATFORM_APIS
 from packhorse.spec.buildpack_toml import Descriptor
@@ -56,9 +52,11 @@ from packhorse.tar.writer import TarEntry
 from packhorse.version import __version__
 
 if TYPE_CHECKING:
+    from packhorse.builder.distro.files import PackageChange, RootKind
     from packhorse.builder.distro.roots import RootRecord
 
-# The bytecode is of what stands beside it, whenever that was written (PEP 552), and the same in every run.
+# Python checks such bytecode by a hash of the source and not by its date (PEP 552), so the bytes of the
+# builder do not depend on when it is made.
 _COMPILE = (
     *("/usr/bin/python3", "-S", "-s", "-P", "-m"),
     *("compileall", "-q", "--invalidation-mode", "checked-hash"),
@@ -68,13 +66,11 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin
 
 @contextmanager
 def open_compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[TreeView]:
-    """A tree that has the buildpack `source` at `place`, beside each module what the python3 of `base` makes
-    of it.
+    """Yields a tree that has the buildpack `source` at `place`, compiled by the python3 of the image `base`.
 
-    `base` is in the store. Raises HostError when that python3 cannot; whatever keeps a sandbox from being
-    made.
+    `base` must be in the store. Raises HostError if that python3 fails, and the errors of making a sandbox.
     """
-    said: list[bytes] = []
+    output: list[bytes] = []
     with store.scratch() as scratch, userns.make_namespace(userns.choose_map()) as namespace:
         copied = scratch / "buildpack"
         spec = SandboxSpec(
@@ -85,15 +81,15 @@ def open_compiled(store: Store, base: Image, source: Path, place: str) -> Iterat
             network=Network.NONE,
         )
         copy(source, copied, namespace.idmap.to_outside(spec.uid, spec.gid))
-        # What an installer has made for its own Python is none of the builder's, or is taken for current.
+        # An installer may have compiled the buildpack for another Python. compileall might keep that.
         for cache in list(copied.rglob("__pycache__")):
             shutil.rmtree(cache)
         (scratch / "sandbox").mkdir()
         with wiring.make_runner(namespace, scratch / "sandbox").open(spec) as room:
-            if room.run(said.append).status != 0:
+            if room.run(output.append).status != 0:
                 raise HostError(
                     "the buildpacks cannot be compiled",
-                    why=b"".join(said).decode(errors="replace").strip()[-500:],
+                    why=b"".join(output).decode(errors="replace").strip()[-500:],
                     check="installation",
                 )
             yield room.tree
@@ -105,11 +101,11 @@ BUNDLE = "io.packhorse.bundle"
 PACKAGES = "io.packhorse.packages"
 
 _RECIPE = 4
-"""Counts what was changed about how a builder is put together, so that those of before are made anew."""
+"""Raise it when this module composes builders differently, so that existing builders are made again."""
 
 _ROOM, _ROOM_BESIDE = 1_200_000_000, 700_000_000
-"""Bytes that making it certainly needs: in the store, where a root is a tar and a blob at the end (642 MB
-each on Debian 12), and where its packages are unpacked before."""
+"""The fewest free bytes to begin with: in the store, which holds a root as a tar and as a blob (642 MB each
+on Debian 12), and where the packages are unpacked."""
 
 Progress = Callable[[str], None]
 Packages = dict[str, Any]
@@ -123,17 +119,17 @@ class DefaultBuilder:
 
     @classmethod
     def for_host(cls) -> Self:
-        """The one this machine makes; raises HostError for a distribution it cannot be made of."""
+        """Returns the names for this machine; HostError if no builder can be made from its distribution."""
         return cls(_suite())
 
     def name(self, kind: str) -> str:
-        """`kind` is `builder`, `build` (its base) or `run`."""
+        """Returns the name of `kind`: `builder`, `build` (the builder's base) or `run`."""
         return f"packhorse.local/{kind}:{self.suite.id}-{self.suite.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class BuilderUpdate:
-    """What came of making it: which packages of the base images are other than before (name, old, new)."""
+    """The builder's name, and the packages of its base that changed."""
 
     name: str
     changes: tuple[PackageChange, ...] = ()
@@ -142,16 +138,18 @@ class BuilderUpdate:
 def ensure(
     store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False
 ) -> BuilderUpdate:
-    """Makes the default builder unless it is there and current; `update` takes today's packages.
+    """Makes the default builder, unless the store has a current one; `update` uses today's packages.
 
-    `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before
-    stays until the new one is complete. Several processes may call this at once: one makes it, the others
-    wait.
+    `environ` is the user's environment. The old builder stays until the new one is complete. If several
+    processes call this, one makes the builder and the others wait. Raises HostError, NetworkError and
+    StoreError.
     """
     names = DefaultBuilder.for_host()
     name = names.name("builder")
     if not update and _is_current(store, names):
         return BuilderUpdate(name)
+    from packhorse.builder.distro.files import changed_packages  # the builder is there nearly always
+
     with store.lock_task("default-builder"):
         if not update and _is_current(store, names):
             return BuilderUpdate(name)
@@ -166,7 +164,7 @@ def ensure(
 
 
 def current_name(store: Store) -> str:
-    """The name of this machine's default builder when the store has it and it is current, else ""."""
+    """Returns the name of this machine's default builder if the store has a current one, else ""."""
     names = DefaultBuilder.for_host()
     return names.name("builder") if _is_current(store, names) else ""
 
@@ -175,12 +173,12 @@ def _suite() -> Suite:
     try:
         text = Path("/etc/os-release").read_text(errors="replace")
     except OSError:
-        text = ""  # a system that does not say what it is
+        text = ""  # host_suite explains what is missing
     return host_suite(text)
 
 
 def stored_name(store: Store) -> str:
-    """The name of this machine's default builder where the store has it, else nothing."""
+    """Returns the name of this machine's default builder if the store has one, current or not; else ""."""
     try:
         name = DefaultBuilder.for_host().name("builder")
     except HostError:
@@ -189,7 +187,7 @@ def stored_name(store: Store) -> str:
 
 
 def obstacles(environ: Mapping[str, str]) -> list[HostError]:
-    """What keeps it from being made on this machine, as far as that shows without trying."""
+    """Lists what prevents this machine from making the builder, as far as that is visible without trying."""
     from packhorse.builder.distro.mmdebstrap import host_mode
     from packhorse.builder.distro.roots import check_keyring, pip_command
 
@@ -224,7 +222,7 @@ def _bundle() -> str:
 
 
 def _find(store: Store, name: str) -> Image | None:
-    """The image in the store; None also where it is not whole any more, and so to be made anew."""
+    """Reads an image of the store; None if there is none, or if it is damaged and must be made again."""
     try:
         return store.place(name).read()
     except (NotFoundError, FormatError):
@@ -237,7 +235,7 @@ def _packages(store: Store, name: str) -> Packages:
 
 
 def _packages_of_bases(store: Store, names: DefaultBuilder) -> Packages:
-    """What dpkg says in the bases, for a builder that was removed."""
+    """Reads the packages from the bases, if the builder whose label lists them was removed."""
     from packhorse.report.sbom import debian_versions, read_base
 
     images = {kind: store.place(names.name(kind)).read() for kind in ("build", "run")}
@@ -250,21 +248,21 @@ def _packages_of_bases(store: Store, names: DefaultBuilder) -> Packages:
 def _make_bases(
     store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
 ) -> Packages:
-    """Both roots side by side, each as an image of one layer."""
-    from packhorse.builder.distro.roots import make_root  # the builder is there nearly always
+    """Makes both roots at the same time, and writes each as an image of one layer."""
+    from packhorse.builder.distro.roots import make_root  # imported here, because it is rarely needed
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     require_space(store.path, _ROOM, what="the default builder")
     require_space(SCRATCH, _ROOM_BESIDE, what="the packages of the default builder")
     with store.scratch() as scratch:
-        unheard: list[PackhorseError | SystemExit] = []
+        output_errors: list[PackhorseError | SystemExit] = []
 
         def tell(step: str) -> None:
-            if not cancelled.is_set():  # how it comes to its end is nobody's concern
+            if not cancelled.is_set():
                 try:
                     progress(step)
                 except (PackhorseError, SystemExit) as error:  # nobody reads the output any more
-                    unheard.append(error)
+                    output_errors.append(error)
                     cancelled.set()
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
@@ -290,15 +288,15 @@ def _make_bases(
             try:
                 made = list(pool.map(make, ("build", "run")))
             except BaseException:
-                cancelled.set()  # else leaving the pool waits until the other is done
-                if unheard:
-                    raise unheard[0] from None
+                cancelled.set()  # otherwise the pool waits until the other root is finished
+                if output_errors:
+                    raise output_errors[0] from None
                 raise
     return {record.kind: dict(record.packages) for record, _ in made}
 
 
 def _base_config(kind: RootKind, record: RootRecord) -> Config:
-    """The environment, user and labels of a base image (platform.md "Base Images", P-011 to P-019)."""
+    """Makes the config of a base image (platform.md "Base Images", P-011 to P-019)."""
     suite = record.suite
     variables = {"PATH": PATH}
     if kind == "build":
@@ -322,7 +320,7 @@ def _base_config(kind: RootKind, record: RootRecord) -> Config:
 
 
 def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
-    """The builder: its base, and a layer for each thing a builder has, in the order pack puts them."""
+    """Writes the builder: its base, and a layer for each of its parts, in pack's order."""
     base = store.place(names.name("build")).read()
     buildpacks = [
         (path, Descriptor.parse((path / "buildpack.toml").read_bytes(), str(path)))
@@ -391,7 +389,7 @@ def _module(descriptor: Descriptor, layer: Layer) -> dict[str, object]:
 
 
 def _metadata(buildpacks: list[Descriptor], images: list[dict[str, object]]) -> dict[str, object]:
-    """Pack's label, without `lifecycle`: the builder has none, so no other platform can drive it yet."""
+    """Makes pack's label, without `lifecycle`, because the builder has none."""
     return {
         "description": "the distribution's packages and packhorse's buildpacks",
         "buildpacks": [{"id": one.id, "version": one.version, "name": one.name} for one in buildpacks],

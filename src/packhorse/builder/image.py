@@ -1,10 +1,8 @@
-"""Describes a builder image: its user, its buildpacks and its run images; and makes layers and configs.
+"""Reads a builder image: its user, buildpacks and run images. Also makes the layers of builders and bases.
 
-The labels are pack's contract, not the specification's. Called by `build.plan` and `builder.default`.
-
-The layers and configs are those of images that buildpacks did not build: builders and base images. Entries
-belong to root, are dated 1980, and have one of two modes, as pack writes them, so that the same content gives
-the same digest on every machine.
+The labels are pack's contract, not the specification's. In the layers, entries belong to root, are dated 1980
+and have one of two modes, as pack writes them, so that the same content gives the same digest on every
+machine. Called by `build.plan` and `builder.default`.
 """
 
 from __future__ import annotations
@@ -24,21 +22,24 @@ from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
 from packhorse.oci.mutate import add_layers, edit_config
 from packhorse.oci.place import Image, Layer, Place
 from packhorse.oci.types import Config, History, JsonNode
+from packhorse.report.builder import (
+    EXTENSIONS,
+    LAUNCHER,
+    LAYERS,
+    METADATA,
+    ORDER,
+    ApiVersions,
+    read_run_images,
+)
 from packhorse.spec.buildpack_toml import Order, Ref
 from packhorse.tar.writer import TarEntry, directory_entries, stream
-
-METADATA = "io.buildpacks.builder.metadata"
-LAUNCHER = "io.packhorse.launcher"
-"""Our label of a builder with a launcher and no lifecycle; its fields are those of METADATA's `lifecycle`."""
-ORDER = "io.buildpacks.buildpack.order"
-EXTENSIONS = "io.buildpacks.buildpack.order-extensions"
-LAYERS = "io.buildpacks.buildpack.layers"
 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
-    it, `buildpacks` the versions it has of each id, `extensions` the order of its image extensions.
+    """What a build needs to know of a builder.
+
+    `buildpacks` has the versions of each id, and `extensions` the order of the image extensions.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Builder:
 
     @classmethod
     def read(cls, name: str, image: Image) -> Self:
-        """Reads the labels of a builder image; raises FormatError for an image that is none."""
+        """Reads the labels of a builder image; FormatError if it is not a builder."""
         config = image.config
         label = config.labels.get(METADATA)
         if label is None:
@@ -72,9 +73,9 @@ class Builder:
             gid=_parse_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels, ORDER, name),
             extensions=_order(config.labels, EXTENSIONS, name),
-            run_images=_run_images(metadata),
+            run_images=tuple(RunImageName(*names) for names in read_run_images(metadata)),
             buildpacks=_buildpacks(config.labels.get(LAYERS) or "{}", name),
-            platform_apis=_platform_apis(lifecycle),
+            platform_apis=ApiVersions.parse(lifecycle, "platform").all,
             launcher=LauncherInfo(version=lifecycle.text("version")),
         )
 
@@ -92,18 +93,18 @@ def _parse_number(text: str | None, variable: str, name: str) -> int:
     if text is None or not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(
             f"{name} is not a usable builder",
-            why=f"its variable {variable} is {text!r}, a number is needed",
+            why=f"its variable {variable} is {text!r}, and must be a number",
         )
     return int(text)
 
 
 def _parse_user(text: str | None, name: str) -> int:
-    """The builder's user, who is not root: the reference refuses that as well."""
+    """Reads the builder's user; FormatError for root, which the reference refuses too."""
     uid = _parse_number(text, "CNB_USER_ID", name)
     if uid == 0:
         raise FormatError(
             f"{name} is not a usable builder",
-            why="its variable CNB_USER_ID is 0: root builds nothing",
+            why="its variable CNB_USER_ID is 0, but buildpacks must not run as root",
         )
     return uid
 
@@ -127,27 +128,6 @@ def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
-    """`images`, or what builders had before there were several (`stack.runImage`)."""
-    images = metadata.nodes("images")
-    if not images:
-        stack = metadata.node("stack")
-        one = stack.node("runImage") if stack else None
-        images = (one,) if one else ()
-    named = (RunImageName(image.text("image"), tuple(image.texts("mirrors"))) for image in images)
-    return tuple(image for image in named if image.image)
-
-
-def _platform_apis(lifecycle: JsonNode) -> frozenset[str]:
-    """Every Platform API of the builder's lifecycle; old ones name a single one."""
-    apis = lifecycle.node("apis")
-    platform = apis.node("platform") if apis else None
-    if platform is not None:
-        return frozenset((*platform.texts("supported"), *platform.texts("deprecated")))
-    api = lifecycle.node("api")
-    return frozenset([api.text("platform")] if api else [])
-
-
 CREATED = "1980-01-01T00:00:01Z"
 
 _CHUNK = 1 << 20
@@ -155,7 +135,7 @@ _EXECUTABLES = ("/bin/build", "/bin/detect", "/bin/generate")
 
 
 def file_layer(path: Path) -> Layer:
-    """A layer whose uncompressed tar is the file at `path`."""
+    """Returns a layer whose uncompressed tar is the file at `path`."""
 
     def chunks() -> Iterator[bytes]:
         with path.open("rb") as file:
@@ -166,7 +146,7 @@ def file_layer(path: Path) -> Layer:
 
 
 def entries_layer(entries: Sequence[TarEntry]) -> Layer:
-    """A layer of entries that are at hand."""
+    """Returns a layer with these entries."""
     return Layer(tar=lambda: stream(entries))
 
 
@@ -184,13 +164,13 @@ def tree_layer(view: TreeView, path: str) -> Layer:
 
 
 def file_entry(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
-    """A small file of root's."""
+    """Returns the entry of a small file that belongs to root."""
     start: Callable[[], BinaryIO] = partial(io.BytesIO, content)
     return TarEntry.file(name, len(content), start, mode=mode)
 
 
 def parent_entries(path: str) -> list[TarEntry]:
-    """The directories above `path`, highest first."""
+    """Returns the directories above `path`, the highest first."""
     parts = path.split("/")[1:-1]
     return [TarEntry.directory("/" + "/".join(parts[: count + 1])) for count in range(len(parts))]
 
@@ -198,8 +178,9 @@ def parent_entries(path: str) -> list[TarEntry]:
 def write_image(
     place: Place, base: Config, layers: Iterable[tuple[Layer, str]], *, below: Sequence[Layer] = ()
 ) -> Image:
-    """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made
-    them.
+    """Writes an image to `place`: on the layers `below` of the config `base`, it puts `layers`.
+
+    Each layer comes with the text for `created_by` in its history.
     """
     stored = [(place.write_layer(layer), created_by) for layer, created_by in layers]
     history = []

@@ -1,12 +1,12 @@
-"""Stages a buildpack that uses `packhorse.sdk`: its directory, with all it needs under `lib/`.
+"""Stages a buildpack that uses `packhorse.sdk`: copies its directory, and puts what it needs under `lib/`.
 
-A staged buildpack runs under any platform that has python3 3.11 or newer. Its requirements.txt is compared
-with the distributions installed in packhorse's own Python; nothing is downloaded for it. `packhorse buildpack
-stage` adds the files that the buildpack would download, in the form that `sdk.dependencies` defines.
+A staged buildpack runs on any platform, if the build image has python3 3.11 or newer. Staging downloads
+nothing: it copies the distributions that requirements.txt names from packhorse's own Python. `packhorse
+buildpack stage` can add the files that the buildpack would download, in the form that `sdk.dependencies`
+reads.
 
-Called when packhorse itself is built (for the bundled buildpacks), and by `build.execute` for a buildpack's
-source directory. The build of packhorse has only the standard library and `packaging`, so staging needs no
-more.
+Called by `cli.builder`, by `build` for a buildpack's source directory, and by hatch_build.py for the bundled
+buildpacks. hatch_build.py has only the standard library and `packaging`, so this module needs no more.
 """
 
 from __future__ import annotations
@@ -31,63 +31,81 @@ from packhorse.sdk import dependencies
 from packhorse.spec.buildpack_toml import Descriptor
 
 FILE = "requirements.txt"
-"""Beside a buildpack.toml: the pure Python distributions a buildpack imports."""
+"""The file beside buildpack.toml that names the pure Python distributions that the buildpack imports."""
 
-_NATIVE = (".so", ".pyd", ".dll", ".dylib")
+PROGRAMS = "programs.txt"
+"""The file beside it that names the native programs of packhorse that the buildpack puts into images."""
+
+MAIN = "main.py"
+FOLDER = "dependencies"
+
+Files = Sequence[tuple[str, str, Path]]
+"""The name, the version and the path of each file."""
+
+_PACKAGE = Path(__file__).parents[1]
 _OWN = "packhorse"
-_REQUIREMENTS_LIMIT = 1 << 20
+_SDK = (
+    "__init__.py",
+    "errors.py",
+    *(f"base/{name}.py" for name in ("__init__", "dataclass", "go_toml", "log", "target")),
+    "sdk/*.py",
+)
+_IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
+_NATIVE = (".so", ".pyd", ".dll", ".dylib")
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
+_LIMIT = 1 << 20
+"""The most bytes that are read of a requirements.txt or main.py."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedDistribution:
-    """One requirement, and who has it: `requirements.txt line 3`, or a distribution that was found there."""
+    """One requirement, and where it comes from: `requirements.txt line 3`, or another distribution."""
 
     requirement: Requirement
     source: str
 
     @property
     def applies(self) -> bool:
-        """Whether its marker holds for this Python, if it has one."""
+        """Whether it has no marker, or one that is true for this Python."""
         marker = self.requirement.marker
         return marker is None or marker.evaluate({"extra": ""})
 
 
 def read_requirements(directory: Path) -> tuple[WantedDistribution, ...]:
-    """What the file in `directory` names; nothing without one. InputError has every line that is not read."""
+    """Reads the requirements.txt in `directory`, if there is one; one InputError names all wrong lines."""
     text = _read_text(directory)
     issues, wanted = [], []
     for number, line in enumerate(text.splitlines(), 1):
-        said = (
-            line.partition("#")[0].strip() if line.lstrip().startswith("#") else line.split(" #")[0].strip()
-        )
-        if not said:
+        entry = "" if line.lstrip().startswith("#") else line.split(" #")[0].strip()
+        if not entry:
             continue
         where = f"{FILE} line {number}"
-        if said.startswith("-") or said.endswith("\\"):
-            issues.append(f"{where}: options and lines that go on are not read here: {said[:100]}")
+        if entry.startswith("-") or entry.endswith("\\"):
+            issues.append(f"{where}: options and continued lines are not supported: {entry[:100]}")
             continue
         try:
-            requirement = Requirement(said)
+            requirement = Requirement(entry)
         except InvalidRequirement as error:
-            issues.append(f"{where}: {said[:100]}: {str(error).splitlines()[0][:200]}")
+            issues.append(f"{where}: {entry[:100]}: {str(error).splitlines()[0][:200]}")
             continue
         if requirement.url:
-            issues.append(f"{where}: a URL is not read here: {said[:100]}")
-        elif canonicalize_name(requirement.name) != _OWN:  # the SDK is there in any case
+            issues.append(f"{where}: a URL is not supported: {entry[:100]}")
+        elif canonicalize_name(requirement.name) != _OWN:  # staging adds the SDK in any case
             wanted.append(WantedDistribution(requirement, where))
     if issues:
         raise InputError(
             f"{directory / FILE} cannot be used",
             issues=issues,
-            fix="name one distribution a line, as in: packaging>=24",
+            fix="write one distribution per line, for example packaging>=24",
         )
     return tuple(wanted)
 
 
 def distributions(wanted: tuple[WantedDistribution, ...]) -> tuple[metadata.Distribution, ...]:
-    """What is named and all that this needs, each once.
+    """Finds the named distributions and all that they need, each once.
 
-    Raises InputError for what is not installed here, is of another version, or is not pure Python.
+    Raises InputError for a distribution that is not installed, has another version, or is not pure Python.
     """
     waiting, found, asked = list(wanted), dict[str, metadata.Distribution](), set[tuple[str, str]]()
     while waiting:
@@ -105,7 +123,7 @@ def distributions(wanted: tuple[WantedDistribution, ...]) -> tuple[metadata.Dist
 
 
 def distribution_files(distribution: metadata.Distribution) -> Iterator[tuple[Path, PurePosixPath]]:
-    """The modules, data and licences of a distribution: where each is, and its path below `lib/`."""
+    """Yields the modules, data and licences of a distribution: each path, and the path below `lib/`."""
     for file in distribution.files or ():
         path = PurePosixPath(file)
         if path.parts[0] in ("..", "/") or "__pycache__" in path.parts or path.suffix == ".pth":
@@ -136,7 +154,7 @@ def _find_installed(wanted: WantedDistribution) -> metadata.Distribution:
         if path.suffix in _NATIVE:
             raise InputError(
                 f"{requirement.name} is not pure Python",
-                why=f"it has {path}, for this machine's Python only; {wanted.source} names it",
+                why=f"it has {path}, which works only with this machine's Python; {wanted.source} names it",
                 fix="use a distribution without native modules",
             )
     editable = any(PurePosixPath(file).suffix == ".pth" for file in distribution.files or ())
@@ -155,12 +173,14 @@ def _dependencies(distribution: metadata.Distribution, extra: str, source: str) 
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            raise InputError(f"{source} needs what cannot be read: {text[:100]}", why=str(error)) from error
+            raise InputError(
+                f"a requirement of {source} cannot be read: {text[:100]}", why=str(error)
+            ) from error
         if requirement.marker is None and not extra:
             needs.append(WantedDistribution(requirement, source))
         elif requirement.marker is not None and requirement.marker.evaluate({"extra": extra}):
             if extra and requirement.marker.evaluate({"extra": ""}):
-                continue  # it is needed without the extra, too, and has been taken
+                continue  # it is needed without the extra too, so the loop has added it already
             requirement.marker = None
             needs.append(WantedDistribution(requirement, source))
     return needs
@@ -173,38 +193,20 @@ def _pip_command(requirement: Requirement) -> list[str]:
 def _read_text(directory: Path) -> str:
     path = directory / FILE
     if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
-        raise InputError(f"{path} leads out of the buildpack", fix="put the file itself there")
+        raise InputError(f"{path} is a link out of the buildpack", fix="put the file itself there")
     try:
         with path.open("rb") as file:
-            return file.read(_REQUIREMENTS_LIMIT).decode("utf-8-sig")
+            return file.read(_LIMIT).decode("utf-8-sig")
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror or "" if isinstance(error, OSError) else f"it is not UTF-8 (byte {error.start})"
-        raise InputError(f"{path} cannot be read", why=why, fix="name one distribution a line") from error
-
-
-PROGRAMS = "programs.txt"
-"""Beside it, where needed: the native programs of packhorse that a buildpack puts into images, one a line."""
-
-MARK = "main.py"
-
-_PACKAGE = Path(__file__).parents[1]
-_SDK = (
-    "__init__.py",
-    "errors.py",
-    *(f"base/{name}.py" for name in ("__init__", "dataclass", "go_toml", "log", "target")),
-    "sdk/*.py",
-)
-_IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
-_LIMIT = 1 << 20
-_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
+        raise InputError(f"{path} cannot be read", why=why, fix="write one distribution per line") from error
 
 
 def needs_staging(source: Path) -> bool:
-    """Whether `source` is a buildpack on this SDK that has not been staged."""
-    main, library = source / MARK, source / "lib"
+    """Whether `source` is a buildpack that uses the SDK and is not staged yet."""
+    main, library = source / MAIN, source / "lib"
     if not main.is_file() or library.exists() or library.is_symlink():
         return False
     if (source / FILE).is_file():
@@ -216,10 +218,9 @@ def needs_staging(source: Path) -> bool:
 def stage_directory(source: Path, target: Path, *, programs: Path = _PACKAGE / "_bundled") -> None:
     """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
 
-    `programs` has the native programs, in directories of their names. All that a dependency in the
-    requirements.txt needs is copied with it. Links stay links: the buildpack may be a stranger's, who would
-    be shown what they lead to here. Raises InputError for a dependency that is not installed here in that
-    version or is not pure Python, and for an unknown program.
+    `programs` has the native programs, in directories of their names. Links stay links: a stranger's
+    buildpack must not get the files of this machine to which they lead. Raises InputError for a distribution
+    that is not installed here in that version or is not pure Python, and for an unknown program.
     """
     needed = distributions(read_requirements(source))
     shutil.copytree(source, target, ignore=_LEFT_OUT, symlinks=True)
@@ -253,41 +254,35 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _normalise(target: Path) -> None:
-    """Modes that do not depend on who cloned the repository or with which umask."""
+    """Sets modes, so that they do not depend on the umask with which somebody cloned the repository."""
     for path in (target, *target.rglob("*")):
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & 0o100
             path.chmod(0o755 if executable else 0o644)
 
 
-Files = Sequence[tuple[str, str, Path]]
-"""The name and version of each file, and where it is."""
-
-FOLDER = "dependencies"
-
-
 def stage_buildpack(source: str, target: Path, files: Files) -> None:
-    """Copies the buildpack `source`, a directory or the id of a bundled one, to the new directory `target`.
+    """Stages the buildpack `source`, a directory or the id of a bundled one, in the new directory `target`.
 
-    It is there whole or not at all. Raises InputError when it cannot be copied or `target` exists,
-    NotFoundError when there is none.
+    If it fails, there is no `target`. Raises InputError if the buildpack cannot be copied or `target` exists,
+    and NotFoundError for an unknown id.
     """
     directory = _directory(source)
     if target.exists() or target.is_symlink():
-        raise InputError(f"{target} exists", why="a staged buildpack is a directory of its own")
+        raise InputError(f"{target} exists", why="staging makes a new directory")
     if target.absolute().resolve().is_relative_to(directory):
-        raise InputError(f"{target} is inside of {source}", fix="stage it elsewhere")
+        raise InputError(f"{target} is inside {source}", fix="stage it elsewhere")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            made = Path(folder, "staged")
+            staged = Path(folder, "staged")
             if needs_staging(directory):
-                stage_directory(directory, made)
+                stage_directory(directory, staged)
             else:
-                shutil.copytree(directory, made, symlinks=True)
+                shutil.copytree(directory, staged, symlinks=True)
             if files:
-                dependencies.write_dependencies(made / FOLDER, files)
-            made.rename(target)
+                dependencies.write_dependencies(staged / FOLDER, files)
+            staged.rename(target)
     except (OSError, shutil.Error) as error:
         raise InputError(f"{source} cannot be staged", why=str(error)[:500]) from error
 
@@ -306,6 +301,6 @@ def _directory(source: str) -> Path:
     if source not in bundled:
         raise NotFoundError(
             f"there is no buildpack {source!r}",
-            why=f"there is no such directory; packhorse itself has {', '.join(bundled)}",
+            why=f"there is no such directory; the bundled buildpacks are {', '.join(bundled)}",
         )
     return bundled[source]

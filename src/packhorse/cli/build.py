@@ -1,6 +1,5 @@
-"""What `packhorse build --dry-run` prints: the plan of a build, for people or as JSON.
-
-`packhorse build`.
+"""`packhorse build`: turns the options into a request, builds it, and prints the result or, with
+`--dry-run`, the plan.
 """
 
 from __future__ import annotations
@@ -14,20 +13,27 @@ import click
 
 from packhorse.base.dataclass import replace
 from packhorse.base.go_toml import END
-from packhorse.build.description import describe
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan, Fetch, resolve
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.cli.build_options import (
+    BuildCaches,
+    cache_option,
     exec_env_option,
     field_option,
+    label_option,
+    parse_new_name,
     path_option,
+    previous_image_option,
     run_image_option,
     sandbox_options,
     source_options,
+    system_buildpacks_option,
+    target_option,
+    user_options,
+    workspace_option,
 )
-from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     add_registry_options,
@@ -53,6 +59,9 @@ _LISTED = 10
 
 def print_plan(console: Console, plan: BuildPlan, host: Host, form: str) -> None:
     """Prints the plan on stdout; `form` is `human` or `json`."""
+    from packhorse.build.description import describe  # a build that runs does not need these
+    from packhorse.cli.document import serialize
+
     fields = describe(plan, host)
     if form == "json":
         console.document(serialize(fields, "json"))
@@ -70,6 +79,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     published = "published to the registries of its names" if plan["publish"] else ""
     yield "written to", ["the store", published, *plan["outputs"]]
     yield "report", [f"{plan['report']}/report.toml" if plan["report"] else ""]
+    yield "SBOM files", [plan["sboms"] or ""]
     yield "source", [plan["source"]["path"]]
     yield "left out", _shorten(plan["source"]["left_out"])
     yield "builder", _image(plan["builder"])
@@ -78,9 +88,14 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "order", [_group(number, group) for number, group in enumerate(plan["order"] or (), 1)]
     yield (
         "buildpacks",
-        [f"{one['id']} from {one['directory']}" for one in plan["buildpacks"] if one["directory"]],
+        [
+            f"{one['id']} from {_origin(one)}"
+            for one in plan["buildpacks"]
+            if one["directory"] or one["package"] or one["inline"]
+        ],
     )
-    yield "previous", list(_previous(plan["previous"], plan["cache_image"]))
+    yield "previous", list(_previous(plan["previous"]))
+    yield "cache", list(_caches(plan))
     yield "layers", list(_layers(plan["layers"]))
     yield "mounts", [_mount(mount) for mount in plan["mounts"]]
     yield "variables", [" ".join(plan["env"])]
@@ -88,8 +103,16 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "network", [plan["network"], f"port {ports} of this machine is reached" if ports else ""]
     yield "sandbox", [plan["sandbox"]]
     yield "limits", [", ".join(f"{name} {_limit(name, value)}" for name, value in plan["limits"].items())]
+    yield "labels", [f"{name}={value}" for name, value in plan["labels"].items()]
     yield "process", [plan["default_process"] or ""]
     yield "not known yet", plan["unknown"]
+
+
+def _origin(buildpack: Mapping[str, Any]) -> str:
+    """Where a named buildpack that is not the builder's comes from."""
+    if buildpack["package"]:
+        return buildpack["locator"] or f"the image {buildpack['package']}"
+    return buildpack["directory"] or "a script in project.toml"
 
 
 def _shorten(paths: Sequence[str]) -> list[str]:
@@ -115,14 +138,18 @@ def _group(number: int, group: Sequence[Mapping[str, Any]]) -> str:
     return f"{number}: {', '.join(names)}"
 
 
-def _previous(previous: Mapping[str, Any], cache_image: str | None) -> Iterator[str]:
+def _caches(plan: Mapping[str, Any]) -> Iterator[str]:
+    for what in ("image", "directory", "name"):
+        if plan[f"cache_{what}"]:
+            yield f"{what} {plan[f'cache_{what}']}"
+
+
+def _previous(previous: Mapping[str, Any]) -> Iterator[str]:
     yield f"{previous['image']}  {previous['id']}" if previous["id"] else "none"
     if previous["layers_of"] is None:
         yield "no layer of earlier builds is kept"
     elif previous["id"]:
         yield f"its layers: those kept for {previous['layers_of']}"
-    if cache_image:
-        yield f"cache image {cache_image}"
 
 
 def _layers(layers: Mapping[str, Any]) -> Iterator[str]:
@@ -149,6 +176,7 @@ def _limit(name: str, value: int | None) -> str:
 @click.argument("name")
 @path_option
 @source_options()
+@system_buildpacks_option
 @click.option(
     "-o",
     "--output",
@@ -168,7 +196,7 @@ def _limit(name: str, value: int | None) -> str:
     multiple=True,
     metavar="NAME",
     read=lambda texts: tuple(
-        dict.fromkeys(_parse_new_name(one, "--tag") for text in texts for one in text.split(","))
+        dict.fromkeys(parse_new_name(one, "--tag") for text in texts for one in text.split(","))
     ),
     help="An additional name of the image. Repeatable.",
 )
@@ -179,6 +207,17 @@ def _limit(name: str, value: int | None) -> str:
     "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
+@field_option(
+    "--launcher",
+    type=click.Choice(["builder", "own"]),
+    default="builder",
+    read=lambda name: name if name == "own" else "",
+    help="Whose launcher the image gets: the builder's, or packhorse's own.  [builder]",
+)
+@target_option
+@workspace_option
+@user_options
+@previous_image_option
 @exec_env_option
 @field_option(
     "--creation-time",
@@ -188,14 +227,16 @@ def _limit(name: str, value: int | None) -> str:
     read=lambda text: _parse_created(text),
     help="The image's time: seconds since 1970, or now.  [in 1980]",
 )
+@label_option
 @click.option("--clear-cache", is_flag=True, help="Use no layers of earlier builds.")
 @field_option(
     "--cache-image",
     default="",
     metavar="NAME",
-    read=lambda text: _parse_new_name(text, "--cache-image") if text else None,
+    read=lambda text: parse_new_name(text, "--cache-image") if text else None,
     help="Also keep layers in a registry, as this image.",
 )
+@cache_option
 @field_option(
     "--no-overlay",
     "overlay",
@@ -208,6 +249,12 @@ def _limit(name: str, value: int | None) -> str:
     "report",
     type=click.Path(path_type=Path),
     help="Where to write the specification's report.toml.",
+)
+@click.option(
+    "--sbom-output-dir",
+    "sboms",
+    type=click.Path(path_type=Path),
+    help="Where to write the SBOM files of the buildpacks.",
 )
 @sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")
@@ -228,6 +275,7 @@ def build(
     outputs: tuple[str, ...],
     daemon: bool,
     sparse: bool,
+    caches: BuildCaches,
     pull: str,
     timeout: str,
     dry_run: bool,
@@ -239,13 +287,21 @@ def build(
     """Turn source code into an image called NAME."""
     if form and not dry_run:
         raise UsageError("--format is for --dry-run", fix="add --dry-run, or leave --format out")
+    if (caches.image or caches.directory) and fields["cache_image"]:
+        raise UsageError("--cache and --cache-image name two places", fix="leave out one of them")
+    if caches.has_launch:
+        context.console.say(
+            "--cache type=launch has no effect: the store has every layer of an image already"
+        )
     request = BuildRequest(
-        name=_parse_new_name(name),
+        name=parse_new_name(name),
         outputs=_parse_outputs(outputs, name, daemon=daemon, sparse=sparse),
         sparse=sparse,
         pull=PullPolicy(pull),
         keep_storage=keep_storage(context.environ),
-        **fields,
+        cache_name=caches.name,
+        cache_directory=caches.directory,
+        **fields | {"cache_image": caches.image or fields["cache_image"]},
     )
     if timeout:
         allowed = parse_seconds(timeout, option="--timeout")
@@ -261,30 +317,6 @@ def build(
             return
         outcome = execute(plan, host, console)
     _print_outcome(console, request, outcome, time.monotonic() - started)
-
-
-def _parse_new_name(text: str, option: str = "") -> Reference:
-    """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
-    location = Location.parse(text)
-    if location.kind is LocationKind.STORE:
-        return Reference.parse_new(location.name)
-    option = f"{option}: " if option else ""
-    raise UsageError(
-        f"{option}{text[:300]!r} is a location, not the name of an image",
-        why="a build makes an image under a name in the store, and copies it to other locations",
-        fix=_suggest_spelling(location, option),
-    )
-
-
-def _suggest_spelling(location: Location, option: str) -> str:
-    """How to spell what was meant by a place in the place of a name."""
-    if location.kind is LocationKind.REGISTRY:
-        return f"write {location.name}" + ("" if option.startswith("--cache") else " and --publish")
-    if option.startswith("--cache"):
-        return "name an image of a registry"
-    if location.kind is LocationKind.DAEMON:
-        return f"write {location.name} and --daemon" if not option else f"write --output {location}"
-    return f"write a name, and --output {location}"
 
 
 def _parse_created(text: str) -> int:

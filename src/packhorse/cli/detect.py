@@ -1,4 +1,4 @@
-"""`packhorse detect`: which buildpacks would build a source, and why the others would not."""
+"""`packhorse detect`: says which buildpacks would build a source, and why the others would not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import click
 from packhorse.build.execute import detect as run_detection
 from packhorse.build.plan import Fetch, resolve
 from packhorse.build.request import BuildRequest
-from packhorse.cli.build_options import exec_env_option, run_image_option, sandbox_options, source_options
+from packhorse.cli.build_options import (
+    exec_env_option,
+    run_image_option,
+    sandbox_options,
+    source_options,
+    system_buildpacks_option,
+    target_option,
+)
 from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     add_registry_options,
     docker_host,
     open_host,
+    output_format,
     parse_seconds,
     pull_policy,
     verbosity,
@@ -30,25 +38,21 @@ from packhorse.oci.reference import Reference
 from packhorse.spec.buildpack_toml import Ref
 
 _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
-"""A build has a name; no image gets this one."""
+"""A request needs a name; no image gets this one."""
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path())
 @source_options()
+@system_buildpacks_option
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
+@target_option
 @run_image_option("A run image, instead of the builder's.")
 @exec_env_option
 @sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End detection after TIME: 90s, 10m, 1h.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    help="The output format.  [human]",
-)
+@output_format
 @verbosity("Print only the result.")
 @add_registry_options
 @click.pass_obj
@@ -66,7 +70,7 @@ def detect(
     """Say which buildpacks would build the source in PATH, and why the others would not.
 
     Runs bin/detect of the buildpacks and nothing else; makes no image. Ends with 0 when a group of buildpacks
-    takes the source, 20 when none does, 21 when moreover a bin/detect went wrong.
+    takes the source, with 20 when none does, and with 21 when none does and a bin/detect failed.
     """
     if timeout:
         allowed = parse_seconds(timeout, option="--timeout")
@@ -98,7 +102,7 @@ def _print(console: Console, detection: Detection) -> None:
 
 
 def _fields(detection: Detection) -> dict[str, object]:
-    """The outcome for programs; `group` is null when no group builds."""
+    """Returns the outcome for programs; `group` is null if no group builds."""
     outcome = detection.outcome
     return {
         "group": [_ref(each.ref) for each in outcome.group] if isinstance(outcome, Detected) else None,

@@ -1,4 +1,4 @@
-"""The command `packhorse diff`, and the text in which it and `verify` show what differs."""
+"""The command `packhorse diff`. Also prints differences for `verify`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import click
 
 from packhorse.cli.document import json_pieces
 from packhorse.cli.main import Context
-from packhorse.cli.options import add_registry_options, docker_host, open_store
+from packhorse.cli.options import add_registry_options, docker_host, open_wiring, output_format
 from packhorse.cli.output import Console, format_size, format_table, sanitize_line
 from packhorse.host.locate import read
 from packhorse.host.registries import RegistryOptions
-from packhorse.host.wiring import Wiring
 from packhorse.report.diff import (
     Change,
     Difference,
@@ -35,16 +34,16 @@ DIFFERENT = 1
 
 MARKS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~", Change.SAME: "="}
 _MOST = 15
-"""Files of one layer that are listed."""
+"""The most files of one layer that are listed."""
 
 _LONGEST = 100
-"""Characters of a value that are shown."""
+"""The most characters of a value that are printed."""
 
 
 def print_difference(
     console: Console, found: Difference, *, every: bool = False, headline: bool = True
 ) -> None:
-    """For people: one line that says it all unless that was said, then layer by layer."""
+    """Prints a difference for people: a headline if wanted, then layer by layer, then the config."""
     if found.is_same:
         console.result(found.headline)
         return
@@ -61,7 +60,7 @@ def print_difference(
     told, noted, restated = partition(found.values)
     for title, values in (
         ("config", told),
-        ("noted by the build", noted),
+        ("recorded by the build", noted),
         ("follows from the layers", restated if every else []),
     ):
         if values:
@@ -93,7 +92,7 @@ def _group(group: LayerGroup, sizes: Sizes, *, most: int | None) -> Iterator[str
     if left:
         yield f"  … and {left} more package{'' if left == 1 else 's'} (--all)"
     if not group.files:
-        yield "  every file is the same: the tars differ in order, or in what is not compared"
+        yield "  every file is the same: the tars differ in order, or in fields that are not compared"
         return
     yield from _files(group.files[:most])
     left = len(group.files) - len(group.files[:most])
@@ -103,7 +102,7 @@ def _group(group: LayerGroup, sizes: Sizes, *, most: int | None) -> Iterator[str
 
 
 def describe_change(group: LayerGroup, sizes: Sizes) -> str:
-    """What became of a group of layers, with its sizes."""
+    """Says whether a group of layers was added, removed or changed, with its sizes."""
     before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
     if group.change is Change.CHANGED:
         files = f": {tally(counts(group.files))}" if group.files else ""
@@ -112,18 +111,18 @@ def describe_change(group: LayerGroup, sizes: Sizes) -> str:
 
 
 def measure(bytes_: int | None) -> str:
-    """A size, where one is known: an engine does not say how large a layer is."""
+    """Formats a size; `?` if it is unknown, because an engine does not report the sizes of layers."""
     return "?" if bytes_ is None else format_size(bytes_)
 
 
 def tally(found: dict[Change, int]) -> str:
-    """How many files are how: `3 changed, 1 added`."""
+    """Formats how many files changed: `3 changed, 1 added`."""
     order = (Change.CHANGED, Change.ADDED, Change.REMOVED)
     return ", ".join(f"{found[change]:,} {change}" for change in order if found.get(change))
 
 
 def path_text(path: str) -> str:
-    """A path as it may be printed; bytes that are no text are shown as such."""
+    """Formats a path for printing; bytes that are not UTF-8 become escapes."""
     return sanitize_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
@@ -139,13 +138,13 @@ def _packages(packages: Sequence[Package]) -> Iterator[str]:
 
 
 def package_mark(package: Package) -> str:
-    """Whether a package was added, removed or changed."""
+    """Returns the mark of a package: added, removed or changed."""
     change = Change.ADDED if package.before is None else Change.CHANGED if package.after else Change.REMOVED
     return MARKS[change]
 
 
 def package_versions(package: Package) -> str:
-    """The version of a package before and after, or the one that there is."""
+    """Formats the version of a package before and after, or the only one."""
     return " → ".join(version for version in (package.before, package.after) if version is not None)
 
 
@@ -161,19 +160,25 @@ def _cut(text: str, every: bool) -> str:
     return text if every or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
+html_option = click.option(
+    "--html", type=click.Path(path_type=Path), help="Draw the differences as one page in this file."
+)
+
+
+def write_page(console: Console, path: Path, difference: Difference) -> None:
+    """Writes the page of `--html`."""
+    from packhorse.base import files
+    from packhorse.cli.diff_page import page
+
+    files.write(path, page(difference).encode())
+    console.say(f"the page is in {path}")
+
+
 @click.command()
 @click.argument("a")
 @click.argument("b")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    help="The output format.  [human]",
-)
-@click.option(
-    "--html", type=click.Path(path_type=Path), help="Draw the differences as one page in this file."
-)
+@output_format
+@html_option
 @click.option("--layers", "shallow", is_flag=True, help="Compare only layers and config; read no files.")
 @click.option("--all", "every", is_flag=True, help="List every file, and also what follows from the layers.")
 @docker_host
@@ -192,13 +197,13 @@ def diff(
 ) -> int:
     """Show what differs between the images A and B: by owner of the layer, by file, in config and labels.
 
-    Write locations as for `packhorse inspect`. Ends with 0 if the images are the same, with 1 if they differ,
+    Write locations as for `packhorse copy`. Ends with 0 if the images are the same, with 1 if they differ,
     otherwise as docs/reference/exit-codes.md says.
     """
-    with context.console.activity("comparing"), open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
+    with (
+        context.console.activity("comparing"),
+        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
+    ):
         one, other = (compared_image(name, read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)
     console = context.console
@@ -207,9 +212,5 @@ def diff(
     else:
         print_difference(console, found, every=every)
     if html is not None:
-        from packhorse.base import files
-        from packhorse.cli.diff_page import page
-
-        files.write(html, page(found).encode())
-        console.say(f"the page is in {html}")
+        write_page(console, html, found)
     return 0 if found.is_same else DIFFERENT

@@ -1,8 +1,8 @@
 """Draws the page of `packhorse diff --html`: two images as two stacks of layers.
 
-A layer that both images have is one piece across both stacks; a layer that differs stands on its own side.
-The page is self-contained: it has no script and loads nothing, and its policy forbids both. Names of files
-and values of labels may come from anybody, so all text that is not `Markup` is escaped.
+A layer that both images have spans both stacks; a layer that differs stands on its own side. The page has no
+script and loads nothing, and its content security policy forbids both. Names of files and values of labels
+may be hostile, so all text that is not `Markup` is escaped.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ _VOID = frozenset({"meta", "link", "br"})
 
 
 class Markup(str):
-    """HTML as it is: made here alone, of what was escaped, or of our own files."""
+    """HTML that is not escaped again. Only this module makes it: of escaped text, or of our own files."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: str, **attributes: str | bool) -> Markup:
-    """An element. An attribute's name is written `class_` or `http_equiv`; one that is False is left out."""
-    written = "".join(
+    """Makes an element. Write attributes as `class_` or `http_equiv`; False leaves one out."""
+    pairs = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
         for key, value in attributes.items()
         if value is not False
     )
     if name in _VOID:
-        return Markup(f"<{name}{written}>")
+        return Markup(f"<{name}{pairs}>")
     inner = "".join(child if isinstance(child, Markup) else escape(child) for child in children)
-    return Markup(f"<{name}{written}>{inner}</{name}>")
+    return Markup(f"<{name}{pairs}>{inner}</{name}>")
 
 
 _FILES = 1000
-"""Entries of one layer that are listed: more is for programs."""
+"""The most entries of one layer that are listed, so that a browser can draw the page."""
 
 _OPEN = 12
-"""The most entries that are shown without asking."""
+"""The most entries of a list that is open at first."""
 
-_VALUE, _TITLE = 4000, 90  # characters of a value, and of what history says of a layer
-_LOWEST, _RANGE = 2.3, 8.7  # rem: the height of the smallest layer, and what the largest has more
+_VALUE, _TITLE = 4000, 90  # the most characters of a value, and of a layer's history
+_LOWEST, _RANGE = 2.3, 8.7  # rem: the height of the smallest layer, and how much taller the largest is
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _HUES = (150, 300, 205, 95, 350, 265, 120, 325)
-"""Of buildpacks, in their order: far from each other, and from the base's and the application's."""
+"""The hues of buildpacks, in their order: far from each other, and from the base's and the application's."""
 
 _COLOURS = {LayerPart.BASE: (255, 0.055), LayerPart.APP: (52, 0.13), LayerPart.OTHER: (0, 0.05)}
 _PLAIN = (80, 0.018)  # what the lifecycle adds
@@ -71,13 +71,13 @@ _CLASSES = {Change.ADDED: "add", Change.REMOVED: "drop", Change.CHANGED: "turn"}
 _NAMES = {
     LayerPart.BASE: "base image",
     LayerPart.APP: "application",
-    LayerPart.OTHER: "layers of no known owner",
+    LayerPart.OTHER: "layers of unknown origin",
 }
-_REST = "launcher and bills of materials"
+_REST = "launcher and SBOMs"
 
 
 def page(difference: Difference) -> str:
-    """The whole document."""
+    """Draws the whole document."""
     drawing = _Page(difference)
     title = f"{difference.before.name} and {difference.after.name}"
     head = tag(
@@ -93,7 +93,7 @@ def page(difference: Difference) -> str:
 
 
 class _Page:
-    """One comparison as elements."""
+    """Draws one comparison as elements."""
 
     def __init__(self, difference: Difference) -> None:
         self._difference = difference
@@ -116,12 +116,12 @@ class _Page:
         layers = self._difference.after.layers
         same = self._sizes.total(owned for owned in layers if shared[owned.layer.diff_id])
         total = self._sizes.total(layers)
-        told = (
+        sizes = (
             ""
             if same is None or total is None
             else f": {format_size(same)} of {format_size(total)}{self._kind}"
         )
-        return f"{count[:1].upper()}{count[1:]}{told}."
+        return f"{count[:1].upper()}{count[1:]}{sizes}."
 
     @property
     def _kind(self) -> str:
@@ -140,8 +140,8 @@ class _Page:
         yield self._legend()
         yield tag(
             "p",
-            "One piece across both: the same layer, to the byte. Heights grow with the square root of a "
-            "layer’s size; the line at its foot is to scale.",
+            "A block across both columns is the same layer, to the byte. The height of a block grows with "
+            "the square root of the layer’s size, the line at its foot with the size itself.",
             class_="note",
         )
         changed = self._difference.changed_groups
@@ -202,7 +202,7 @@ class _Page:
         )
 
     def _title(self, owned: OwnedLayer) -> tuple[str, str]:
-        """What a block is called, and by whom it is."""
+        """Returns a block's title, and who made the layer."""
         version = f"@{owned.version}" if owned.version else ""
         if owned.part is LayerPart.BUILDPACK:
             return owned.name, f"{owned.owner}{version}"
@@ -252,7 +252,7 @@ class _Page:
             )
             for name, owned in found.items()
         ]
-        return tag("ul", *entries, class_="legend", aria_label="Whose layers they are")
+        return tag("ul", *entries, class_="legend", aria_label="Who made the layers")
 
     def _files(self, group: LayerGroup) -> Markup:
         files = group.files or ()
@@ -280,7 +280,7 @@ class _Page:
         yield tag("h2", "What changed in the config")
         for values, title in (
             (told, "settings and labels"),
-            (noted, "noted by the build, for the next one"),
+            (noted, "recorded by the build, for the next build"),
             (restated, "what follows from the layers"),
         ):
             if values:
@@ -293,7 +293,7 @@ class _Page:
 def _align_layers(
     before: Sequence[OwnedLayer], after: Sequence[OwnedLayer]
 ) -> Iterator[tuple[OwnedLayer | None, OwnedLayer | None]]:
-    """The layers of a group side by side, equal ones in one row, lowest first."""
+    """Yields the layers of a group in pairs, equal ones together, the lowest first."""
     one_ids, other_ids = ([str(owned.layer.diff_id) for owned in layers] for layers in (before, after))
     matcher = SequenceMatcher(None, one_ids, other_ids, autojunk=False)
     for _, start, end, other_start, other_end in matcher.get_opcodes():
@@ -307,7 +307,7 @@ def _plural(number: int, what: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """With a capital, unless it begins with somebody's name."""
+    """Begins a text with a capital, unless it begins with an image's name."""
     return text[:1].upper() + text[1:] if text.startswith(("the ", "only the ")) else text
 
 
@@ -344,7 +344,9 @@ def _packages(packages: Sequence[Package]) -> Iterator[Markup]:
 
 def _list(files: Sequence[FileChange]) -> Markup:
     if not files:
-        return tag("p", "Every file is the same; the tars differ in order, or in what is not compared.")
+        return tag(
+            "p", "Every file is the same; the tars differ in order, or in fields that are not compared."
+        )
     items = [
         tag(
             "li",

@@ -1,4 +1,4 @@
-"""`packhorse doctor`."""
+"""`packhorse doctor`: checks this machine, or the store with --store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import open_store
+from packhorse.cli.options import open_store, output_format
 from packhorse.cli.output import Console
 from packhorse.doctor.checks import CHECKS, apply, is_usable, run_checks, shell_lines
 from packhorse.doctor.probe import CheckResult, Fix
@@ -19,7 +19,7 @@ from packhorse.oci.reference import Reference
 
 @click.command(epilog=f"Lines: {', '.join(CHECKS)}.")
 @click.argument("names", nargs=-1, metavar="[LINE]...")
-@click.option("-o", "--output", type=click.Choice(["human", "json"]), default="human", help="[human]")
+@output_format
 @click.option("--fix", is_flag=True, help="Fix what sudo can fix; asks first.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--store", "content", is_flag=True, help="Read the whole store, and remove what is damaged.")
@@ -71,10 +71,10 @@ def _check_store(context: Context, output: str) -> int:
         console.document(json.dumps(fields, indent=2))
     else:
         for path in found.damaged:
-            console.result(f"damaged, and removed now: {path}")
+            console.result(f"removed, because it was damaged: {path}")
         for each in found.images:
             console.result(f"{each.name.familiar} is not whole: {', '.join(map(str, each.missing))}")
-            console.result(f"  to mend it: {_find_remedy(each.name)}")
+            console.result(f"  to fix it: {_find_remedy(each.name)}")
         for app in found.apps:
             console.result(f"the next build of {app} makes a kept layer again")
         if not found.damaged and not found.images:
@@ -107,7 +107,7 @@ def _show(console: Console, lines: list[CheckResult]) -> None:
         console.result(f"{line.state.value:<8} {line.name:<{width}}  {first}")
         for text in more:
             console.result(f"{margin}{text}")
-        for title, text in (("without it", line.consequence), ("to mend it", line.remedy)):
+        for title, text in (("without it", line.consequence), ("to fix it", line.remedy)):
             for number, part in enumerate(text.splitlines()):
                 console.result(f"{margin}{title}: {part}" if number == 0 else f"{margin}  {part}")
 
@@ -115,19 +115,19 @@ def _show(console: Console, lines: list[CheckResult]) -> None:
 def _apply_fixes(
     context: Context, lines: list[CheckResult], names: tuple[str, ...], *, asks: bool
 ) -> list[CheckResult]:
-    """The lines after what could be mended has been."""
-    mends: dict[Fix, None] = {line.fix: None for line in lines if line.fix is not None}
-    if not mends:
-        context.console.notes(["nothing that --fix can mend"])
+    """Applies the fixes that sudo can do, then checks again and returns the new lines."""
+    fixes: dict[Fix, None] = {line.fix: None for line in lines if line.fix is not None}
+    if not fixes:
+        context.console.notes(["nothing that --fix can fix"])
         return lines
-    for mend in mends:
-        told = [f"to {mend.title}:", *(f"    {line}" for line in shell_lines(mend))]
-        told += [f"    with FILE: {part}" for _, text in mend.files for part in text.splitlines()]
-        context.console.notes(told)
+    for fix in fixes:
+        notes = [f"to {fix.title}:", *(f"    {line}" for line in shell_lines(fix))]
+        notes += [f"    with FILE: {part}" for _, text in fix.files for part in text.splitlines()]
+        context.console.notes(notes)
         if asks and not _ask_consent():
             context.console.notes(["left as it is"])
             continue
-        apply(mend)
+        apply(fix)
     return run_checks(context.environ, names=names)
 
 

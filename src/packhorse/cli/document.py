@@ -1,7 +1,7 @@
-"""What programs read, in the format they ask for: JSON, YAML or TOML.
+"""Writes the results of commands with `--output` for programs: as JSON, YAML or TOML.
 
-All characters that move a cursor or turn text are escapes there, or not ASCII at all: what is written is the
-same everywhere and safe to print. Called by commands with `--output`.
+Characters that move the cursor or change the direction of text become escapes. So the result is safe to print
+on a terminal.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ FORMATS = ("json", "yaml", "toml")
 
 
 def serialize(fields: Mapping[str, object], form: str) -> str:
-    """The fields, in their order, in one of `FORMATS`; TOML has no null, so what is null is left out.
+    """Writes the fields, in their order, in one of `FORMATS`. TOML has no null, so null values are left out.
 
-    Raises FormatError for what is nested deeper than can be written.
+    Raises FormatError if the fields are nested too deep.
     """
     try:
         return _serialize(fields, form)
@@ -36,13 +36,13 @@ def _serialize(fields: Mapping[str, object], form: str) -> str:
         import tomli_w
 
         table = _without_nulls(_replace_surrogates(fields))
-        assert isinstance(table, dict)  # as `fields` is
+        assert isinstance(table, dict)
         return escape(tomli_w.dumps(table).rstrip("\n"))
     return "".join(json_pieces(fields))
 
 
 def json_pieces(fields: object, indent: str = "") -> Iterator[str]:
-    """JSON in pieces, indented by two; what can be gone through is a list, however it is made."""
+    """Yields JSON in pieces, indented by two spaces. Every iterable but a string becomes a list."""
     inner = f"{indent}  "
     if isinstance(fields, Mapping):
         first = "{"
@@ -63,7 +63,7 @@ def json_pieces(fields: object, indent: str = "") -> Iterator[str]:
 
 
 def _replace_surrogates(value: object) -> object:
-    """The same with half surrogate pairs, which JSON can have and others cannot, as U+FFFD."""
+    """Replaces half surrogate pairs, which JSON can have but YAML and TOML cannot, by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The commands on the store: `packhorse images`, `rmi`, `gc`, `copy` and `cache`."""
+"""The commands about images and the store: `packhorse images`, `rmi`, `gc`, `copy` and `cache`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from packhorse.cli.options import (
     compression,
     docker_host,
     open_store,
+    open_wiring,
     parse_size,
 )
-from packhorse.cli.options import keep_storage as bound
+from packhorse.cli.options import keep_storage as storage_limit
 from packhorse.cli.output import format_size
 from packhorse.errors import NetworkError, PackhorseError, UsageError
 from packhorse.fleet.copy import CopyOptions
@@ -137,10 +138,7 @@ def copy(
             else "--all copies images as they are"
         )
         raise UsageError("--sparse is for one image and oci:DIR", why=why, fix="leave out --sparse")
-    with open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
+    with open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring:
         wanted = CopyOptions(Target.parse(target) if target else None, every, compression, referrers, sparse)
         if all_tags:
             _copy_tags(context, wiring, start, end, wanted)
@@ -173,7 +171,7 @@ def _copy_tags(
 
 
 def format_age(created: str) -> str:
-    """How long ago, as docker puts it."""
+    """Formats how long ago a time was, as docker does."""
     seconds = int((datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:
@@ -194,7 +192,7 @@ def cache() -> None:
 @click.pass_obj
 def ls(context: Context, output: str | None) -> None:
     """List what builds keep, and how much disk space it uses."""
-    with context.console.activity("measuring what is kept"), open_store(context) as store:
+    with context.console.activity("measuring kept layers"), open_store(context) as store:
         survey = store.caches()
     console = context.console
     if output:
@@ -221,7 +219,7 @@ def ls(context: Context, output: str | None) -> None:
         for each in survey.caches
     ]
     console.table(["NAME", "LAYERS", "BUILT", "SIZE", "ALONE"], table, right=frozenset({1, 3, 4}))
-    console.notes([f"{format_size(survey.total)} in all; ALONE is what is free when that one is removed"])
+    console.notes([f"{format_size(survey.total)} in all; ALONE is what removing that one frees"])
 
 
 @cache.command()
@@ -251,11 +249,11 @@ def prune(context: Context, keep_storage: str, older_than: str, every: bool) -> 
     limit = parse_size(keep_storage, option="--keep-storage") if keep_storage else None
     older = _parse_age(older_than) if older_than else None
     if limit is None and older is None:
-        limit = bound(context.environ)
+        limit = storage_limit(context.environ)
     with context.console.activity("freeing space"), open_store(context, frees=True) as store:
-        unbound = limit == 0 and not keep_storage
-        if unbound and not every:
-            context.console.notes([f"nothing goes: {KEEP_STORAGE} is none"])
+        is_unlimited = limit == 0 and not keep_storage
+        if is_unlimited and not every:
+            context.console.notes([f"removed nothing, because {KEEP_STORAGE} is none"])
             return
         _print_pruned(context, limits.prune(store, limit=limit, older=older, every=every))
 

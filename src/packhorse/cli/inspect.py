@@ -1,4 +1,4 @@
-"""`packhorse inspect`: what is in an image, wherever it is."""
+"""`packhorse inspect`: shows what is in an image, wherever it is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.cli.document import FORMATS, serialize
 from packhorse.cli.main import Context
-from packhorse.cli.options import add_registry_options, docker_host, open_store
+from packhorse.cli.options import add_registry_options, docker_host, local_or_remote, open_image
 from packhorse.cli.output import Console, format_size, format_table
-from packhorse.errors import UsageError
-from packhorse.host.locate import read
 from packhorse.host.registries import RegistryOptions
-from packhorse.host.wiring import Wiring
 from packhorse.oci.reference import Location, LocationKind
 from packhorse.report.inspect import ImageReport, attachments, base_of
 from packhorse.report.inspect import inspect as report_on
@@ -31,8 +28,7 @@ _MARKED = 19  # characters of a digest that tell layers apart
     default="human",
     help="The output format.  [human]",
 )
-@click.option("--local", is_flag=True, help="Look only in the store and the container engine.")
-@click.option("--remote", is_flag=True, help="Look only in the registry.")
+@local_or_remote
 @click.option("--age", is_flag=True, help="Also ask the run image's registry how old the base is.")
 @click.option(
     "--referrers", is_flag=True, help="Also list what is attached to the image: signatures, attestations."
@@ -57,13 +53,9 @@ def inspect(
 
     Reads no layer. Write locations as for `packhorse copy`.
     """
-    if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
-        image, is_remote = read(wiring, name, local=local, remote=remote)
+    with open_image(
+        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
+    ) as (image, is_remote, wiring):
         report = report_on(image, name=name, remote=is_remote)
         if not bom:
             report = report.with_base(base_of(report, wiring, ask=age))

@@ -30,7 +30,7 @@ def login(
     scope = sessions.LoginScope.parse(registry)
     username, password = _ask_credentials(username, password_stdin=password_stdin)
     console.secrets.add([password])
-    # What is asked with is the user's word, not what an earlier login has left.
+    # The registry must check what the user typed, not what an earlier login stored.
     credentials = Credentials(username, password, origin="the credentials are those that were given")
     kept = sessions.login(scope, credentials, context.environ, RegistryConnections(registry_options))
     if not kept.was_tried:
@@ -52,7 +52,7 @@ def logout(context: Context, registry: str) -> None:
 
 
 def _ask_credentials(username: str, *, password_stdin: bool) -> tuple[str, str]:
-    """User name and password, asked for where they were not given; UsageError."""
+    """Returns the user name and password, and prompts for those that were not given; UsageError."""
     if password_stdin:
         if not username:
             raise UsageError("--password-stdin needs --username", fix="add --username NAME")

@@ -1,8 +1,8 @@
-"""The command line: what there is, and how every command ends.
+"""Runs a command of the command line, and prints the error and returns the exit code if it fails.
 
-Commands are loaded when they are called, so that none pays for another's imports. Exit codes are the errors'
-own (`packhorse.errors`, docs/reference/exit-codes.md); a traceback reaches a user only for a defect of ours,
-with how to report it.
+A command's module is imported when the command is called, so that no command waits for the imports of
+another. Every error class has its exit code (`packhorse.errors`, docs/reference/exit-codes.md). An exception
+that is none of our errors is a defect: the user reads where it is and how to report it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every command gets: where to print, the user's environment, and what can cancel it."""
+    """What every command gets: the console, the user's environment, and the signals that can cancel it."""
 
     console: Console
     environ: Mapping[str, str]
@@ -61,7 +61,7 @@ class Context:
 
 
 class CommandGroup(click.Group):
-    """A group that lists its commands with the first sentence of each, however long: click's own cuts it."""
+    """A group that lists each command with its whole first paragraph; click's own group cuts it."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []
@@ -78,7 +78,7 @@ def _first_paragraph(text: str) -> str:
 
 
 class _Commands(CommandGroup):
-    """A group whose commands are imported when they are called; help is written from the table."""
+    """The group of all commands. It imports a command when it is called, and takes help from the table."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -103,9 +103,9 @@ class _Commands(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's; an unknown command is told its nearest neighbour."""
+        """As click's, but the error for an unknown command suggests the most similar one."""
         if args[0] not in _COMMANDS and not args[0].startswith("-"):
-            import difflib  # only who mistypes pays for it
+            import difflib  # imported here, because only a mistyped command needs it
 
             near = difflib.get_close_matches(args[0], _COMMANDS, 1)
             raise click.UsageError(
@@ -130,15 +130,15 @@ def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) ->
 
 
 def program() -> NoReturn:
-    """`main` as a process of its own. Called by `start`.
+    """Runs a command and ends the process. Called by `start`.
 
-    It ends without taking Python apart first, which would take longer than many a command.
+    Skips Python's own shutdown, because that would take longer than many commands.
     """
     status = _execute()
     for stream in (sys.stdout, sys.stderr):
         failed = find_write_error(stream)
         status = status or (failed.exit_code if failed else 0)
-    # What is registered to end with the process, such as the child of `fs.opener`.
+    # os._exit does not call these, and one of them ends the child of `fs.opener`.
     atexit._run_exitfuncs()
     os._exit(status)
 
@@ -163,7 +163,7 @@ def _execute() -> int:
     try:
         status = _run(sys.argv[1:], signals)
         signals.finish(status)
-    except Cancelled:  # while an error was printed
+    except Cancelled:  # it came while an error was printed
         status = signals.error.exit_code
         signals.finish(status)
     return status
@@ -192,10 +192,10 @@ def _run(arguments: list[str], signals: Signals) -> int:
 
 
 def _explain(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
-    """What a user reads of an error, whatever it is."""
+    """Turns any exception into the error that the user reads."""
     if signals.is_cancelled:
-        # Whatever else went wrong did so because of that: Python, for one, wraps what is raised in some
-        # places into an error of its own.
+        # Every other error is a consequence of the cancellation: for example, Python wraps an exception that
+        # is raised in some places into one of its own.
         if not isinstance(error, Cancelled):
             signals.error.__cause__ = error
         return signals.error
@@ -208,7 +208,7 @@ def _explain(error: BaseException, console: Console, signals: Signals) -> Packho
 
 
 def _help_write_error(error: BaseException) -> PackhorseError | None:
-    """The error for a text of click's own, such as help, that nobody could take."""
+    """Returns the error for a text that click itself failed to write, such as help; None for other errors."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
@@ -219,36 +219,35 @@ def _help_write_error(error: BaseException) -> PackhorseError | None:
 
 @contextmanager
 def _guard_pipes() -> Iterator[None]:
-    """Keeps a broken pipe from click, which would end the process without a word and with a code that is not
-    ours, whatever pipe it was.
+    """Raises another error for a broken pipe, because click would end the process silently with its own code.
+
+    click would do so for any pipe, not only for standard output.
     """
     try:
         yield
     except BrokenPipeError as error:
-        raise (
-            _help_write_error(error) or RuntimeError("a pipe is broken that nobody has looked after")
-        ) from error
+        raise (_help_write_error(error) or RuntimeError("no code handled this broken pipe")) from error
 
 
 def _print_error(console: Console, error: PackhorseError) -> int:
-    """Says why, unless there is nobody to say it to; the exit code."""
+    """Prints the error, if stderr can still be written; returns its exit code."""
     with suppress(PackhorseError):
         console.error(error)
     return error.exit_code
 
 
 def _speak_utf8() -> None:
-    """Starts anew in Python's UTF-8 mode where the locale is of another encoding.
+    """Starts this process again in Python's UTF-8 mode, if the locale has another encoding.
 
-    File names reach digests as the bytes they are; they are text in between, and have to be the same text
-    everywhere.
+    Python decodes file names to text. The text must be the same on every machine, because digests depend on
+    its order and bytes.
     """
     if sys.getfilesystemencoding() != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _open_standard_streams() -> None:
-    """Opens those that the caller has closed, so that no file of ours gets their numbers."""
+    """Opens the standard streams that the caller closed, so that no other file gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -260,14 +259,14 @@ def _open_standard_streams() -> None:
 
 
 def _print_utf8() -> None:
-    """Has output be UTF-8, whatever PYTHONIOENCODING says."""
+    """Makes output UTF-8, whatever PYTHONIOENCODING says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=stream.errors)
 
 
 def usage_error(error: click.ClickException) -> UsageError:
-    """What click says of a command line, in the form of all our errors."""
+    """Turns click's error for a wrong command line into one of ours."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "packhorse"
     what, *why = error.format_message().rstrip(".").splitlines()

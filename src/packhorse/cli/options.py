@@ -1,6 +1,6 @@
-"""Options and arguments that several commands share, and how their text becomes values.
+"""Defines the options that several commands share, parses their text, and opens the store for a command.
 
-What only some commands need is imported by what needs it.
+Modules that only some commands need are imported inside functions, so that other commands start faster.
 """
 
 from __future__ import annotations
@@ -13,32 +13,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from packhorse.base.files import read, resolve
+from packhorse.base import files as base_files
+from packhorse.base.files import resolve
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.host.folders import Folders
-from packhorse.host.locate import PullPolicy
+from packhorse.host.locate import PullPolicy, read
 from packhorse.host.registries import RegistryOptions
 from packhorse.oci.reference import Location, LocationKind
 
 if TYPE_CHECKING:
     from packhorse.base.sandbox import Bind
     from packhorse.build.host import Host
+    from packhorse.host.wiring import Wiring
+    from packhorse.oci.place import Image
     from packhorse.store.store import Store
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 KEEP_STORAGE = "PACKHORSE_KEEP_STORAGE"
-"""The variable with what builds may keep: a size, or `none`."""
+"""The variable that limits how much storage builds keep: a size, or `none`."""
 
 _LIMIT = 1 << 20
-"""The most bytes that an env file has."""
+"""The most bytes of an env file."""
 
 _DIGITS = 18
-"""Of a number that a user gives: a kernel's have no more."""
+"""The most digits of a number that a user gives; the kernel's limits have no more."""
 
 _LONGEST_NAME = 255
-"""Bytes of a variable's name: for buildpacks it is the name of a file."""
+"""The most bytes of a variable's name, because buildpacks get it as the name of a file."""
 
 
 compression = click.option(
@@ -46,6 +49,15 @@ compression = click.option(
     type=click.Choice(["gzip", "zstd"]),
     default="gzip",
     help="How to compress layers that are not compressed yet, for a registry or OCI layout.  [gzip]",
+)
+
+
+output_format = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    help="The output format.  [human]",
 )
 
 
@@ -58,8 +70,15 @@ docker_host = click.option(
 )
 
 
+def local_or_remote(command: _Command) -> _Command:
+    """Adds --local and --remote, for `open_image`."""
+    command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
+    text = "Look only in the store and the container engine."
+    return click.option("--local", is_flag=True, help=text)(command)
+
+
 def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
-    """`--pull-policy`, as pack has it."""
+    """Returns the option `--pull-policy`, with pack's values."""
     return click.option(
         "--pull-policy",
         "pull",
@@ -70,7 +89,7 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
 
 
 def add_registry_options(command: _Command) -> _Command:
-    """Gives a command the options for how registries are reached, as its `registry_options`."""
+    """Adds the options that say how to reach registries; the command gets them as `registry_options`."""
     command = click.option(
         "--insecure-registry",
         "registry_options",
@@ -100,12 +119,12 @@ def _read_registry_options(
     ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
 ) -> RegistryOptions:
     hosts = tuple(_host(text) for text in value)
-    tell = ctx.obj.console.say if ctx.obj else None  # without one, words are only parsed
+    tell = ctx.obj.console.say if ctx.obj else None  # None when `run` parses options only to count words
     return RegistryOptions(hosts, ctx.meta["packhorse.cert_dir"], tell)
 
 
 def verbosity(quiet: str) -> Callable[[_Command], _Command]:
-    """Gives a command -q, -v and --no-color, which hold while its other options are read; `quiet` is help."""
+    """Adds -q, -v and --no-color, which apply before other options are read. `quiet` is the help of -q."""
 
     def adjust(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         chosen = {name: name == param.name and value for name in ("quiet", "verbose", "no_color")}
@@ -126,7 +145,7 @@ def verbosity(quiet: str) -> Callable[[_Command], _Command]:
 
 
 def _host(text: str) -> str:
-    """HOST or HOST:PORT; a scheme before it is passed over. UsageError."""
+    """Parses HOST or HOST:PORT, and ignores a scheme before it; UsageError."""
     host = re.sub(r"^https?://", "", text.strip()).rstrip("/")
     if not host or "/" in host or "@" in host:
         raise UsageError(f"--insecure-registry: {text!r} is not a registry", fix="write HOST, or HOST:PORT")
@@ -135,7 +154,7 @@ def _host(text: str) -> str:
 
 @contextmanager
 def open_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
-    """The user's store, made when there is none; `frees` for commands that make room, also on a full disk."""
+    """Opens the user's store, or makes it. `frees` is for commands that free space: they need none."""
     from packhorse.store.store import Store
 
     with Store.open(Folders.find(context.environ).store, frees=frees, hurries=not frees) as store:
@@ -144,37 +163,67 @@ def open_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
 
 
 @contextmanager
-def open_host(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Host]:
-    """The services of this machine for one build; `docker_host` names the container engine."""
-    from packhorse.build.host import Host
+def open_wiring(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Wiring]:
+    """Opens the store, and yields the adapters to images in it, in registries and in the container engine."""
     from packhorse.host.wiring import Wiring
 
     with open_store(context) as store:
-        images = Wiring(
+        yield Wiring(
             store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
         )
-        yield Host(store, images, context.environ)
+
+
+@contextmanager
+def open_image(
+    context: Context,
+    name: str,
+    *,
+    local: bool,
+    remote: bool,
+    docker_host: str,
+    registry_options: RegistryOptions,
+) -> Iterator[tuple[Image, bool, Wiring]]:
+    """Yields the named image, whether its registry has it, and the adapters.
+
+    The layers can be read inside the block. Raises UsageError, and the errors of `host.locate.read`.
+    """
+    if local and remote:
+        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
+    with (
+        context.console.activity(f"reading {name}"),
+        open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring,
+    ):
+        yield *read(wiring, name, local=local, remote=remote), wiring
+
+
+@contextmanager
+def open_host(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Host]:
+    """Opens the store, and yields the services of this machine for one build."""
+    from packhorse.build.host import Host
+
+    with open_wiring(context, docker_host=docker_host, registry_options=registry_options) as wiring:
+        yield Host(wiring.store, wiring, context.environ)
 
 
 @contextmanager
 def open_store_lazily(context: Context) -> Iterator[Callable[[], Store]]:
-    """What opens the user's store, for commands that may do without."""
+    """Yields a function that opens the user's store, for commands that may not need it."""
     with ExitStack() as opened:
         yield lambda: opened.enter_context(open_store(context))
 
 
 def environment(arguments: Iterable[str], files: Iterable[Path], context: Context) -> dict[str, str]:
-    """`--env NAME=value`, or `NAME` for the caller's own value, over the lines of each `--env-file`.
+    """Returns the variables of `--env NAME=value`, which win over those of each `--env-file`.
 
-    Files have one `NAME=value` (or `NAME`) a line; empty lines and those that begin with `#` are passed over,
-    as docker does. Raises UsageError for a name that cannot be one, InputError for a file that cannot be
-    read.
+    `NAME` alone takes the caller's own value. A file has one `NAME=value` or `NAME` per line; empty lines and
+    lines that begin with `#` are ignored, as docker does. Raises UsageError for an invalid name, and
+    InputError for a file that cannot be read.
     """
     values: dict[str, str] = {}
     environ, secrets = context.environ, context.console.secrets
     for file in files:
         try:
-            text = read(file, limit=_LIMIT).decode("utf-8-sig")
+            text = base_files.read(file, limit=_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"the env file {file} is not UTF-8", why=f"at byte {error.start}") from error
         secrets.add_words(text.split("\n"))
@@ -187,7 +236,7 @@ def environment(arguments: Iterable[str], files: Iterable[Path], context: Contex
 
 
 def _set_variable(values: dict[str, str], text: str, environ: Mapping[str, str], *, where: str) -> None:
-    """The text is in no message: it may be a value, or a line of one, that was to be kept secret."""
+    """Adds one variable. No message quotes the text, because it may be a secret value or a line of one."""
     name, equals, value = text.partition("=")
     if name in ("", ".", "..") or len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
         raise UsageError(f"{where}: the name of the variable is missing", fix="write NAME=value")
@@ -204,7 +253,7 @@ def _set_variable(values: dict[str, str], text: str, environ: Mapping[str, str],
 
 
 class Count(click.IntRange):
-    """A whole number in ASCII digits: click also takes those of other scripts, and `1_000`."""
+    """A whole number in ASCII digits. click alone would also accept digits of other scripts, and `1_000`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not re.fullmatch("-?[0-9]{1,18}", value):
@@ -217,7 +266,7 @@ class Count(click.IntRange):
 
 
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
-"""Of the digits that everybody reads alike: `\\d` and `str.isdecimal` take those of all scripts."""
+"""ASCII digits: `\\d` and `str.isdecimal` also accept those of other scripts."""
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LONGEST = 365 * 86400.0
@@ -225,7 +274,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_size(text: str, *, option: str) -> int:
-    """A number of bytes as docker takes it: `512m`, `4g`, `1073741824`; UsageError."""
+    """Parses bytes as docker does: `512m`, `4g`, `1073741824`; UsageError."""
     found = re.fullmatch(rf"({_NUMBER})([bkmgt]?)(?:i?b)?", text.strip().lower())
     if found is None:
         raise UsageError(
@@ -235,7 +284,7 @@ def parse_size(text: str, *, option: str) -> int:
 
 
 def parse_seconds(text: str, *, option: str) -> float:
-    """A time as timeout(1) takes it: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
+    """Parses seconds as timeout(1) does: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
     found = re.fullmatch(rf"({_NUMBER})([smh]?)", text.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0
     if not 0 < seconds <= _LONGEST:
@@ -247,7 +296,7 @@ def parse_seconds(text: str, *, option: str) -> float:
 
 
 def keep_storage(environ: Mapping[str, str]) -> int | None:
-    """What builds may keep of layers, in bytes: 0 is no bound, None what is usual; UsageError."""
+    """Returns how many bytes of layers builds may keep: 0 is no limit, None the default; UsageError."""
     text = environ.get(KEEP_STORAGE, "")
     if not text:
         return None
@@ -255,7 +304,7 @@ def keep_storage(environ: Mapping[str, str]) -> int | None:
 
 
 def parse_limits(texts: Iterable[str]) -> dict[str, int]:
-    """The numbers of `--limit NAME=NUMBER`, 0 for `none`; UsageError."""
+    """Parses each `--limit NAME=NUMBER`; 0 for `none`. UsageError."""
     from packhorse.host.limits import NAMES, SIZES
 
     asked = {}
@@ -280,7 +329,7 @@ def parse_limits(texts: Iterable[str]) -> dict[str, int]:
 
 
 def parse_volume(text: str, *, writable: bool) -> Bind:
-    """`SOURCE:TARGET`, or with `:ro` or `:rw` behind it; `writable` is what holds without. UsageError."""
+    """Parses `SOURCE:TARGET[:ro|:rw]`; `writable` is the default mode. UsageError."""
     from packhorse.base.sandbox import Bind
 
     source, _, rest = text.partition(":")
@@ -298,7 +347,7 @@ def parse_volume(text: str, *, writable: bool) -> Bind:
 
 
 def _expand_home(source: str) -> Path:
-    """A path that may begin with ~ or ~USER."""
+    """Expands a ~ or ~USER at the beginning of a path; UsageError for an unknown user."""
     try:
         return Path(source).expanduser()
     except RuntimeError as error:
@@ -308,8 +357,9 @@ def _expand_home(source: str) -> Path:
 
 
 def image_name(text: str, option: str) -> str:
-    """The name of an image that is read from the store or its registry; UsageError for another place, which
-    would be taken for a name.
+    """Returns the name of an image in the store or its registry; UsageError for a location elsewhere.
+
+    Such a location would otherwise be taken for a name.
     """
     if not text:
         return text
@@ -324,3 +374,11 @@ def image_name(text: str, option: str) -> str:
         why="packhorse takes the image from the store or from the registry in its name",
         fix=fix,
     )
+
+
+def image_location(text: str) -> str:
+    """Where an image is read from: its name in the store or in its registry, or another place; InputError."""
+    if not text:
+        return text
+    location = Location.parse(text)
+    return location.name if location.kind in (LocationKind.STORE, LocationKind.REGISTRY) else str(location)

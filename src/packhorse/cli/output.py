@@ -1,12 +1,12 @@
 """Prints what a person sees: phases with durations, buildpack output with a prefix, tables, errors.
 
-Lines are plain; a terminal gets colour unless NO_COLOR or --no-color says otherwise. Names, labels, reasons
-and output come from the authors of buildpacks and images and may be hostile. So of their control characters
-only line ends, tabs and (on a terminal) buildpacks' colours are printed; nothing moves the cursor, sets a
-title or writes the clipboard (docs/reference/output.md). Only a small part of long output is in memory.
+A terminal gets colour, unless NO_COLOR or --no-color is given. Names, labels, reasons and output come from
+the authors of buildpacks and images, and may be hostile. So of their control characters only line ends, tabs
+and (on a terminal) buildpacks' colours are printed: nothing moves the cursor, sets a title or writes the
+clipboard (docs/reference/output.md). The console holds only a small part of long output in memory.
 
-An unforeseen exception is reported without a user's secrets: our own errors name no values, and the messages
-of other code are searched for them.
+A defect of packhorse is reported without the user's secrets. Our own errors contain no values of variables;
+from the messages of other exceptions, `Secrets` removes them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CONTROL = re.compile(
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
     r"|\x1b[@-_]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-    # Marks that turn the direction of what follows, so that it reads other than it is; line separators.
+    # Marks that change the direction of text, so that it reads differently; line separators.
     r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 _SUSPECT = re.compile(
@@ -50,9 +50,9 @@ _LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
 
 
 def sanitize(text: str, *, colours: bool = False) -> str:
-    """The text without control characters but line ends and tabs; with `colours` those stay, and end with it.
+    """Removes control characters except line ends and tabs; with `colours` keeps colours, and ends them.
 
-    What is no character (half of a surrogate pair, a byte of a name that is not UTF-8) becomes `?`.
+    What is not a character (half of a surrogate pair, a byte of a name that is not UTF-8) becomes `?`.
     """
     if _SUSPECT.search(text) is None:
         return text
@@ -69,21 +69,19 @@ def sanitize(text: str, *, colours: bool = False) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with the characters that `sanitize` would take out as escapes; for strings in double
-    quotes.
-    """
+    """Replaces the characters that `sanitize` removes by escapes; for strings in double quotes."""
     return _SUSPECT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def sanitize_line(text: str) -> str:
-    """As `sanitize`, in one line: a name with line ends in it would look like lines of ours."""
+    """Does what `sanitize` does, and joins lines, because a name with line ends could imitate our lines."""
     return sanitize(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)
 
 
 def shorten(line: str) -> str:
-    """A line of an error without the middle of a path, or of anything else, that nobody would read whole.
+    """Cuts the middle out of long words of an error's line, such as paths, and out of a long line.
 
-    Both ends stay: where it is, and what it is.
+    Both ends of a path stay, because they say where the file is and what it is.
     """
     return _cut_middle(_LONG_WORD.sub(lambda match: _cut_middle(match[0], _WORD), line), _LINE)
 
@@ -96,7 +94,7 @@ def _cut_middle(text: str, most: int) -> str:
 
 
 _SHORTEST = 4
-"""Characters of a value that is looked for: shorter ones are in every text."""
+"""The fewest characters of a secret: shorter values occur in every text."""
 
 _LONGEST_TEXT = 500
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
@@ -113,7 +111,7 @@ _NO_THREAD = "can't start new thread"
 
 
 class Secrets:
-    """Values that are not to be printed: the environment's, those of a command line, those of files."""
+    """Values that must not be printed: of the environment, of the command line, of files."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._values = {value for value in environ.values() if len(value) >= _SHORTEST}
@@ -123,13 +121,13 @@ class Secrets:
         self._values |= {value for value in values if len(value) >= _SHORTEST}
 
     def add_words(self, words: Sequence[str]) -> None:
-        """Adds what a command line's words may give to variables: all that is behind a `=`."""
+        """Adds every value that a command line may give to a variable: all that stands after a `=`."""
         for word in words:
             name, _, value = word.partition("=")
             self.add([value, value.partition("=")[2]] if name.startswith("-") else [value])
 
     def redact(self, text: str) -> str:
-        """The text without these values, and without what URLs, headers and files have of passwords."""
+        """Removes these values, and the passwords in URLs, headers and config files, from a text."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, "…")
         text = _ENTRY.sub(r"\1…", _HEADER.sub(r"\1\2…", text))
@@ -137,7 +135,7 @@ class Secrets:
 
 
 def exhaustion_error(error: BaseException) -> HostError | None:
-    """The error for a process that was not given enough of something; None for any other exception."""
+    """Returns the error for a lack of memory, files or processes; None for any other exception."""
     if isinstance(error, MemoryError):
         what = "memory"
     elif isinstance(error, OSError) and error.errno in _EXHAUSTED:
@@ -152,7 +150,7 @@ def exhaustion_error(error: BaseException) -> HostError | None:
 
 
 def causes(error: BaseException, secrets: Secrets) -> list[str]:
-    """The errors behind an error, a line each; ours in their words, others' without secrets."""
+    """Lists the causes of an error, one line each; without secrets if they are not errors of packhorse."""
     lines = []
     cause = error.__cause__
     while cause is not None:
@@ -163,11 +161,11 @@ def causes(error: BaseException, secrets: Secrets) -> list[str]:
 
 
 def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> PackhorseError:
-    """What a defect of ours prints: where it is, by functions and lines, and how to report it.
+    """Makes the error for a defect of packhorse: where it is, by functions and lines, and how to report it.
 
-    With `verbose` also what the exception said, without secrets, and every frame.
+    With `verbose` it also has the exception's message, without secrets, and the frames of other code.
     """
-    import platform as machine  # what only a defect needs, nobody else waits for
+    import platform as machine  # imported here, because only a defect needs it
 
     frames = traceback.extract_tb(error.__traceback__)
     where = [
@@ -176,17 +174,17 @@ def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> Packhors
         if verbose or "/packhorse/" in frame.filename
     ]
     versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
-    said = [secrets.redact(str(error))[:_LONGEST_TEXT], *causes(error, secrets)] if verbose else []
+    messages = [secrets.redact(str(error))[:_LONGEST_TEXT], *causes(error, secrets)] if verbose else []
     return PackhorseError(
         f"packhorse itself went wrong: {type(error).__name__}",
-        why="\n".join((*(line for line in said if line), *where, versions)),
+        why="\n".join((*(line for line in messages if line), *where, versions)),
         fix="this is a defect of packhorse; please report it with the lines above"
         + ("" if verbose else " (--verbose says more)"),
     )
 
 
 def _module(filename: str) -> str:
-    """A file by what is the same on every machine."""
+    """Returns the part of a file's path that is the same on every machine."""
     for package in ("/packhorse/", "/site-packages/", "/lib/"):
         _, found, rest = filename.rpartition(package)
         if found:
@@ -194,18 +192,18 @@ def _module(filename: str) -> str:
     return filename.rpartition("/")[2]
 
 
-_LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
-_UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
-_UNSAID_LENGTH = 4096  # characters of such a line
+_LINE_LIMIT = 1 << 16  # the most characters of an unfinished line that are held back
+_UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet keeps, to print them before an error
+_UNSAID_LENGTH = 4096  # the most characters of such a line
 
 _INDENT = "     "
 _ERASE = "\r\x1b[K"
 _RETURN = "\r"
-_BLOCK = 64 << 10  # characters of a long document that are written at once
+_BLOCK = 64 << 10  # the fewest characters of a long document that are written at once
 
 
 class Level(IntEnum):
-    """How much is said: results alone, what happens, or everything."""
+    """How much is printed: only results, what happens, or everything."""
 
     QUIET = 0
     NORMAL = 1
@@ -213,9 +211,7 @@ class Level(IntEnum):
 
 
 class Console:
-    """Writes to stderr what happens, and to stdout what was asked for. Implements the lifecycle's
-    Observer.
-    """
+    """Writes messages to stderr and results to stdout. Implements the lifecycle's Observer."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.level = Level.NORMAL
@@ -235,14 +231,14 @@ class Console:
         self._unsaid: deque[str] = deque(maxlen=_UNSAID_LIMIT)
 
     def adjust(self, *, quiet: bool, verbose: bool, no_color: bool) -> None:
-        """Takes the options that may stand before a command and behind it; what is not given stays."""
+        """Applies the options that may stand before and after a command; False changes nothing."""
         if quiet or verbose:
             self.level = Level.QUIET if quiet else Level.VERBOSE
         self._colour = self._colour and not no_color
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A heading, and the time the phase took when it is over."""
+        """Prints a heading, and with --verbose the time that the phase took."""
         self._line(self._style("1;36", f"===> {sanitize_line(name)}"))
         started = time.monotonic()
         with self.meter.task(name):
@@ -252,7 +248,7 @@ class Console:
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
-        """Work within a phase, or outside of one, whose name and time are shown when it takes long."""
+        """Names the work of the block, which is printed with its time if it takes long."""
         with self.meter.task(name):
             try:
                 yield
@@ -260,19 +256,19 @@ class Console:
                 self._begin_step("")
 
     def say(self, text: str) -> None:
-        """One line, at normal level."""
+        """Prints one line, unless --quiet."""
         self._flush()
         self._line(f"{_INDENT}{sanitize_line(text)}")
 
     def say_raw(self, text: str) -> None:
-        """One line at normal level, on a terminal that an image has and that does not end lines by itself."""
+        """Prints one line, unless --quiet, on a terminal in raw mode, where a line must end with CR LF."""
         if not self._terminal:
             self.say(text)
         elif self.level is not Level.QUIET:
             _put(self._err, f"\r{_INDENT}{sanitize_line(text)}\r\n")
 
     def progress(self, text: str) -> None:
-        """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
+        """Prints what is going on: on a terminal the next line replaces it, elsewhere each is a line."""
         if not self._terminal or self.level is not Level.NORMAL:
             self.say(text)
         else:
@@ -280,7 +276,7 @@ class Console:
         self._begin_step(text)
 
     def _begin_step(self, name: str) -> None:
-        """Shows the time of what `progress` has told, in place of what it told before; of nothing for ""."""
+        """Ends the task of the last `progress` and begins one named `name`; none for ""."""
         with self._lock:
             self._step.close()
             if name:
@@ -288,13 +284,13 @@ class Console:
 
     @property
     def is_live(self) -> bool:
-        """Whether progress is one line that is drawn again and again."""
+        """Whether progress is one line that is redrawn."""
         return self._terminal and self.level is Level.NORMAL
 
     def wait(self, text: str, *, silence: float) -> bool:
-        """Says how far work is that takes long, if nothing was printed for `silence` seconds; whether it did.
+        """Prints how far work is, if nothing was printed for `silence` seconds. Returns whether it printed.
 
-        Called from a thread of its own.
+        Called by the thread of `waiting`.
         """
         with self._lock:
             if self.level is Level.QUIET or self._unread is not None:
@@ -307,7 +303,7 @@ class Console:
                 else:
                     self._line(f"{_INDENT}{sanitize_line(text)}")
             except (PackhorseError, SystemExit) as error:
-                self._unread = error  # for the main thread, which it ends with the next line
+                self._unread = error  # the main thread raises it with its next line
                 return False
             return True
 
@@ -318,18 +314,18 @@ class Console:
             self._drawn = True
 
     def detail(self, text: str) -> None:
-        """One line, with --verbose only."""
+        """Prints lines, with --verbose only."""
         if self.level is Level.VERBOSE:
             self._flush()
             for line in text.splitlines():
                 self._line(self._style("2", f"{_INDENT}{sanitize(line)}"))
 
     def output(self, source: str, data: bytes) -> None:
-        """What a buildpack wrote: complete lines at once, the rest when its line ends."""
+        """Prints a buildpack's output: complete lines at once, the rest when its line ends."""
         decoder = self._decoders.setdefault(source, codecs.getincrementaldecoder("utf-8")("replace"))
         text = self._pending.pop(source, "") + decoder.decode(data)
         *lines, rest = text.replace("\r\n", "\n").split("\n")
-        # A progress bar rewrites its line: what stands at its end is what a person would see.
+        # A progress bar rewrites its line, so only the last text of the line counts.
         rest = rest[:-1].rpartition("\r")[2] + rest[-1:]
         if len(rest) > _LINE_LIMIT:
             lines, rest = [*lines, rest], ""
@@ -338,17 +334,17 @@ class Console:
             self._pending[source] = rest
 
     def result(self, text: str) -> None:
-        """What was asked for, one line on stdout, at every level."""
+        """Prints one line of the result on stdout, at every level."""
         self.document(sanitize_line(text))
 
     def document(self, text: str) -> None:
-        """What was asked for in lines that are not ours to divide, such as JSON."""
+        """Prints a result of several lines on stdout, such as JSON."""
         self._flush()
         self._erase()
         _write(self._out, sanitize(text))
 
     def stream(self, pieces: Iterable[str]) -> None:
-        """A document that is not all in memory, in pieces that none of ours would divide."""
+        """Prints a document on stdout that is too large for memory. No piece may end in a control code."""
         self._flush()
         self._erase()
         waiting, length = [], 0
@@ -363,32 +359,32 @@ class Console:
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
     ) -> None:
-        """Columns on stdout; the numbers in `right` (column indexes) are set to the right."""
+        """Prints columns on stdout; `right` has the indexes of the columns that are aligned to the right."""
         for line in format_table(heading, rows, right=right):
             self.result(line)
 
     def notes(self, lines: Sequence[str]) -> None:
-        """Lines without indentation, at normal level."""
+        """Prints lines without indentation, unless --quiet."""
         self._flush()
         for line in lines:
             self._line(sanitize_line(line))
 
     def help(self, text: str) -> None:
-        """How a command is used, for who has named none: on stderr, at every level."""
+        """Prints the help of a group that was called without a command: on stderr, at every level."""
         self._erase()
         _write(self._err, sanitize(text))
 
     def error(self, error: PackhorseError) -> None:
-        """What happened, why, and what to do; with --verbose also the errors behind it, and whole paths.
+        """Prints what happened, why, and what to do; with --verbose also the causes, and whole paths.
 
-        A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
+        With --quiet, the last lines of the buildpacks' output come first.
         """
         self._flush()
         what, *more = [sanitize_line(error.what), *map(sanitize, error.why.splitlines())]
         if self.level is not Level.VERBOSE:
             what, *more = map(shorten, (what, *more))
         lines = [*self._unsaid, f"{self._style('1;31', 'error:')} {what}"]
-        # What to do may be a command, which nobody can do without a part of it.
+        # The fix may be a command, which must be whole.
         lines += [f"  {line}" for line in (*more, *map(sanitize, error.fix.splitlines()))]
         check = check_of(error)
         if check:
@@ -428,7 +424,7 @@ class Console:
                 self._spoke = time.monotonic()
 
     def _erase(self) -> None:
-        """Takes the line of progress away."""
+        """Erases the line of progress."""
         with self._lock:
             if self._drawn:
                 _put(self._err, _ERASE)
@@ -440,24 +436,24 @@ class Console:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Writes a line at once."""
+    """Writes a line and flushes it."""
     _put(stream, f"{text}\n")
 
 
 def _put(stream: TextIO, text: str) -> None:
-    """Writes text at once. Ends the process, as SIGPIPE would, when who reads it has gone."""
+    """Writes text and flushes it. Raises SystemExit with SIGPIPE's exit code if nobody reads it any more."""
     try:
         stream.write(text)
         stream.flush()
     except OSError as error:
         explained = lost_output_error(stream, error)
         if error.errno == errno.EIO and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            return  # a terminal that is gone, of which this process was not to take notice
+            return  # the terminal is gone, and the process was started to go on without it (nohup)
         raise explained from error
 
 
 def find_write_error(stream: TextIO) -> PackhorseError | None:
-    """The error for what somebody else has written to a stream, and what could not be; None if all was."""
+    """Flushes what other code wrote to a stream. Returns the error if that fails, else None."""
     try:
         stream.flush()
     except OSError as error:
@@ -466,8 +462,11 @@ def find_write_error(stream: TextIO) -> PackhorseError | None:
 
 
 def lost_output_error(stream: TextIO, error: OSError) -> PackhorseError:
-    """The error for what a stream did not take, and takes no more of."""
-    # What the stream has not taken would be tried again at exit.
+    """Returns the error for a failed write. The stream discards everything from now on.
+
+    Raises SystemExit for a broken pipe.
+    """
+    # Otherwise Python would try at exit to write the rest of the buffer.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -479,7 +478,7 @@ def lost_output_error(stream: TextIO, error: OSError) -> PackhorseError:
 def format_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
 ) -> list[str]:
-    """A table as lines, each column as wide as its widest cell."""
+    """Formats a table as lines. Each column is as wide as its widest cell."""
     lines = [list(heading), *([sanitize_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(heading))]
     return [
@@ -492,7 +491,7 @@ def format_table(
 
 
 def format_size(count: int) -> str:
-    """Bytes as people read them, in powers of ten as docker prints them."""
+    """Formats a number of bytes for people, in powers of ten, as docker does."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":

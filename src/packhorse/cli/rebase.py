@@ -1,4 +1,4 @@
-"""`packhorse rebase`: images on newer run images, one or many."""
+"""`packhorse rebase`: puts one or many images on newer run images."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from packhorse.host.wiring import Wiring
 from packhorse.oci.reference import Location, LocationKind
 
 _STDIN = "-"
-_LIST_LIMIT = 64 << 20  # bytes of a list of images
+_LIST_LIMIT = 64 << 20  # the most bytes of a list of images
 _FAILED = "failed"
 _WIDTH = max(map(len, (*RebaseState, _FAILED)))
 _MARKED = 12  # hexadecimal digits that tell run images apart
-_SHOWN = 3  # labels that a check names, unless everything is to be said
+_SHOWN = 3  # the most changed labels that are printed without --verbose
 
 
 @dataclass(frozen=True, slots=True)
 class _RebaseOptions:
-    """The options that hold for every image. `check` says what would change, `dry_run` what would be done."""
+    """The options that apply to every image. `check` and `dry_run` write nothing."""
 
     run_image: str
     old_run_image: str
@@ -53,7 +53,7 @@ class _RebaseOptions:
     def request_for(
         self, location: Location, *, source: Location | None = None, is_listed: bool = False
     ) -> RebaseRequest:
-        """What is asked of one image."""
+        """Returns the request for one image."""
         return RebaseRequest(
             location,
             source or location,
@@ -135,7 +135,8 @@ def rebase(
     """Put images on the newest version of their run image, without a build.
 
     IMAGE is in the store, or with --publish in its registry. Write other locations as for `packhorse copy`;
-    - is a list on standard input. In a registry packhorse reads only manifests and configs.
+    - is a list on standard input. In a registry packhorse
+    neither downloads nor uploads layers that the repository has.
     """
     run_image, old = image_name(run_image, "--run-image"), image_name(old, "--from")
     asked = _RebaseOptions(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
@@ -165,7 +166,7 @@ def rebase(
 
 
 def _read_images(images: Iterable[str], files: Iterable[Path], *, publish: bool) -> list[Location]:
-    """The images of arguments and lists, each once. Everything is read before anything is done."""
+    """Reads the images of arguments and lists, each once, so that a wrong list stops the command early."""
     found: dict[Location, None] = {}
     for text in images:
         if text == _STDIN:
@@ -209,7 +210,7 @@ def _rebase_many(
     run_images: RunImages,
     jobs: int,
 ) -> None:
-    """One line an image, as it is done, and at the end how many became what."""
+    """Prints one line for each image when it is done, and at the end how many have which state."""
     from packhorse.fleet.rebase_many import rebase_many
 
     states: Counter[str] = Counter()
@@ -222,13 +223,12 @@ def _rebase_many(
             console.result(f"{_FAILED:{_WIDTH}}  {name}  {row.error.what}{why}")
         elif row.outcome:
             _print_row(console, asked, name, row.outcome)
-    told = ", ".join(f"{count} {state}" for state, count in states.items()) or "there was no image"
-    console.notes([told])
+    console.notes([", ".join(f"{count} {state}" for state, count in states.items()) or "there was no image"])
     if states[_FAILED]:
         raise SomeNotRebased(
             f"{states[_FAILED]} of {states.total()} images could not be rebased",
             why="the lines above say why",
-            fix="the same command again passes over those that are done",
+            fix="run the same command again: it skips the images that are done",
         )
 
 
@@ -236,22 +236,22 @@ def _print_row(console: Console, asked: _RebaseOptions, name: str, outcome: Reba
     if asked.check and outcome.state is not RebaseState.BEHIND:
         return
     if console.level is Level.QUIET:
-        # What can be handed to the next command.
+        # Only names, which another command can read.
         if outcome.state in (RebaseState.REBASED, RebaseState.BEHIND):
             console.result(name)
         return
     if outcome.state is RebaseState.SKIPPED:
         console.result(f"{outcome.state:{_WIDTH}}  {name}  {'; '.join(outcome.notes)}")
         return
-    told = ", ".join(
+    changes = ", ".join(
         f"{target}: {_describe_change(one)}" for target, one in outcome.members
     ) or _describe_change(outcome)
     notes = "".join(f"; {note}" for note in outcome.notes)
-    console.result(f"{outcome.state:{_WIDTH}}  {name}  {told}{notes}")
+    console.result(f"{outcome.state:{_WIDTH}}  {name}  {changes}{notes}")
 
 
 def _describe_change(outcome: RebaseResult) -> str:
-    """From which run image to which, in a few words."""
+    """Says in a few words from which run image to which an image was put."""
     if outcome.state is RebaseState.SKIPPED:
         return "left as it is"
     if outcome.state is RebaseState.CURRENT:
@@ -260,7 +260,7 @@ def _describe_change(outcome: RebaseResult) -> str:
 
 
 def _print_result(console: Console, asked: _RebaseOptions, location: Location, outcome: RebaseResult) -> None:
-    """What became of the one image that was asked for, or of each that its name stands for."""
+    """Prints the result for the one image, or for each image of an index."""
     for note in outcome.notes:
         console.say(note)
     name = _name(location)
@@ -303,11 +303,11 @@ def _report(directory: Path | None, location: Location, outcome: RebaseResult) -
 
 
 def _name(location: Location) -> str:
-    """An image as it may be given to this command again."""
+    """Returns an image's name as this command accepts it."""
     return location.name if location.kind is LocationKind.STORE else str(location)
 
 
 def _short_digest(reference: str) -> str:
-    """What tells a run image apart: the first digits of its digest."""
+    """Returns the first digits of a run image's digest, which tell it apart."""
     marked = reference.rpartition("sha256:")[2]
     return marked[:_MARKED] or "(unknown)"

@@ -1,4 +1,4 @@
-"""`packhorse run`: options as `docker run` spells them."""
+"""`packhorse run`: starts an image, with the options of `docker run`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from packhorse.run import RunRequest, free_port
 from packhorse.run import run as run_image
 
 _PULLS = {"always": PullPolicy.ALWAYS, "missing": PullPolicy.IF_NOT_PRESENT, "never": PullPolicy.NEVER}
-"""As docker run spells them."""
+"""The policies by the names that `docker run --pull` uses."""
 
 
 class _RunCommand(click.Command):
-    """Options stand before NAME or right behind it; from the first other word on, all belongs to the image.
+    """Takes options before NAME and directly after it. From the first other word on, all goes to the image.
 
-    What is no option of ours belongs to the image too, and behind `--` everything does, as under docker.
+    An unknown option after NAME goes to the image too, and so does everything after `--`, as with docker.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -50,14 +50,14 @@ class _RunCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """As click's, but a wrong option ends in 125 too: any other status could be the image's own."""
+        """As click's, but a wrong option ends with 125, because any other status could be the image's own."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             raise _run_error(usage_error(error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Whatever keeps the image from being started is a RunError, as under docker."""
+        """As click's, but every error that keeps the image from starting is a RunError, as with docker."""
         try:
             return super().invoke(ctx)
         except RunError:
@@ -71,7 +71,7 @@ class _RunCommand(click.Command):
             raise _run_error(known) from known
 
     def _options(self, ctx: click.Context, words: list[str]) -> int:
-        """How many words at the beginning are options and their values."""
+        """Counts the words at the beginning that are options and their values."""
         options = click.Command(
             self.name, params=[param for param in self.params if isinstance(param, click.Option)]
         )
@@ -116,7 +116,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     "volumes",
     multiple=True,
     metavar="DIR:TARGET[:ro]",
-    help="Show a directory to the image. Repeatable.",
+    help="Mount a directory in the image. Repeatable.",
 )
 @click.option("-i", "--interactive", is_flag=True, help="Give the image your standard input.")
 @click.option("-t", "--tty", is_flag=True, help="Give the image a terminal.")
@@ -149,7 +149,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     type=click.Choice(list(_PULLS)),
     help="When to fetch the image from its registry.  [missing]",
 )
-@click.option("--rm", is_flag=True, help="No effect, as packhorse keeps nothing; for users of docker.")
+@click.option("--rm", is_flag=True, help="No effect: packhorse always removes what the image wrote.")
 @add_registry_options
 @click.pass_obj
 def run(
@@ -204,7 +204,7 @@ def run(
 
 
 def _make_limits(memory: str, processes: int, shared_memory: str) -> Limits:
-    """As docker takes them: no number, 0 or -1 is no limit."""
+    """Reads limits as docker does: no value is no limit, and for processes neither is 0 or -1."""
     limits = Limits(
         memory=parse_size(memory, option="--memory") if memory else 0, processes=max(processes, 0)
     )

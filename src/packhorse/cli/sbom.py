@@ -1,20 +1,16 @@
-"""`packhorse sbom`: what an image is made of."""
+"""`packhorse sbom`: lists the components of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from packhorse.cli.main import CommandGroup, Context
-from packhorse.cli.options import add_registry_options, docker_host, open_store
-from packhorse.errors import UsageError
-from packhorse.host.locate import read, title
-from packhorse.host.registries import RegistryOptions
-from packhorse.host.wiring import Wiring
-from packhorse.oci.place import Image
+from packhorse.cli.options import add_registry_options, docker_host, local_or_remote, open_image
+from packhorse.host.locate import title
 
 _SHOW = "show"
 
@@ -38,11 +34,10 @@ def sbom() -> None:
 
 
 def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The argument and options by which both find their image."""
-    command = add_registry_options(docker_host(command))
-    command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
-    command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
-    return click.argument("name", metavar="IMAGE")(command)
+    """Adds the argument and options of `open_image` to both subcommands."""
+    return click.argument("name", metavar="IMAGE")(
+        local_or_remote(add_registry_options(docker_host(command)))
+    )
 
 
 @sbom.command(_SHOW, short_help="Make one SBOM of everything in an image.")
@@ -56,23 +51,12 @@ def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the SBOM to this file.")
 @click.pass_obj
-def show(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    form: str,
-    output: Path | None,
-) -> None:
+def show(context: Context, /, form: str, output: Path | None, *, name: str, **options: Any) -> None:
     """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
     from packhorse.report.sbom import merge
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with open_image(context, name, **options) as (image, _, _):
         found = merge(image, name=title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -92,42 +76,12 @@ def show(
     help="Where to write them.  [the current directory]",
 )
 @click.pass_obj
-def download(
-    context: Context,
-    name: str,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-    output_dir: Path,
-) -> None:
+def download(context: Context, /, output_dir: Path, **options: Any) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
     from packhorse.report.sbom import read_files, save_files
 
-    with _open_image(
-        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
-    ) as image:
+    with open_image(context, **options) as (image, _, _):
         found = read_files(image)
     save_files(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))
-
-
-@contextmanager
-def _open_image(
-    context: Context,
-    name: str,
-    *,
-    local: bool,
-    remote: bool,
-    docker_host: str,
-    registry_options: RegistryOptions,
-) -> Iterator[Image]:
-    """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
-    if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), open_store(context) as store:
-        wiring = Wiring(
-            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
-        )
-        yield read(wiring, name, local=local, remote=remote)[0]

@@ -1,9 +1,9 @@
-"""How signals, and the time that a command is allowed, end it. Made by `main`.
+"""Ends a command when a signal asks for it, or when its time limit is over. Made by `main`.
 
-Either raises `Cancelled` in the main thread, so that every `with` on the way out is left properly. It can
-come between any two instructions, as Python's own KeyboardInterrupt does, and a lease may be lost then before
-anything was to close it. Nothing guards against that: the process ends soon, its lease with it, and the next
-build removes what that left (docs/decisions/0030).
+Both raise `Cancelled` in the main thread, so that every `with` block cleans up on the way out. The exception
+can come between any two instructions, as Python's own KeyboardInterrupt does. So it can come after a lease
+was taken and before its `with` block begins. Nothing guards against that: the process ends soon and its lease
+with it, and the next build removes the rest (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from _thread import get_ident, start_new_thread  # all that is needed of threading, whose import takes time
+from _thread import get_ident, start_new_thread  # importing threading takes longer
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,29 +25,30 @@ if TYPE_CHECKING:
 _ERRORS: dict[int, PackhorseError] = {
     signal.SIGINT: Interrupted("interrupted"),
     signal.SIGTERM: Terminated("ended by SIGTERM"),
-    signal.SIGHUP: HungUp("ended by SIGHUP", why="its terminal was closed, or somebody asked for it"),
+    signal.SIGHUP: HungUp("ended by SIGHUP", why="its terminal was closed, or another process sent SIGHUP"),
     signal.SIGQUIT: Quit("ended by SIGQUIT"),
 }
 
 _AGAIN = 0.01
-"""Seconds after which a lost exception is raised once more, and a signal is sent to the main thread again."""
+"""Seconds after which a lost exception is raised again, and after which a signal is sent again."""
 
 _NUDGE = signal.SIGURG
-"""What makes the main thread handle another signal; it asks for nothing itself."""
+"""This signal only wakes the main thread, so that Python handles the other signals there."""
 
 _LAST_WORDS = 2.0
-"""Seconds in which somebody has to take what is printed when all is cleaned up."""
+"""Seconds that a cancelled command may take, after its clean-up, to print its error."""
 
 
 class Cancelled(BaseException):
-    """The command is to end. It is no Exception, so nothing on the way takes it for an error to explain."""
+    """Ends the command. It is not an Exception, so that no `except Exception` on the way catches it."""
 
 
 class Signals:
-    """Handles the signals that ask this process to end; `error` says why it is ending.
+    """Handles the signals that ask this process to end; `error` says why it ends.
 
-    The first one cancels the command. While it cleans up, a second one is only answered, and a third ends the
-    process at once. A signal that is ignored (nohup, a shell's background) stays ignored.
+    The first signal cancels the command. While the command cleans up, the second prints a message, and the
+    third ends the process at once. A signal that the caller ignored (nohup, a shell's background) stays
+    ignored.
     """
 
     def __init__(self) -> None:
@@ -59,11 +60,11 @@ class Signals:
         self._heard = True
         self._main = get_ident()
         sys.unraisablehook = self._unraisable
-        told, tell = os.pipe()
-        os.set_blocking(tell, False)
-        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(_NUDGE, self._hear)
-        start_new_thread(self._insist, (told,))
+        start_new_thread(self._insist, (reader,))
         signal.signal(signal.SIGALRM, self._time_is_over)
         for number in _ERRORS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -75,27 +76,27 @@ class Signals:
         return self._count > 0
 
     def limit_time(self, seconds: float, what: str) -> None:
-        """Ends the command with TimedOut(`what`) when it is not done by then."""
+        """Ends the command with TimedOut(`what`) if it takes longer than `seconds`."""
         self._allowed = TimedOut(what)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def finish(self, status: int) -> None:
-        """Notes that all is cleaned up, and the exit code: from now on a signal ends the process at once.
+        """Records the exit code after the clean-up: from now on a signal ends the process at once with it.
 
-        A command that was cancelled ends soon even if nobody reads why.
+        A cancelled command then ends soon, even if nobody reads its output.
         """
         self._status = status
         if self._count:
             signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
 
-    def _insist(self, told: int) -> None:
-        """Makes the main thread handle every signal; a thread of its own.
+    def _insist(self, reader: int) -> None:
+        """Makes the main thread handle every signal. Runs in a thread of its own.
 
-        Python handles signals in its main thread, between two instructions. A signal that comes just when
-        that thread begins to wait for another thread, or for a pipe, is handled after the wait (*tried*: one
-        of thirty on a busy machine), and the wait may never end.
+        Python handles signals in its main thread, between two instructions. If a signal comes just when that
+        thread begins to wait for another thread or a pipe, Python handles it after the wait (one of thirty on
+        a busy machine), and the wait may never end.
         """
-        while numbers := os.read(told, 64):
+        while numbers := os.read(reader, 64):
             if set(numbers) == {_NUDGE}:
                 continue
             self._heard = False
@@ -115,7 +116,7 @@ class Signals:
             self.error = _ERRORS[number]
             raise Cancelled
         if self._count == 2:
-            with suppress(OSError):  # a terminal that was closed
+            with suppress(OSError):  # the terminal may be closed
                 os.write(2, b"cleaning up; once more ends packhorse at once\n")
         else:
             os._exit(self.error.exit_code)
@@ -133,7 +134,7 @@ class Signals:
             raise Cancelled
 
     def _unraisable(self, lost: UnraisableHookArgs) -> None:
-        """Notes an exception that Python cannot raise, in a destructor for instance, to raise it again."""
+        """Raises `Cancelled` again soon, if Python could not raise it, for instance in a destructor."""
         if isinstance(lost.exc_value, Cancelled):
             self._lost = True
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)

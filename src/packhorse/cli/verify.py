@@ -1,4 +1,4 @@
-"""`packhorse verify`: does the source give the image?"""
+"""`packhorse verify`: builds an image again from its source and compares the two."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from packhorse.build.request import BuildRequest
 from packhorse.build.verify import request_for
 from packhorse.build.verify import verify as run_verify
 from packhorse.cli.build_options import path_option, run_image_option, sandbox_options, source_options
-from packhorse.cli.diff import DIFFERENT, print_difference
+from packhorse.cli.diff import DIFFERENT, html_option, print_difference, write_page
 from packhorse.cli.document import json_pieces
 from packhorse.cli.main import Context
-from packhorse.cli.options import add_registry_options, docker_host, open_host, verbosity
+from packhorse.cli.options import add_registry_options, docker_host, open_host, output_format, verbosity
 from packhorse.host.locate import LOCAL_REGISTRY, read
 from packhorse.host.registries import RegistryOptions
 from packhorse.oci.reference import Reference
@@ -36,16 +36,8 @@ _ANY = Reference.parse(f"{LOCAL_REGISTRY}/image")
 )
 @run_image_option("A run image, instead of the recorded one.")
 @sandbox_options(limits=False)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["human", "json"]),
-    default="human",
-    help="The output format.  [human]",
-)
-@click.option(
-    "--html", type=click.Path(path_type=Path), help="Draw the differences as one page in this file."
-)
+@output_format
+@html_option
 @click.option("--all", "every", is_flag=True, help="List every file.")
 @docker_host
 @add_registry_options
@@ -81,17 +73,13 @@ def verify(
             console.say(f"the first build did not have {', '.join(unknown)}")
         verdict = run_verify(image, request, host, console, title=name)
     if output == "json":
-        told = {"reproducible": verdict.is_reproduced, "summary": verdict.headline}
-        console.stream(json_pieces({**told, "difference": fields(verdict.difference)}))
+        summary = {"reproducible": verdict.is_reproduced, "summary": verdict.headline}
+        console.stream(json_pieces({**summary, "difference": fields(verdict.difference)}))
     else:
         console.result(verdict.headline)
         if not verdict.is_reproduced:
             console.result("")
             print_difference(console, verdict.difference, every=every, headline=False)
     if html is not None:
-        from packhorse.base import files
-        from packhorse.cli.diff_page import page
-
-        files.write(html, page(verdict.difference).encode())
-        console.say(f"the page is in {html}")
+        write_page(console, html, verdict.difference)
     return 0 if verdict.is_reproduced else DIFFERENT

@@ -1,21 +1,18 @@
-"""Tells a person who waits what goes on and how far it is, once nothing was printed for two seconds.
+"""Prints which task is running and how far it is, if a command has printed nothing for two seconds.
 
-On a terminal one line is drawn again and again; elsewhere a line is printed at growing intervals.
+On a terminal it redraws one line; elsewhere it prints a line at growing intervals.
 """
 
 from __future__ import annotations
 
 import time
-from _thread import (
-    allocate_lock,
-    start_new_thread,
-)  # all that is needed of threading, whose import takes time
+from _thread import allocate_lock, start_new_thread  # importing threading takes longer
 
 from packhorse.base.progress import Meter, Task
 from packhorse.cli.output import Console, format_size
 
 _SILENCE = 2.0
-"""Seconds without a line after which one is due."""
+"""Seconds without a line after which one is printed."""
 
 _LOOK = 0.2
 _GROWTH = 1.5
@@ -23,12 +20,12 @@ _LONGEST_PAUSE = 60.0
 
 
 def watch(console: Console) -> None:
-    """Gives a console the meter of its command, whose tasks are told there when they take long."""
+    """Gives a console a meter, and prints the meter's tasks on the console when they take long."""
     console.meter = _Watch(console).meter
 
 
 class _Watch:
-    """Looks at the tasks of a meter from a thread of its own, which lives as long as there are some."""
+    """Watches the tasks of a meter in a thread, which ends when there are none."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,11 +40,11 @@ class _Watch:
             self._running = True
         try:
             start_new_thread(self._watch, ())
-        except RuntimeError:  # this user may have no more threads, and the work goes on without a word
+        except RuntimeError:  # this user may have no more threads; the work goes on without these lines
             self._running = False
 
     def _is_over(self) -> bool:
-        """Whether no task goes on; the next one that begins starts a thread again then."""
+        """Returns whether no task is running; if so, the next task starts a new thread."""
         with self._lock:
             self._running = bool(self.meter.tasks)
             return not self._running
@@ -58,7 +55,7 @@ class _Watch:
             time.sleep(_LOOK)
             if self._is_over():
                 return
-            # The innermost one says most. It may have ended just now.
+            # The innermost task is the most exact. It may have ended just now.
             task = next(reversed(self.meter.tasks[:]), None)
             text = describe_task(task) if task else last
             if text != last and self._console.wait(text, silence=pause):
@@ -68,7 +65,7 @@ class _Watch:
 
 
 def describe_task(task: Task) -> str:
-    """What is told of a task: its name, how far it is, and for how long it has been going on."""
+    """Formats a task: its name, how far it is, and how long it has been running."""
     parts = [f"{time.monotonic() - task.began:.0f} s"]
     if task.unit == "B":
         parts.insert(

@@ -1,7 +1,7 @@
-"""Runs the checks of `packhorse doctor`, each by trying the thing, and applies the fixes of `--fix`.
+"""Runs the checks of `packhorse doctor`, and applies the fixes of `--fix`. Called by `cli.doctor`.
 
-The names of the checks are stable, because errors (`HostError.check`) and scripts use them. A fix runs as
-root, and is applied completely or not at all. Called by `cli.doctor`.
+A check tries what builds do, for example makes a sandbox. The names of the checks are stable, because errors
+(`HostError.check`) and scripts use them. A fix runs as root, and a failed fix leaves none of its files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packhorse.base.dataclass import replace
@@ -52,54 +52,57 @@ CHECKS: Mapping[str, Callable[[HostProbe], CheckResult]] = {
 
 
 def run_checks(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[CheckResult]:
-    """The lines with these names, or all, in the order of CHECKS; `environ` is the user's environment.
+    """Runs the checks with these names, or all, in the order of CHECKS; `environ` is the user's environment.
 
-    NotFoundError for a name that there is not, UsageError for a PACKHORSE_HOME that is none.
+    Raises NotFoundError for an unknown name, and UsageError for a wrong PACKHORSE_HOME.
     """
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
-        raise NotFoundError(f"the doctor has no line {unknown[0]!r}", why=f"there are {', '.join(CHECKS)}")
+        raise NotFoundError(
+            f"the doctor has no line {unknown[0]!r}", why=f"its lines are {', '.join(CHECKS)}"
+        )
     with HostProbe(environ, Folders.find(environ)) as examined:
         chosen = (name for name in CHECKS if not names or name in names)
         return [replace(CHECKS[name](examined), name=name) for name in chosen]
 
 
 def is_usable(lines: Iterable[CheckResult]) -> bool:
-    """Whether nothing that builds need is missing."""
+    """Whether builds can work here."""
     return all(line.state is not CheckState.MISSING for line in lines)
 
 
-_NEW = ".new"
-
-
-def shell_lines(mend: Fix) -> list[str]:
-    """What is run, for a person to read: one line for a shell each; `FILE` stands for the text of a file."""
+def shell_lines(fix: Fix) -> list[str]:
+    """Returns a fix's commands as shell lines for people; `FILE` stands for a file with the fix's text."""
     lines = [
         shlex.join([*_root_prefix(), *words])
-        for target, _ in mend.files
+        for target, _ in fix.files
         for words in _placing_commands("FILE", target)
     ]
-    return lines + [shlex.join([*_root_prefix(), *words]) for words in mend.commands]
+    return lines + [shlex.join([*_root_prefix(), *words]) for words in fix.commands]
 
 
-def apply(mend: Fix) -> None:
-    """Does it; HostError when that fails, or nobody here may be root. Files are as before then."""
-    with _write_files(mend) as placing:
+def apply(fix: Fix) -> None:
+    """Runs the commands of a fix as root.
+
+    Raises HostError if one fails, or if there is no sudo; then it removes the fix's files again.
+    """
+    with _write_files(fix) as placing:
         try:
-            for words in [*placing, *mend.commands]:
+            for words in [*placing, *fix.commands]:
                 _run(words)
         except HostError:
-            for target, _ in mend.files:
-                _run(("rm", "-f", str(target), f"{target}{_NEW}"))
+            for target, _ in fix.files:
+                with suppress(HostError):  # the first error says what is wrong
+                    _run(("rm", "-f", str(target), str(_temporary_path(target))))
             raise
 
 
 @contextmanager
-def _write_files(mend: Fix) -> Iterator[list[tuple[str, ...]]]:
-    """The commands that put the mend's files in place, each at once."""
+def _write_files(fix: Fix) -> Iterator[list[tuple[str, ...]]]:
+    """Writes the fix's texts to temporary files, and yields the commands that put them in place."""
     with tempfile.TemporaryDirectory(prefix="packhorse-") as directory:
         placing = []
-        for number, (target, text) in enumerate(mend.files):
+        for number, (target, text) in enumerate(fix.files):
             file = Path(directory) / str(number)
             file.write_text(text)
             placing += _placing_commands(str(file), target)
@@ -107,13 +110,17 @@ def _write_files(mend: Fix) -> Iterator[list[tuple[str, ...]]]:
 
 
 def _placing_commands(source: str, target: Path) -> list[tuple[str, ...]]:
-    # Names that end so are passed over by who reads the directory (apparmor_parser(8)) until they are whole.
-    new = str(target.with_name(f".{target.name}{_NEW}"))
+    new = str(_temporary_path(target))
     return [("install", "-m", "0644", source, new), ("mv", "-fT", new, str(target))]
 
 
+def _temporary_path(target: Path) -> Path:
+    # AppArmor must not read an unfinished file: it ignores names that begin with a dot (apparmor_parser(8)).
+    return target.with_name(f".{target.name}.new")
+
+
 def _root_prefix() -> Sequence[str]:
-    """What stands before a command that root has to run."""
+    """Returns the words that make root run a command; HostError without sudo."""
     if os.geteuid() == 0:
         return ()
     sudo = shutil.which("sudo")

@@ -1,7 +1,7 @@
-"""The values that `packhorse doctor` prints, and the probes that several of its checks share.
+"""Defines the results of `packhorse doctor`, and the trials that several of its checks share.
 
-A namespace, a place to write and a sandbox are each tried once. Made by `doctor.checks`; the checks judge
-what was found.
+`HostProbe` makes a namespace, a scratch directory and a sandbox, each once. `doctor.checks` makes the probe;
+the checks turn its findings into results.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from packhorse.host.wiring import make_runner
 from packhorse.linux import userns
 from packhorse.linux.userns import IdMap, Namespace
 
-_COMMANDS_LEFT = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
+_COMMANDS_LEFT = "build and run do not work here; copy, inspect, images, rmi and gc do"
 
 
 class CheckState(Enum):
-    """All of it is there; builds work with less; builds do not work."""
+    """OK: all is there. LIMITED: builds work, but something is missing. MISSING: builds do not work."""
 
     OK = "ok"
     LIMITED = "limited"
@@ -41,9 +41,9 @@ class CheckState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What `--fix` can do: put `files` (path and text) in place, then run commands as root, in order.
+    """What `--fix` can do: put `files` (path and text) in place, then run commands, in order and as root.
 
-    If one of the commands fails, the files are taken away again.
+    If a command fails, the files are removed again.
     """
 
     title: str
@@ -53,10 +53,10 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check. `without` says what works all the same, `remedy` how to mend what is missing.
+    """The result of one check: its state, and what it found.
 
-    Both are empty where the state is ok. `fix` is what `--fix` would do about it, where it can.
-    `checkup` adds the name of the check.
+    `consequence` says what still works, and `remedy` how to fix what is missing; both are empty if the state
+    is ok. `fix` is what `--fix` can do about it. `run_checks` adds the name of the check.
     """
 
     state: CheckState
@@ -68,32 +68,32 @@ class CheckResult:
 
 
 def ok_line(found: str) -> CheckResult:
-    """All is there."""
+    """Makes the result if all is there."""
     return CheckResult(CheckState.OK, found)
 
 
-def limited_line(found: str, without: str, remedy: str, mend: Fix | None = None) -> CheckResult:
-    """Builds work with less."""
-    return CheckResult(CheckState.LIMITED, found, without, remedy, mend)
+def limited_line(found: str, without: str, remedy: str, fix: Fix | None = None) -> CheckResult:
+    """Makes the result if builds work although something is missing."""
+    return CheckResult(CheckState.LIMITED, found, without, remedy, fix)
 
 
 def missing_line(
-    found: str, remedy: str, mend: Fix | None = None, *, without: str = _COMMANDS_LEFT
+    found: str, remedy: str, fix: Fix | None = None, *, without: str = _COMMANDS_LEFT
 ) -> CheckResult:
-    """Builds do not work; without other words, what never starts a sandbox does."""
-    return CheckResult(CheckState.MISSING, found, without, remedy, mend)
+    """Makes the result if builds do not work; `without` names the commands that still work."""
+    return CheckResult(CheckState.MISSING, found, without, remedy, fix)
 
 
 _UID = _GID = 1000
 _PROBE = 125
-"""How the native program that gives steps a terminal ends when it has no arguments."""
+"""The exit code of the native program `terminal` if it gets no arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxTrial:
-    """One real sandbox, made as a build makes its own: the `error` that kept it, and the line to blame.
+    """The result of making one sandbox as builds do: its `error`, and the name of the check that failed.
 
-    `missing_marks` says what an overlay that could be mounted did not do as the store needs it.
+    `missing_marks` says what the store needs of an overlay and this one, though mounted, did not do.
     """
 
     error: HostError | None = None
@@ -102,9 +102,10 @@ class SandboxTrial:
 
 
 class HostProbe:
-    """One look at this machine for the user with `environ`, whose things are in `folders`.
+    """Tries what builds need on this machine, for the user with `environ` and `folders`.
 
-    All is below one directory on the store's file system, and gone with the block.
+    Each trial runs once, when it is first needed. All files are below one directory on the store's file
+    system, and are removed at the end of the `with` block.
     """
 
     def __init__(self, environ: Mapping[str, str], folders: Folders) -> None:
@@ -122,7 +123,7 @@ class HostProbe:
 
     @cached_property
     def idmap(self) -> IdMap | HostError:
-        """The ids that builds would have."""
+        """The ids that builds have here."""
         try:
             return userns.choose_map(_UID, _GID)
         except HostError as error:
@@ -130,7 +131,7 @@ class HostProbe:
 
     @cached_property
     def namespace(self) -> Namespace | HostError:
-        """A namespace with these ids, or why there is none."""
+        """A user namespace with these ids, or why none can be made."""
         if isinstance(self.idmap, HostError):
             return self.idmap
         try:
@@ -140,7 +141,7 @@ class HostProbe:
 
     @cached_property
     def home(self) -> Path:
-        """The store's directory, or the nearest above it that is there."""
+        """The store's directory, or the nearest existing directory above it."""
         path = self.folders.store.absolute()
         while not os.path.isdir(path) and path != path.parent:  # noqa: PTH112 - may not be searched
             path = path.parent
@@ -148,7 +149,7 @@ class HostProbe:
 
     @cached_property
     def scratch(self) -> Path | OSError:
-        """A new directory where builds would write, or why there is none."""
+        """A new directory where builds would write, or why none can be made."""
         stored = self.home / "scratch"
         where = stored if os.path.isdir(stored) else self.home  # noqa: PTH112 - may not be searched
         try:
@@ -160,13 +161,15 @@ class HostProbe:
 
     @cached_property
     def overlay_obstacle(self) -> str:
-        """Which file system the store is on, if it is one that takes no overlays; builds ask the same."""
+        """The name of the store's file system if overlays do not work on it, else "". Builds ask the same."""
         return overlay_obstacle(self.home)
 
     @cached_property
     def trial(self) -> SandboxTrial:
-        """A sandbox in which a program runs under the system call filter, with `/layers` as builds mount it:
-        an overlay, or a plain directory where the store's file system takes no overlays.
+        """The result of a sandbox in which a program runs under the system call filter.
+
+        It has `/layers` as builds mount it: an overlay, or a plain directory if the store's file system
+        takes no overlays.
         """
         namespace, scratch = self.namespace, self.scratch
         if isinstance(namespace, HostError):
@@ -196,10 +199,10 @@ class HostProbe:
 
     @cached_property
     def own_network(self) -> str:
-        """Why a sandbox cannot have a network of its own; empty when one could be made."""
+        """Why a sandbox cannot have a network of its own; "" if it can."""
         namespace, scratch, error = self.namespace, self.scratch, self.trial.error
         if error is not None or isinstance(namespace, HostError) or isinstance(scratch, OSError):
-            return f"not tried, for want of a sandbox: see {self.trial.failed_check}"
+            return f"not tried, because no sandbox can be made: see {self.trial.failed_check}"
         try:
             spec = _step(namespace, scratch, Network.OWN, overlay=not self.overlay_obstacle)
             with make_runner(namespace, _make_directory(scratch / "networks")).open(spec):
@@ -209,9 +212,9 @@ class HostProbe:
 
 
 def _step(namespace: Namespace, scratch: Path, network: Network, *, overlay: bool) -> SandboxSpec:
-    """A step over a root that has one static program, with an overlay of two directories and an upper.
+    """Describes a sandbox with one static program, and an overlay of two lower directories at `/layers`.
 
-    Without `overlay` the lower of the two is mounted itself, to be written.
+    Without `overlay`, the lowest directory itself is mounted there, writable.
     """
     here = _make_directory(scratch / network.value)
     root, lower, empty, upper, work = (
@@ -237,7 +240,7 @@ def _upper(spec: SandboxSpec) -> Path:
 
 
 def _missing_marks(upper: Path) -> str:
-    """What the upper lacks of the marks that overlays leave (whiteouts, and `user.overlay.opaque`)."""
+    """Says which mark of an overlay the upper lacks: whiteouts, or `user.overlay.opaque`; "" if none."""
     if not stat.S_ISCHR((upper / "old").lstat().st_mode):
         return "a removed file leaves no whiteout"
     marks = os.listxattr(upper / "directory", follow_symlinks=False)
@@ -251,7 +254,7 @@ def _make_directory(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """An overlay leaves its work directory shut, to its owner too."""
+    """Removes a tree. An overlay leaves its work directory with mode 0, so this changes modes first."""
     for directory, names, _ in os.walk(path):
         for name in names:
             with suppress(OSError):

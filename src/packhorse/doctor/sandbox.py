@@ -1,11 +1,9 @@
-"""AppArmor's restriction of user namespaces (Ubuntu 23.10 and newer), and the profile that lifts it.
+"""Checks what a sandbox needs: namespaces, ids, bubblewrap, overlays, seccomp. Called by `doctor.checks`.
 
-Called by the doctor's check of that name. On such a machine an ordinary user's program gets a namespace in
-which it has no rights, or none at all, unless a profile allows it one. Bubblewrap makes packhorse's
-namespaces and runs in them, so the profile is for that program alone, by the path behind all links; what it
-starts keeps the profile. It confines nothing: what holds a step is its sandbox.
-
-The doctor's checks on what a sandbox is made of, each by having it made; called by `doctor.checks`.
+AppArmor restricts user namespaces on Ubuntu 23.10 and newer. There an ordinary user's program gets no
+namespace, or one without rights, unless a profile allows it. Bubblewrap makes packhorse's namespaces, so the
+profile that `--fix` installs is for bubblewrap only, at its path without links. The programs that bubblewrap
+starts keep the profile. The profile confines nothing; the sandbox does that.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ def is_enabled() -> bool:
 
 
 def is_restricted() -> bool:
-    """Whether namespaces of ordinary users' programs are restricted."""
+    """Whether AppArmor restricts the user namespaces of ordinary users."""
     return is_enabled() and _read_flag(_RESTRICTION) == "1"
 
 
@@ -59,36 +57,36 @@ def _read_flag(path: Path) -> str:
 
 
 def profile_name(program: Path) -> str:
-    """What the profile for a program is called: several installs of packhorse have one each."""
+    """Returns the name of a program's profile. Each installation of packhorse has its own."""
     return f"packhorse.{Digest.of(bytes(program)).hex[:8]}"
 
 
 def profile_path(program: Path) -> Path:
-    """Where the profile for a program is put."""
+    """Returns the path of a program's profile."""
     return _PROFILES / profile_name(program)
 
 
 def profile(program: Path) -> str:
-    """The profile; `program` is an absolute path without links. InputError when none can name it."""
+    """Writes the profile of `program`, an absolute path without links; InputError for an impossible path."""
     text = str(program)
     if not text.isprintable() or '"' in text or "\\" in text:
         raise InputError(
             f"no AppArmor profile can name {text!r}", fix="install packhorse in another directory"
         )
-    # In a profile these stand for other paths, in quotation marks too (apparmor.d(5), "Globbing").
+    # These characters are patterns in a profile, also inside quotation marks (apparmor.d(5), "Globbing").
     quoted = "".join(f"\\{character}" if character in "*?[]{}^" else character for character in text)
     return _PROFILE.format(name=profile_name(program), program=f'"{quoted}"')
 
 
 def install_profile(program: Path) -> Fix:
-    """Puts the profile in place and loads it."""
+    """Returns the fix that puts the profile in place and loads it."""
     target = profile_path(program)
     load = ("apparmor_parser", "--replace", str(target))
     return Fix(f"let {program} make user namespaces", (load,), ((target, profile(program)),))
 
 
 def user_namespaces(probe: HostProbe) -> CheckResult:
-    """Makes one, with the ids that builds have."""
+    """Makes a user namespace with the ids that builds have."""
     namespace, trial = probe.namespace, probe.trial
     if trial.error is None or trial.failed_check != "user-namespaces":
         if isinstance(namespace, HostError):
@@ -97,12 +95,12 @@ def user_namespaces(probe: HostProbe) -> CheckResult:
         return ok_line(f"made one with {count} id{'s' if count > 1 else ''}")
     found = trial.error.why or trial.error.what
     if isinstance(namespace, Namespace):
-        found = f"made one that gives no rights: {found}"
+        found = f"made one that has no rights: {found}"
     return missing_line(found, _missing_permission())
 
 
 def _missing_permission() -> str:
-    """What has to be allowed, and by whom, for a namespace that cannot be made."""
+    """Says what forbids user namespaces, and who can allow them."""
     if is_restricted():
         return "see the line apparmor"
     for switch in ("user/max_user_namespaces", "kernel/unprivileged_userns_clone"):
@@ -111,11 +109,11 @@ def _missing_permission() -> str:
             return f"an administrator forbids them: {switch.replace('/', '.')} is 0, see sysctl(8)"
     if in_container() or (os.geteuid() == 0 and not _is_whole_root()):
         return _container_options()
-    return "something guards this process, a system call filter or a security module; ask who set it up"
+    return "a system call filter or a security module forbids it; ask the administrator of this machine"
 
 
 def _container_options() -> str:
-    """How a container has to be started, in docker's words, for this user to make sandboxes in it."""
+    """Returns docker's options for a container in which this user can make sandboxes."""
     options = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
     if is_enabled():
         options += " --security-opt apparmor=unconfined"
@@ -124,12 +122,12 @@ def _container_options() -> str:
     return (
         f"start this container with {options} --cap-add SYS_ADMIN --cap-add SYS_PTRACE, "
         "or with --privileged\n"
-        "or use packhorse in it as an ordinary user (--user), who needs no --cap-add"
+        "or use packhorse in it as an ordinary user (--user), without --cap-add"
     )
 
 
 def _is_whole_root() -> bool:
-    """Whether this process may act on others' namespaces: it has CAP_SYS_PTRACE and CAP_SYS_ADMIN."""
+    """Whether this process has CAP_SYS_PTRACE and CAP_SYS_ADMIN, to act on the namespaces of others."""
     found = re.search(r"^CapEff:\s*([0-9a-f]+)", read_proc("status"), re.MULTILINE)
     return bool(found and int(found[1], 16) >> 19 & 0b101 == 0b101)
 
@@ -140,12 +138,14 @@ def in_container() -> bool:
 
 
 def _not_checked(failed_check: str) -> CheckResult:
-    """The line of something that was not come to, since something else is missing."""
-    return missing_line("not tried, for want of something else", f"see {failed_check}", without="")
+    """Makes the result of a check that another failed check prevents."""
+    return missing_line(
+        f"not tried, because the check {failed_check} failed", f"see {failed_check}", without=""
+    )
 
 
 def subordinate_ids(probe: HostProbe) -> CheckResult:
-    """Whether there is more than one id, and whether the kernel takes the map."""
+    """Looks for subordinate ids, and for whether the kernel accepts the map of ids."""
     idmap, namespace = probe.idmap, probe.namespace
     if isinstance(idmap, HostError):
         return missing_line(idmap.why, idmap.fix)
@@ -155,7 +155,7 @@ def subordinate_ids(probe: HostProbe) -> CheckResult:
     obstacle = userns.find_range_obstacle()
     if obstacle:
         without = (
-            "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
+            "builds work with one id: no process can be root inside, and files of other users look like yours"
         )
         return limited_line(obstacle, without, *_more_ids_remedy(obstacle))
     if isinstance(namespace, HostError) and namespace.check == "subordinate-ids":
@@ -169,7 +169,7 @@ def _more_ids_remedy(obstacle: str) -> tuple[str, Fix | None]:
     if "is not installed" in obstacle:
         return install_remedy("uidmap")
     if "has no line for user" not in obstacle:
-        return "ask who set this machine up", None
+        return "ask the administrator of this machine", None
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -181,7 +181,7 @@ def _more_ids_remedy(obstacle: str) -> tuple[str, Fix | None]:
 
 
 def _first_unused_id() -> int:
-    """The first id above all that /etc/subuid and /etc/subgid give to anybody."""
+    """Returns the first id above all those in /etc/subuid and /etc/subgid."""
     ends = [100_000]
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
         if table.is_file():
@@ -191,7 +191,7 @@ def _first_unused_id() -> int:
 
 
 def install_remedy(*packages: str) -> tuple[str, Fix | None]:
-    """How packages of the distribution are installed: in words, and as a mend where that is known."""
+    """Says how to install packages of the distribution, and returns a fix for it if apt-get is there."""
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
         return f"install {names} with this system's package manager", None
@@ -200,7 +200,7 @@ def install_remedy(*packages: str) -> tuple[str, Fix | None]:
 
 
 def apparmor_restriction(probe: HostProbe) -> CheckResult:
-    """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
+    """Checks if AppArmor forbids packhorse's namespaces, because bubblewrap has no profile."""
     if not is_enabled():
         return ok_line("not used by this kernel")
     if not is_restricted():
@@ -208,20 +208,20 @@ def apparmor_restriction(probe: HostProbe) -> CheckResult:
     if os.geteuid() == 0:
         return ok_line("restricts user namespaces of ordinary users, not root's")
     if probe.trial.error is None:
-        return ok_line("restricts user namespaces, and lets packhorse have its own")
+        return ok_line("restricts user namespaces, but allows packhorse's")
     if probe.trial.failed_check not in ("user-namespaces", "bubblewrap"):
-        return ok_line("restricts user namespaces; whether packhorse's too is to be seen yet")
-    found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
+        return ok_line("restricts user namespaces; packhorse's could not be tried yet")
+    found = "forbids user namespaces of programs without a profile (apparmor_restrict_unprivileged_userns)"
     try:
         program = bubblewrap.find().resolve()
-        mend = install_profile(program)
+        fix = install_profile(program)
     except (HostError, InputError) as error:
         return missing_line(found, error.fix)
-    return missing_line(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
+    return missing_line(found, f"packhorse doctor --fix installs a profile for {program}", fix)
 
 
 def bubblewrap_program(probe: HostProbe) -> CheckResult:
-    """Starts it, as builds do."""
+    """Starts bubblewrap as builds do."""
     trial = probe.trial
     try:
         program = bubblewrap.choose()
@@ -234,20 +234,20 @@ def bubblewrap_program(probe: HostProbe) -> CheckResult:
     if trial.failed_check != "bubblewrap":
         return _not_checked(trial.failed_check)
     remedy = (
-        _container_options() if in_container() else trial.error.fix or "its own words above say what it lacks"
+        _container_options() if in_container() else trial.error.fix or "bubblewrap's message above says why"
     )
     return missing_line(trial.error.why or trial.error.what, remedy)
 
 
 def overlay(probe: HostProbe) -> CheckResult:
-    """Mounts one on the store's file system, writes there, and looks at the marks this leaves."""
+    """Mounts an overlay on the store's file system, changes files, and looks at the marks that it leaves."""
     trial = probe.trial
     move = "put the store on ext4, xfs, btrfs or tmpfs, and not on an overlay (PACKHORSE_HOME)"
     if in_container():
-        move += ": a volume of this container, for instance"
+        move += ", for example on a volume of this container"
     if trial.error is None and probe.overlay_obstacle:
         found = f"the file system of {probe.home} is {probe.overlay_obstacle}, which takes no overlays"
-        without = "builds work on plain copies, which take time and room; images cannot be run"
+        without = "builds work on copies, which need time and space; packhorse run does not work"
         return limited_line(found, without, move)
     if trial.error is None and not trial.missing_marks:
         return ok_line(f"mounted and written below {probe.home}")
@@ -259,19 +259,19 @@ def overlay(probe: HostProbe) -> CheckResult:
 
 
 def seccomp(probe: HostProbe) -> CheckResult:
-    """Runs a program under the system call filter of steps."""
+    """Runs a program under the system call filter that buildpacks get."""
     trial = probe.trial
     if trial.error is None:
         return ok_line(f"ran a program under the filter for {os.uname().machine}")
     if trial.failed_check == "seccomp":
-        remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
+        remedy = "use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
         return missing_line(trial.error.why or trial.error.what, remedy)
     return _not_checked(trial.failed_check)
 
 
 def network(probe: HostProbe) -> CheckResult:
     """Gives a sandbox a network of its own, through pasta."""
-    without = "builds use this machine's network, and so reach what listens on its loopback"
+    without = "builds use this machine's network, and so can reach its loopback"
     _, reason = sandbox_network.find_network()
     if "not installed" in reason:
         return limited_line(reason, without, *install_remedy("passt"))
@@ -279,9 +279,9 @@ def network(probe: HostProbe) -> CheckResult:
         remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
         return limited_line(reason, without, remedy)
     if reason:
-        remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
+        remedy = "if other users may open it too: sudo chmod 666 /dev/net/tun"
         return limited_line(reason, without, remedy)
     reason = probe.own_network
     if reason:
         return limited_line(reason, without, "--network host and --network none work")
-    return ok_line("gave a sandbox one of its own, through pasta")
+    return ok_line("gave a sandbox its own network, through pasta")

@@ -1,22 +1,21 @@
-"""Copies an image, all images of a name, or every tag of a repository: the use case behind `packhorse copy`.
+"""Copies an image, all images of a name, or every tag of a repository. Called by `cli.images`.
 
 With `--all-tags` several tags are copied at a time. An image that several tags name is copied once, and a tag
-that the destination already has is left alone. Called by cli.
+that the destination already has is skipped.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.base.threads import ThreadPool, thread_pool
+from packhorse.base.threads import thread_pool
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
+from packhorse.fleet.pipeline import map_in_order
 from packhorse.fleet.selection import list_images
 from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.labels import LIFECYCLE, LayersMetadata
@@ -29,9 +28,9 @@ from packhorse.report.owners import LayerPart, owned_layers
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """What is copied of a name: the image for `target` (None for this machine's), or with `all_images` all
-    that it stands for, as they are; with `referrers` also what is attached to that. If `sparse`, no layer of
-    its run image.
+    """What to copy of a name: the image for `target` (None is this machine), or `all_images` unchanged.
+
+    `referrers` also copies what is attached to them. `sparse` leaves out the layers of the run image.
     """
 
     target: Target | None = None
@@ -49,9 +48,9 @@ def copy(
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Digest:
-    """Copies what is under a name; the answer is what the destination identifies it by.
+    """Copies what a name stands for; returns the digest or image ID by which the destination knows it.
 
-    Raises NotFoundError for a target that the name has no image for, and what the two places raise.
+    Raises NotFoundError if the name has no image for the target, and the errors of the two places.
     """
     if options.referrers:
         return _copy_with_referrers(wiring, source, destination, options, say)
@@ -68,7 +67,7 @@ def copy(
 
 
 def run_image_layers(image: Image, location: Location) -> frozenset[Digest]:
-    """The layers that an image has of its run image; InputError where nobody knows which these are."""
+    """Returns the layers that an image has from its run image; InputError if no label names them."""
     metadata = LayersMetadata.parse(image.config.labels.get(LIFECYCLE, ""))
     found = {each.layer.diff_id for each in owned_layers(image, metadata) if each.part is LayerPart.BASE}
     base = frozenset(diff_id for diff_id in found if diff_id)
@@ -92,7 +91,7 @@ def _read(wiring: Wiring, source: Location, target: Target | None) -> Image:
 def _copy_with_referrers(
     wiring: Wiring, source: Location, destination: Location, options: CopyOptions, say: Callable[[str], None]
 ) -> Digest:
-    """Copies an image, or all of a name, byte for byte, then what is attached, and names it last."""
+    """Copies an image, or all images of a name, unchanged, then what is attached, and the name last."""
     from packhorse.oci.attached import copy_attachments
     from packhorse.oci.place import copy_documents, members
 
@@ -100,19 +99,19 @@ def _copy_with_referrers(
     root = start.root()
     if not options.all_images and (options.target or isinstance(root, Index)):
         manifest = _read(wiring, source, options.target).manifest
-        assert manifest is not None  # places of several have manifests
+        assert manifest is not None  # every place with an index has manifests
         root = manifest
     documents = [*members(start, root), root]
     copy_documents(start, end, documents, meter=wiring.meter, name=f"copying {source}")
     count = copy_attachments(start, end, [document.digest for document in documents])
     end.set_name(root)
-    say(f"{count or 'no'} referrer{'' if count == 1 else 's'} came along")
+    say(f"copied {count or 'no'} referrer{'' if count == 1 else 's'} too")
     return root.digest
 
 
-_JOBS = 8  # tags at a time: nearly all of it is waiting for a registry
-_AHEAD = 4  # tags for each thread that wait for their turn
-_BATCH = 200  # tags that are entered into the index of a layout at once, which is written whole each time
+_JOBS = 8  # tags at a time: most of the time is waiting for a registry
+_AHEAD = 4  # tags per thread that are read ahead
+_BATCH = 200  # tags that are added to a layout's index at once, because each time the whole index is written
 _STOP_TIMEOUT = 3.0
 
 TagRow = tuple[str, Digest | PackhorseError]
@@ -121,9 +120,9 @@ TagRow = tuple[str, Digest | PackhorseError]
 def copy_tags(
     wiring: Wiring, source: Location, destination: Location, options: CopyOptions
 ) -> Iterator[TagRow]:
-    """What became of each tag of a repository, in their order; one that fails stops no other.
+    """Copies each tag of a repository and yields its digest or error, in order. A failure stops no other tag.
 
-    Raises InputError for places that have no tags, and what the list of tags raises.
+    Raises InputError for places that have no tags, and the errors of listing tags.
     """
     if source.kind is not LocationKind.REGISTRY:
         raise InputError(f"{source} has no list of tags", fix="write docker://REGISTRY/REPOSITORY")
@@ -133,7 +132,7 @@ def copy_tags(
     copying = _TagCopier(wiring, destination, options)
     jobs = _JOBS if destination.kind in (LocationKind.OCI, LocationKind.REGISTRY) else 1
     with thread_pool(jobs, "tag", timeout=_STOP_TIMEOUT) as workers:
-        rows = _in_order(workers, copying, list_images(wiring, source.name))
+        rows = map_in_order(workers, copying.copy_tag, list_images(wiring, source.name), most=_AHEAD * _JOBS)
         if destination.kind is not LocationKind.OCI:
             yield from rows
             return
@@ -144,29 +143,14 @@ def copy_tags(
                 if len(batch) == _BATCH:
                     full, batch = batch, []
                     yield from copying.enter_names(full)
-        except PackhorseError:  # the list cannot be read to its end, and what was read of it is copied
+        except PackhorseError:  # the list of tags ended with an error; the tags before it are copied
             yield from copying.enter_names(batch)
             raise
         yield from copying.enter_names(batch)
 
 
-def _in_order(workers: ThreadPool, copying: _TagCopier, locations: Iterable[Location]) -> Iterator[TagRow]:
-    waiting: deque[Future[TagRow]] = deque()
-    try:
-        for location in locations:
-            waiting.append(workers.submit(copying.copy_tag, location))
-            if len(waiting) > _AHEAD * _JOBS:
-                yield waiting.popleft().result()
-    except PackhorseError:  # of the list: what it has named so far is copied all the same
-        while waiting:
-            yield waiting.popleft().result()
-        raise
-    while waiting:
-        yield waiting.popleft().result()
-
-
 class _TagCopier:
-    """The copying of one repository, by several threads."""
+    """Copies the tags of one repository, in several threads."""
 
     def __init__(self, wiring: Wiring, destination: Location, options: CopyOptions) -> None:
         self._wiring = wiring
@@ -180,7 +164,7 @@ class _TagCopier:
         self._lock = threading.Lock()
 
     def copy_tag(self, location: Location) -> TagRow:
-        """Copies one tag: what became of it."""
+        """Copies one tag; returns its name and its digest or error."""
         tag = location.reference.tag or ""
         try:
             return tag, self._copy(location, _with_tag(self._destination, tag), tag)
@@ -188,12 +172,12 @@ class _TagCopier:
             return tag, error
 
     def enter_names(self, rows: list[TagRow]) -> list[TagRow]:
-        """Names in a layout what is kept there; rows of what could not be are those of the error."""
+        """Writes copied tags into the index of a layout. If that fails, their rows get the error."""
         with self._lock:
             kept = {tag: self._kept.pop(tag) for tag, _ in rows if tag in self._kept}
         entries = {tag: document.descriptor for tag, document in kept.items()}
         place = self._wiring.index_place(self._destination, writes=True)
-        assert isinstance(place, LayoutName)  # nothing else is written so
+        assert isinstance(place, LayoutName)  # `copy_tags` calls this only for a layout
         try:
             place.add_entries(entries)
         except PackhorseError as error:
@@ -213,7 +197,7 @@ class _TagCopier:
         if root is None:
             return copy(self._wiring, location, there, replace(self._options, referrers=False))
         if tag in self._existing_tags and self._wiring.digest_of(there.reference) == root.digest:
-            return root.digest  # what a registry has under a name is whole
+            return root.digest  # a registry accepts a name only for a complete image
         sink = self._wiring.index_place(there, writes=True)
         with self._lock_of(root.digest):
             if root.digest not in self._copied:
@@ -231,17 +215,17 @@ class _TagCopier:
         return root.digest
 
     def _choose_document(self, source: DocumentSource, root: Document, location: Location) -> Document | None:
-        """What is copied as it is; None where an image has to be looked at, or made anew, first."""
+        """Returns the document to copy unchanged; None if the image must be read or converted first."""
         if self._options.all_images:
             return root
         target = self._options.target or Target.host()
         manifest, indexes = find_manifest(root, target, source.member, where=str(location))
         if self._options.target and not indexes:
             return None
-        anew = self._destination.kind is LocationKind.OCI and manifest.media_type not in OCI_ONLY
+        is_converted = self._destination.kind is LocationKind.OCI and manifest.media_type not in OCI_ONLY
         return (
             None
-            if anew or self._destination.kind not in (LocationKind.OCI, LocationKind.REGISTRY)
+            if is_converted or self._destination.kind not in (LocationKind.OCI, LocationKind.REGISTRY)
             else manifest
         )
 
@@ -251,14 +235,14 @@ class _TagCopier:
 
     def _list_existing_tags(self) -> Iterator[str]:
         if self._destination.kind is LocationKind.REGISTRY:
-            # It may not be there yet, and has no list then.
+            # A repository that does not exist yet has no list.
             with suppress(FormatError, NetworkError, NotFoundError):
                 for location in list_images(self._wiring, self._destination.name):
                     yield location.reference.tag or ""
 
 
 def _with_tag(place: Location, tag: str) -> Location:
-    """A place with a tag for its name."""
+    """Adds a tag to a place's name; InputError for a place that takes no tags."""
     if place.kind is LocationKind.OCI and not place.name:
         return replace(place, name=tag)
     if place.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE):

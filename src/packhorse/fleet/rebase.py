@@ -1,8 +1,7 @@
-"""Rebases what one name of `packhorse rebase` stands for: an image, or an index of images.
+"""Rebases what a name stands for: an image, or an index of images. Called by `cli.rebase` and `rebase_many`.
 
-In a registry packhorse reads and writes manifests and configs only, and those layers of the new base that the
-repository lacks. `rebase_plan` decides what an image becomes; `rebase_many` handles many names. Called by
-cli.
+In a registry packhorse reads and writes only manifests, configs, and those layers of the new base that the
+repository lacks. `rebase_plan` decides what an image becomes.
 
 Every image of an index is rebased onto the run image of its own target. All are planned before anything is
 written, and the name changes last: if one cannot be rebased, none is. An entry that is not an image, such as
@@ -58,18 +57,18 @@ _ATTEMPTS = 3
 _NAMED = (LocationKind.REGISTRY, LocationKind.STORE, LocationKind.DAEMON)
 _FILES = (LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE)
 _SEVERAL = (LocationKind.REGISTRY, LocationKind.OCI)
-"""Places where a name may be given several images."""
+"""Places where a name can stand for an index."""
 
 
-class Moved(Exception):
-    """The name stands for another image by now. `rebase` begins again."""
+class NameMovedError(Exception):
+    """The name stands for another image now. `rebase` catches it and begins again."""
 
 
 class GuardedTarget:
-    """A place that writes a name in a registry only while it stands for the image that was read.
+    """A place that writes a name in a registry only if it still stands for the image that was read.
 
-    `now` returns the digest that the name stands for, `before` is the image that was read. A registry has no
-    such request: for a moment after the question another client may still write.
+    `now` returns the digest that the name stands for, and `before` is the image that was read. Registries
+    have no atomic request for this: another client may still write between the question and the answer.
     """
 
     def __init__(self, place: Place, before: Image, now: Callable[[], Digest | None]) -> None:
@@ -78,40 +77,41 @@ class GuardedTarget:
         self._now = now
 
     def read(self) -> Image:
-        """The image under this name."""
+        """Reads the image under this name."""
         return self._place.read()
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings one layer."""
+        """Writes one layer."""
         return self._place.write_layer(layer)
 
     def write_image(self, image: Image) -> Receipt:
-        """Gives the image this name; raises NameMovedError if that has another image than before."""
+        """Gives the image this name; NameMovedError if the name now stands for another image."""
         known = self._before.manifest.digest if self._before.manifest else None
-        # An index with one image in it has another digest than that.
+        # The name may stand for an index with this one image, which has a digest of its own.
         if self._now() != known and self._place.read().id != self._before.id:
-            raise Moved
+            raise NameMovedError
         return self._place.write_image(image)
 
 
 def rebase(
     request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS
 ) -> RebaseResult:
-    """Puts an image on its run image, `jobs` layers at a time, unless it is there; all images of an index.
+    """Puts an image, or each image of an index, on its run image; writes `jobs` layers at a time.
 
-    Raises what its parts raise. The name stands for the old image until the new one is whole; if it stands
-    for another by then, that one is rebased.
+    Raises InputError for a name that cannot change, RebaseError, and the errors of reading and writing. The
+    name stands for the old image until the new one is complete. If another client changes the name meanwhile,
+    packhorse rebases that image instead.
     """
     _require_name(request)
     for _ in range(_ATTEMPTS):
         try:
             return _rebase(request, wiring, run_images, jobs)
-        except Moved:
+        except NameMovedError:
             pass
     raise RebaseError(
-        f"{request.location} is never the same for long enough",
-        why=f"somebody else wrote it {_ATTEMPTS} times while it was rebased",
-        fix="try again when whoever it is has finished",
+        f"{request.location} was changed while packhorse rebased it",
+        why=f"another client wrote it {_ATTEMPTS} times",
+        fix="try again when the other client has finished",
     )
 
 
@@ -125,7 +125,7 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
             raise
         return RebaseResult(RebaseState.SKIPPED, notes=(f"{error.what}: {error.why}",))
     except NotFoundError as error:
-        index = _find_index(request, wiring)  # it may have images for other machines alone
+        index = _find_index(request, wiring)  # it may only have images for other targets
         if index is None and request.source.kind is LocationKind.STORE:
             fix = "`packhorse images` lists what there is; --publish is for images in their registries"
             raise NotFoundError(error.what, why=error.why, fix=fix) from error
@@ -147,7 +147,7 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
 
 
 def _find_index(request: RebaseRequest, wiring: Wiring) -> Index | None:
-    """The index under the name, where there is one that has more in it than an image to take its place."""
+    """Returns the index under the name if it has more than one entry; else None."""
     if request.location.kind not in _SEVERAL or request.source.kind not in (
         *_SEVERAL,
         LocationKind.OCI_ARCHIVE,
@@ -166,16 +166,17 @@ def _open_target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
 
 
 def _with_name_in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
-    """The request by the name that the only image in a file has, which it is to keep.
+    """Adds the name of the only image in a file to the request, so that the image keeps its name.
 
-    Raises InputError where an archive has others, or it has other names there, which would be lost.
+    Raises InputError if an archive has other names, because writing it would lose them.
     """
     location = request.location
     names = wiring.names(location)
     if len(names) > 1 and location.kind is not LocationKind.OCI and not request.dry_run:
         raise InputError(
             f"other names in the archive of {location} would be lost",
-            why=f"it is written whole, and has {', '.join(name or 'one without a name' for name in names)}",
+            why="packhorse writes a whole archive, and this one has "
+            + ", ".join(name or "an image without a name" for name in names),
             fix="copy it to a registry or an OCI layout, and rebase it there",
         )
     if location.name or len(names) != 1:
@@ -185,35 +186,35 @@ def _with_name_in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
 
 
 def _require_name(request: RebaseRequest) -> None:
-    """A digest or an ID stands for one image for good."""
+    """Raises InputError for a digest or an image ID, because it always stands for the same image."""
     name = request.location.name
     if request.dry_run or not name or request.location.kind not in _NAMED:
         return
     if is_image_id(name) or Reference.parse(name).digest:
         raise InputError(
             f"{name} cannot become another image",
-            why="it names one by its digest",
-            fix="name a tag, and this one with --previous-image",
+            why="it is a digest, and so always names the same image",
+            fix="name a tag, and this image with --previous-image",
         )
 
 
 def _require_single(app: Image, location: Location) -> None:
-    """An index under the name would be replaced by one of its images."""
+    """Raises InputError for an index that one of its images would replace."""
     if app.all_targets and len(app.all_targets) > 1:
         raise InputError(
             f"{location} stands for several images",
-            why=f"they are for {', '.join(map(str, app.all_targets))}, and one alone would take their place",
+            why=f"they are for {', '.join(map(str, app.all_targets))}, and one image would replace them all",
             fix="copy it to a registry or an OCI layout with packhorse copy --all, and rebase it there",
         )
 
 
 _OF_BYTES = ("data", "urls")
-"""What a descriptor may have that belongs to the very bytes which it described."""
+"""Fields of a descriptor that are only right for the bytes that it describes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """An image of the index: where in it, what for, and what is to become of it."""
+    """An image of the index: its position in the index, its target, and its plan."""
 
     position: int
     target: Target
@@ -223,19 +224,19 @@ class _Member:
 def rebase_index(
     request: RebaseRequest, index: Index, wiring: Wiring, run_images: RunImages, *, jobs: int
 ) -> RebaseResult:
-    """Rebases what is under the name `request.source`, which stands for `index`.
+    """Rebases the images of `index`, for which the name `request.source` stands.
 
-    Raises RebaseError, or what kept its only image from being rebased, and NameMovedError where the name
-    stands for something else by the time that all is there.
+    Raises RebaseError or the error of an image that cannot be rebased, and NameMovedError if the name stands
+    for something else before the new index is written.
     """
     source = wiring.index_place(request.source, mirrors=not request.is_in_place)
     members = list(_members(request, index, source, run_images))
-    told = _combine(members)
-    if told.state is RebaseState.SKIPPED or request.dry_run:
-        return told
+    result = _combine(members)
+    if result.state is RebaseState.SKIPPED or request.dry_run:
+        return result
     changed = {member.position: image for member in members if (image := member.plan.image)}
     if not changed:
-        return replace(told, receipt=_index_receipt(index))
+        return replace(result, receipt=_index_receipt(index))
     place, sink = wiring.place(request.location), wiring.index_place(request.location, writes=True)
     if not request.is_in_place:
         copy_members(source, sink, [each for at, each in enumerate(index.manifests) if at not in changed])
@@ -243,13 +244,13 @@ def rebase_index(
     new = {at: _write_image(image, place, sink, accepts, jobs) for at, image in changed.items()}
     whole = _renew_index(index, {at: (manifest, changed[at].config) for at, manifest in new.items()})
     if request.is_in_place and _has_moved(request, index, wiring):
-        raise Moved
+        raise NameMovedError
     sink.set_name(whole)
-    return replace(told, receipt=_index_receipt(whole))
+    return replace(result, receipt=_index_receipt(whole))
 
 
 def _has_moved(request: RebaseRequest, index: Index, wiring: Wiring) -> bool:
-    """Whether a registry's name stands for something else by now; somebody may still come, for a moment."""
+    """Whether a registry's name stands for something else now. Another client may still write after this."""
     location = request.location
     return location.kind is LocationKind.REGISTRY and wiring.digest_of(location.reference) != index.digest
 
@@ -257,10 +258,10 @@ def _has_moved(request: RebaseRequest, index: Index, wiring: Wiring) -> bool:
 def _members(
     request: RebaseRequest, index: Index, source: RegistryName | LayoutName, run_images: RunImages
 ) -> Iterable[_Member]:
-    """What is to become of each image; raises what keeps some from being rebased."""
+    """Plans each image; raises one error for all images that cannot be rebased."""
     if len(index.manifests) > DOCUMENT_LIMIT:
         raise FormatError(
-            "an index has too much in it", why=f"images of {DOCUMENT_LIMIT} are rebased at most"
+            "the index has too many entries", why=f"packhorse rebases an index of at most {DOCUMENT_LIMIT}"
         )
     failures: list[tuple[Target, PackhorseError]] = []
     for at, entry in enumerate(index.manifests):
@@ -279,8 +280,9 @@ def _members(
 
 
 def _is_image(entry: Descriptor, source: RegistryName | LayoutName) -> bool:
-    """Whether an entry describes an image; what says no target is looked at: signatures have an image's
-    config, and something else for layers.
+    """Whether an entry describes an image.
+
+    If it has no target, packhorse reads the manifest: a signature has an image's config, but other layers.
     """
     if entry.media_type not in MANIFESTS:
         return False
@@ -295,7 +297,7 @@ def _is_image(entry: Descriptor, source: RegistryName | LayoutName) -> bool:
 
 
 def _failure(request: RebaseRequest, failures: Sequence[tuple[Target, PackhorseError]]) -> PackhorseError:
-    """One error for all the images that cannot be rebased, of their own kind if they have one."""
+    """Makes one error for all images that cannot be rebased, of the same class if they all have one."""
     lines = [f"{target}: {': '.join(filter(None, (each.what, each.why)))}" for target, each in failures]
     kinds = {type(each) for _, each in failures}
     fixes = dict.fromkeys(each.fix for _, each in failures if each.fix)
@@ -311,20 +313,20 @@ def _failure(request: RebaseRequest, failures: Sequence[tuple[Target, PackhorseE
 
 
 def _combine(members: Sequence[_Member]) -> RebaseResult:
-    """What became of all of them, told as of the first that changed."""
+    """Makes one result of all: that of the first image that changed, with all as its members."""
     every = tuple((member.target, member.plan.result) for member in members)
     if not every:
         return RebaseResult(RebaseState.SKIPPED, notes=("there is no image in its index",))
     order = (RebaseState.REBASED, RebaseState.BEHIND, RebaseState.CURRENT, RebaseState.SKIPPED)
     _, first = min(every, key=lambda each: order.index(each[1].state))
-    notes = tuple(f"{target}: {note}" for target, told in every for note in told.notes)
+    notes = tuple(f"{target}: {note}" for target, result in every for note in result.notes)
     return replace(first, notes=notes, image=None, receipt=None, members=every)
 
 
 def _write_image(
     image: Image, place: Place, sink: DocumentSink, accepts: Iterable[str], jobs: int
 ) -> Manifest:
-    """Brings an image to where its name is to be, under its digest alone."""
+    """Writes an image to the place of the index, under its digest only."""
     image = write_layers(image, place, jobs=jobs)
     manifest = make_manifest(image, accepts=frozenset(accepts))
     sink.write_blob(manifest.config, lambda: iter([image.config.raw]))
@@ -333,9 +335,9 @@ def _write_image(
 
 
 def _renew_index(index: Index, new: Mapping[int, tuple[Manifest, Config]]) -> Index:
-    """The index with other images in some of its entries, and all else in it as it was.
+    """Returns the index with new images in some of its entries; everything else stays.
 
-    What it says of a base, which is another by now, goes, as it does from the images' own manifests.
+    The annotations about the base are removed, as from the images' own manifests, because the base changed.
     """
     fields: dict[str, Any] = loads(index.raw)
     entries = list(fields["manifests"])
@@ -370,5 +372,5 @@ def _without_base(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _index_receipt(index: Index) -> Receipt:
-    """An index has no image ID: its digest stands for it."""
+    """Makes the receipt of an index. An index has no image ID, so its digest stands for that too."""
     return Receipt(index.digest, index.digest, len(index.raw))

@@ -1,7 +1,6 @@
-"""Plans a rebase: what was asked, what the image becomes, and whether anything has to be done.
+"""Plans a rebase: defines the request and the result, and decides if and how an image changes.
 
-Nothing is written here. `lifecycle.rebase` decides which base an image may be put on. Called by the rest of
-`fleet` and by cli.
+Writes nothing. `lifecycle.rebase` decides on which base an image may be put. Called by `rebase`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from packhorse.oci.types import Config
 
 
 class RebaseState(StrEnum):
-    """What became of an image."""
+    """The result of a rebase. BEHIND: with `dry_run`, the image would be rebased."""
 
     REBASED = "rebased"
     BEHIND = "behind"
@@ -43,14 +42,14 @@ class RebaseState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WantedLabel:
-    """A label that images have to have to be taken, with one value, or with any where that is None."""
+    """A label that selects images, with one value; None stands for any value."""
 
     key: str
     value: str | None = None
 
     @classmethod
     def parse_all(cls, texts: Iterable[str]) -> tuple[Self, ...]:
-        """What `KEY` and `KEY=VALUE` ask for; UsageError for what no image can have."""
+        """Parses each `KEY` and `KEY=VALUE`; UsageError for labels that no image can have."""
         wanted: dict[str, Self] = {}
         for text in texts:
             key, given, value = text.partition("=")
@@ -63,8 +62,8 @@ class WantedLabel:
             if None not in (old.value, new.value) and old != new:
                 raise UsageError(
                     f"no image has {old} and {new} at once",
-                    why="a label has one value, and all that are asked for have to be there",
-                    fix="ask for one of them, and for the other with another command",
+                    why="a label has one value, and an image must have every --label",
+                    fix="use one command for each of the two",
                 )
             wanted[key] = new if old.value is None else old
         return tuple(wanted.values())
@@ -73,18 +72,18 @@ class WantedLabel:
         return self.key if self.value is None else f"{self.key}={self.value}"
 
     def is_among(self, labels: Mapping[str, str]) -> bool:
-        """Whether an image of these labels has it."""
+        """Whether an image with these labels is selected."""
         return self.key in labels and self.value in (None, labels[self.key])
 
 
 @dataclass(frozen=True, slots=True)
 class RebaseRequest:
-    """What a user asked for of one image.
+    """What the user asks for one image: rebase `source`, and write the result to `location`.
 
-    `source` is rebased and written to `location`. Without `run_image` it is the one that the image names.
-    Only images on `old_run_image` are taken, where that is given, and such as have all `labels`, and of those
-    that are only listed (`is_listed`) by a registry such as buildpacks built. With `dry_run` nothing is
-    written.
+    Without `run_image`, packhorse uses the one that the image names. It skips images that are not on
+    `old_run_image` (if given) or lack one of `labels`. `is_listed` says that the user did not name the image,
+    but a registry listed it: then packhorse also skips images that buildpacks did not build. `dry_run` writes
+    nothing.
     """
 
     location: Location
@@ -98,18 +97,20 @@ class RebaseRequest:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the image is replaced by what it becomes."""
+        """Whether the new image replaces the old one."""
         return self.source == self.location
 
 
 @dataclass(frozen=True, slots=True)
 class RebaseResult:
-    """What became of an image, and what changed: the two references of its base, `notes` about what was
-    taken although something spoke against it, or why it was skipped. `receipt` says what is there now,
-    `layers` how many layers were taken from below and put there.
+    """What happened to an image.
 
-    Of a name that stands for several images `members` has what became of each, and the rest is of the first
-    that changed; the digest of its index stands for an image ID.
+    `before` and `after` are the references of its run image, `layers` the numbers of base layers before and
+    after, and `labels` the changed labels (name, before, after). `notes` says why the image was skipped, or
+    what the user should know of the new base. `receipt` identifies what is in the place now.
+
+    If a name stands for several images, `members` has the result of each, and the other fields are those of
+    the first that changed.
     """
 
     state: RebaseState
@@ -130,14 +131,14 @@ _NUMBER = re.compile(r"([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class RebasePlan:
-    """What is told of an image, and what is to be written for it: None where it is left as it is."""
+    """The result for the user, and the image to write; None if the image does not change."""
 
     result: RebaseResult
     image: Image | None = None
 
 
 def plan_rebase(request: RebaseRequest, app: Image, run_images: RunImages) -> RebasePlan:
-    """What becomes of one image; raises what finding its run image, and putting it there, raise."""
+    """Plans one image; raises the errors of finding its run image and of `lifecycle.rebase`."""
     if request.is_listed and not is_app(app.config):
         return RebasePlan(RebaseResult(RebaseState.SKIPPED, notes=("it was not built by buildpacks",)))
     label = read_base_label(app.config)
@@ -152,29 +153,29 @@ def plan_rebase(request: RebaseRequest, app: Image, run_images: RunImages) -> Re
     names = (request.run_image,) if request.run_image else label.sources
     if not names:
         raise InputError(
-            "the image does not say what its run image is", why="no label names one", fix="add --run-image"
+            "the image does not name its run image", why="no label names one", fix="add --run-image"
         )
     new = run_images.find(names, request.location, app.config.target)
-    told = RebaseResult(RebaseState.CURRENT, new.name, label.run.reference, new.reference)
+    result = RebaseResult(RebaseState.CURRENT, new.name, label.run.reference, new.reference)
     if request.is_in_place and _is_current(app, label, new) and _has_blobs_of(new, app, request.location):
-        return RebasePlan(replace(told, receipt=_current_receipt(app, request.location)))
+        return RebasePlan(replace(result, receipt=_current_receipt(app, request.location)))
     notes: list[str] = []
     image = _rebase_onto(
         new, _target_view(app, request.location), label, force=request.force, say=notes.append
     )
-    told = replace(
-        told,
+    result = replace(
+        result,
         state=RebaseState.BEHIND if request.dry_run else RebaseState.REBASED,
         layers=(count_labelled_base_layers(app, label), len(new.image.layers)),
         labels=tuple(_differences(app.config, new.image.config)),
         notes=tuple(notes),
         image=image.id,
     )
-    return RebasePlan(told, image)
+    return RebasePlan(result, image)
 
 
 def _current_receipt(image: Image, location: Location) -> Receipt:
-    """What an image that is left as it is is identified by where it is."""
+    """Makes the receipt of an image that does not change."""
     if image.manifest is None or location.kind in (LocationKind.STORE, LocationKind.DAEMON):
         return Receipt(image.id)
     return Receipt(image.id, image.manifest.digest, len(image.manifest.raw))
@@ -183,8 +184,10 @@ def _current_receipt(image: Image, location: Location) -> Receipt:
 def _rebase_onto(
     new: RunImage, app: Image, label: BaseLabel, *, force: bool, say: Callable[[str], None]
 ) -> Image:
-    """The image on its new base. A newer version of its own run image is put below it without being forced:
-    all that the specification asks has been found right then, but for the name.
+    """Puts the image on its new base.
+
+    A newer version of its own run image needs no --force: then only the name differs from what the
+    specification demands.
     """
     try:
         return rebased(app, new, force=force, say=say)
@@ -196,7 +199,7 @@ def _rebase_onto(
 
 
 def _target_view(app: Image, location: Location) -> Image:
-    """The image as the reference takes it: one that goes to no registry is what an engine shows of it."""
+    """Returns the image as the reference sees it: outside a registry, with the config of an engine."""
     return app if location.kind is LocationKind.REGISTRY else replace(app, config=engine_view(app.config))
 
 
@@ -205,10 +208,10 @@ def _is_on(label: BaseLabel, name: str) -> bool:
 
 
 def _is_current(app: Image, label: BaseLabel, new: RunImage) -> bool:
-    """Whether there is nothing to do: same layers, same machine, and labels that say the same.
+    """Whether there is nothing to do: the same layers, the same target, and the same labels of the base.
 
-    References are not compared. The same run image has another one in an engine, in a registry and after its
-    config has changed in what no image takes over from its base.
+    References are not compared, because the same run image has different ones in an engine and in a registry,
+    and after a change of its config that no image takes over.
     """
     ours, base = app.config, new.image.config
     return (
@@ -221,10 +224,10 @@ def _is_current(app: Image, label: BaseLabel, new: RunImage) -> bool:
 
 
 def _has_blobs_of(new: RunImage, app: Image, location: Location) -> bool:
-    """Whether the base of an image in a registry is stored as the run image's layers are.
+    """Whether the base of an image in a registry has the same blobs as the run image's layers.
 
-    Nobody unpacks an image in a registry, so equal diff IDs alone are a claim. The image may have been put on
-    a broken or forged run image that claimed the layers of the good one.
+    A registry does not check diff IDs, so equal diff IDs prove nothing. The image may be on a broken or
+    forged run image that claimed the diff IDs of the good one.
     """
     if location.kind is not LocationKind.REGISTRY or app.manifest is None or new.image.manifest is None:
         return True
@@ -233,18 +236,17 @@ def _has_blobs_of(new: RunImage, app: Image, location: Location) -> bool:
 
 
 def _differences(app: Config, base: Config) -> list[tuple[str, str, str]]:
-    """The labels of the base that change: name, value before and after, "" where there is none."""
+    """Lists the labels of the base that change: name, value before and value after; "" if there is none."""
     names = sorted(name for name in {*app.labels, *base.labels} if name.startswith(OF_THE_BASE))
     pairs = ((name, app.labels.get(name, ""), base.labels.get(name, "")) for name in names)
     return [(name, old, new) for name, old, new in pairs if old != new]
 
 
 def is_newer(new: RunImage, app: Config, label: BaseLabel) -> bool:
-    """Whether `new` is of the same repository, base id and distribution as the image's base, and newer.
+    """Whether `new` has the repository, base id and distribution of the image's base, and a later tag.
 
-    The specification knows run images by their names alone, tags among them, so each newer patch tag would
-    have to be forced. Both must say what they are based on: a base id, or a stack, and where it is known the
-    distribution.
+    The specification identifies run images only by their names with tags, so every newer patch tag would need
+    --force. Both images must have a label for their base id or stack.
     """
     base = new.image.config
     if any(app.labels.get(name, "") != base.labels.get(name, "") for name in _SAME):
@@ -265,9 +267,9 @@ def _is_later(new: str, old: str) -> bool:
 
 
 def is_later_tag(new: str, old: str) -> bool:
-    """Whether two tags differ in their numbers alone, and the new one's are higher.
+    """Whether two tags differ only in their numbers, and those of the new one are higher.
 
-    Of several numbers the first, which is the major version, must be the same.
+    If there are several numbers, the first, the major version, must be the same.
     """
     before, after = _NUMBER.split(old), _NUMBER.split(new)
     if before[::2] != after[::2]:

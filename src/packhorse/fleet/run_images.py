@@ -1,7 +1,7 @@
-"""Finds run images for a rebase, each once for all images that need it. Called by `rebase`.
+"""Finds run images for a rebase, each once for all images that need it. Called by `rebase_plan`.
 
-For an image in a registry, the run image is read in that registry and identified by its digest. For any other
-image it is pulled into the store.
+For an image in a registry, packhorse reads the run image in its registry, preferably the same one, and
+identifies it by its digest. For any other image it pulls the run image into the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from packhorse.oci.reference import Location, LocationKind, Reference
 
 
 class RunImages:
-    """The run images of one command; usable from several threads."""
+    """Finds and remembers the run images of one command. Several threads may use it."""
 
     def __init__(
         self, wiring: Wiring, *, say: Callable[[str], None], policy: PullPolicy = PullPolicy.ALWAYS
@@ -31,9 +31,9 @@ class RunImages:
         self._lock = threading.Lock()
 
     def find(self, names: Sequence[str], location: Location, target: Target) -> RunImage:
-        """The first of `names` that can be had, those in the registry of `location` before the others.
+        """Returns the first of `names` that exists, trying those in the registry of `location` first.
 
-        Raises what was wrong with the first of them where none can.
+        If none exists, raises the error of the first.
         """
         registry = location.reference.registry if location.kind is LocationKind.REGISTRY else ""
         near = sorted(names, key=lambda name: Reference.parse(name).registry != registry)
@@ -45,7 +45,7 @@ class RunImages:
                 try:
                     self._found[key] = self._first(near, target, remote=bool(registry))
                 except PackhorseError as error:
-                    self._found[key] = error  # what cannot be had is not asked for once an image
+                    self._found[key] = error  # so that the next image does not ask again
             found = self._found[key]
         if isinstance(found, PackhorseError):
             raise found

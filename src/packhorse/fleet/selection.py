@@ -1,6 +1,6 @@
 """Selects the images for a command that takes many: from arguments, from lists, or from a registry.
 
-Called by `cli.rebase`. It opens nothing except what a registry lists.
+Called by `cli.rebase` and `copy`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from packhorse.oci.reference import Location, LocationKind, Reference, is_attach
 
 
 def parse_list(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]:
-    """The images that a list names, one a line; empty lines and those that begin with `#` are passed over.
+    """Reads a list with one image per line; ignores empty lines and those that begin with `#`.
 
-    Raises InputError with every line that names none.
+    Raises one InputError with all wrong lines.
     """
     locations, issues = [], []
     for number, line in enumerate(lines, 1):
@@ -33,7 +33,10 @@ def parse_list(lines: Iterable[str], *, where: str, publish: bool) -> list[Locat
 
 
 def parse_location(text: str, *, publish: bool) -> Location:
-    """Where an image is; a bare name is in the store, or with `publish` in its registry; InputError."""
+    """Parses a location. A name without a scheme is in the store, or with `publish` in its registry.
+
+    Raises InputError.
+    """
     location = Location.parse(text)
     if not publish or location.kind is LocationKind.REGISTRY:
         return location
@@ -43,9 +46,9 @@ def parse_location(text: str, *, publish: bool) -> Location:
 
 
 def list_images(wiring: Wiring, scope: str) -> Iterator[Location]:
-    """Every image of a repository, or of all whose names begin with `scope` if that ends in a slash.
+    """Yields every image of a repository; if `scope` ends in a slash, of all repositories that begin with it.
 
-    Raises InputError for what is neither, NotFoundError where a registry has no list, NetworkError.
+    Raises InputError for a wrong scope, NotFoundError if the registry has no list, and NetworkError.
     """
     from packhorse.oci.registry.listing import repositories, tags
 
@@ -62,12 +65,12 @@ def list_images(wiring: Wiring, scope: str) -> Iterator[Location]:
     for repository in repositories(wiring.host(there.registry)):
         name = f"{host}/{path}{repository[len(below) :]}"
         if repository.startswith(below) and _is_name(name):
-            with suppress(NotFoundError):  # a list may still have what was removed
+            with suppress(NotFoundError):  # the list may still name a removed repository
                 yield from list_images(wiring, name)
 
 
 def _is_name(text: str) -> bool:
-    """Whether an image can have a name that a registry lists."""
+    """Whether a name that a registry lists is valid for an image."""
     try:
         Reference.parse(text)
     except InputError:
@@ -76,7 +79,7 @@ def _is_name(text: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Whether a name without a slash looks as a registry's does."""
+    """Whether a name without a slash looks like that of a registry."""
     name, _, port = text.partition(":")
     return (
         "/" not in text
@@ -87,12 +90,12 @@ def _is_host(text: str) -> bool:
 
 
 def _parse_scope(text: str) -> tuple[str, str]:
-    """The registry, and the beginning of its repositories' names."""
+    """Returns the registry, and the beginning of the names of its repositories."""
     bare = text.removeprefix(f"{LocationKind.REGISTRY}://")
     if _is_host(bare):
         raise InputError(
             f"{bare} is a registry, or an image of Docker Hub",
-            why="without a slash it is read as an image's name, and hardly meant as one",
+            why="without a slash it would be the name of an image, which is probably not what you mean",
             fix=f"write {bare}/ for all that the registry lists, docker.io/library/{bare} for the image",
         )
     try:
@@ -102,7 +105,7 @@ def _parse_scope(text: str) -> tuple[str, str]:
         path = reference.repository.removesuffix("any") if bare.endswith("/") else reference.repository
         return reference.registry, path
     except InputError as error:
-        shown = text[max(text.rfind("@"), 0) :]  # before that may be a password
+        shown = text[max(text.rfind("@"), 0) :]  # a password may stand before the @
         raise InputError(
             f"not images of a registry: {shown[:300]!r}",
             why=error.why,

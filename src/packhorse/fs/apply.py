@@ -1,9 +1,10 @@
 """Applies one unpacked layer to the tree of the layers below it (image-spec layer.md, "Applying Changesets").
 
-It removes what the layer hides, and links what the layer has. Whiteouts hide only entries of the layers
-below, wherever they stand in the archive. If the archive has `bin/x` and no entry for `bin`, then `bin` stays
-what it is below, even a link such as `bin -> usr/bin`; docker and containerd do the same. Links are resolved
-by hand, with the tree as their root. For layers with an overlay's marks see `fs.overlay`.
+It removes the entries that the layer hides, then links the layer's own entries into the tree. Whiteouts hide
+only entries of the layers below, wherever they stand in the archive. If the archive has `bin/x` and no entry
+for `bin`, then `bin` stays what it is below, even a link such as `bin -> usr/bin`; docker and containerd do
+the same. This code resolves links itself, with the tree as their root. `store.userns_worker` calls it to
+merge layers. `fs.overlay` merges trees that have an overlay's marks.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from packhorse.errors import TreeError
 from packhorse.fs import overlay, walk
 
 _DEPTH = 300  # two descriptors a level, and 1024 of them are usual
-_STEPS = 1024  # names looked up on one way through links
+_STEPS = 1024  # the most names that resolving one link may look up
 _WHITEOUT = ".wh."
 
 TreePath = list[str]
-"""The names from the top of a tree to a directory, none of them a link."""
+"""The names on the way from the top of a tree to a directory. None of them is a link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changeset:
-    """What unpacking a layer has told of it (`tar.unpack.UnpackResult`); paths are relative to its top."""
+    """What an unpacked layer hides and implies (`tar.unpack.UnpackResult`); paths are relative to its top."""
 
     whiteouts: Sequence[str]
     opaque: Sequence[str]
     implied: frozenset[str]
 
     def apply(self, source: int, target: int) -> int:
-        """Applies the unpacked layer in the directory `source` to the tree `target`; counts its entries.
+        """Applies the unpacked layer in the directory `source` to the tree `target`, both descriptors.
 
-        Files are shared between the two afterwards. Raises OSError; TreeError for links that lead nowhere,
-        for a name that only a whiteout may have, and for directories nested too deep.
+        Returns the number of the layer's entries. Afterwards the two trees share files by hard links. Raises
+        OSError. Raises TreeError for links that lead nowhere, for a name that only a whiteout may have, and
+        for directories nested too deep.
         """
         applied = _LayerApplier(source, target, self.implied)
         top = os.fstat(target if "" in self.implied else source)
@@ -58,6 +60,8 @@ class Changeset:
 
 
 class _LayerApplier:
+    """Applies the layer below the descriptor `layer` to the tree below the descriptor `root`."""
+
     def __init__(self, layer: int, root: int, implied: frozenset[str]) -> None:
         self._layer = layer
         self._root = root
@@ -65,7 +69,7 @@ class _LayerApplier:
         self._deferred: deque[tuple[str, TreePath]] = deque()
 
     def hide(self, path: str, name: str = "") -> None:
-        """Removes `name`, or everything, from what the layer's directory `path` is in the layers below."""
+        """Removes entries of the lower layers from the layer's directory `path`: `name`, or all with ""."""
         where = self._find_below(path)
         if where is not None:
             with _open_directory(self._root, where) as directory:
@@ -76,9 +80,9 @@ class _LayerApplier:
                 overlay.copy_metadata(directory, before)
 
     def apply(self) -> int:
-        """Lays all that the layer has over the tree; counts it.
+        """Applies all entries of the layer; returns their number.
 
-        What lies behind links comes last: the layer may have what they lead to.
+        Directories behind links come last, because the layer may have the directories that the links lead to.
         """
         count = self._apply_entries(self._layer, self._root, "", [])
         while self._deferred:
@@ -94,7 +98,7 @@ class _LayerApplier:
         return count
 
     def _apply_entries(self, source: int, target: int, path: str, where: TreePath) -> int:
-        """Lays what is in `source`, the layer's directory `path`, over `target`, which is at `where`."""
+        """Applies the entries of `source`, the layer's directory `path`, to `target`, which is at `where`."""
         if path.count("/") >= _DEPTH:
             raise TreeError(f"{path[:100]}… is nested more than {_DEPTH} deep", why="it cannot be applied")
         count = 0
@@ -114,23 +118,24 @@ class _LayerApplier:
         return count
 
     def _apply_directory(self, source: int, parent: int, path: str, where: TreePath) -> int:
-        """Lays the layer's directory `path` over the last name of `where`, whose directory `parent` is."""
-        name, passed = where[-1], path in self._implied
+        """Applies the layer's directory `path` to the entry at `where`, which is in `parent`."""
+        name, implied = where[-1], path in self._implied
         mode = _mode(parent, name)
-        if mode is not None and stat.S_ISLNK(mode) and passed:
+        if mode is not None and stat.S_ISLNK(mode) and implied:
             self._deferred.append((path, where))
             return 0
         there = mode is not None and stat.S_ISDIR(mode)
         if not there:
-            if mode is not None and passed:
+            if mode is not None and implied:
                 raise TreeError(f"{path[:200]} is not a directory", why="an entry of the layer lies below it")
             if mode is not None:
                 walk.remove(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
         with overlay.open_subdirectory(parent, name) as directory:
-            return self._fill(source, directory, path, where, like=directory if passed and there else source)
+            return self._fill(source, directory, path, where, like=directory if implied and there else source)
 
     def _fill(self, source: int, target: int, path: str, where: TreePath, *, like: int) -> int:
+        """Applies a directory's entries, and gives it the owner, mode and times that `like` has now."""
         status = os.fstat(like)
         os.fchmod(target, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
         count = self._apply_entries(source, target, path, where)
@@ -138,7 +143,7 @@ class _LayerApplier:
         return count
 
     def _find_below(self, path: str) -> TreePath | None:
-        """Where the layer's directory `path` is in the layers below; None when there is none."""
+        """Finds the directory that the layer's `path` leads to in the layers below; None if there is none."""
         where: TreePath = []
         parts = path.split("/") if path else []
         for number, name in enumerate(parts, 1):
@@ -155,7 +160,7 @@ class _LayerApplier:
         return where
 
     def _replaces(self, path: TreePath) -> bool:
-        """Whether the layer has an entry for the directory `path`, which so is not what is below it."""
+        """Whether the layer has its own entry for the directory `path`, which replaces the lower one."""
         if "/".join(path) in self._implied:
             return False
         with suppress(FileNotFoundError, NotADirectoryError), _open_directory(self._layer, path):
@@ -163,7 +168,7 @@ class _LayerApplier:
         return False
 
     def _follow_or_make(self, where: TreePath, link: str) -> TreePath:
-        """The directory that a link in `where` leads to, made if it is missing."""
+        """Finds the directory that a link in `where` leads to; makes the missing directories."""
         found = self._follow(where, link, make=True)
         if found is None:
             raise TreeError(
@@ -197,7 +202,7 @@ class _LayerApplier:
         raise TreeError(f"a link to {link[:200]} leads through too many links")
 
     def _inspect(self, where: TreePath, name: str) -> tuple[_EntryKind, str]:
-        """What `name` in `where` is, and where it leads to if it is a link."""
+        """The kind of the entry `name` in `where`, and its target if it is a link."""
         with _open_directory(self._root, where) as directory:
             mode = _mode(directory, name)
             if mode is not None and stat.S_ISLNK(mode):
@@ -217,7 +222,7 @@ class _LayerApplier:
 
 
 class _EntryKind(Enum):
-    """What a name stands for in the layers below."""
+    """The kind of an entry in the tree of the layers below."""
 
     NOTHING = "nothing"
     DIRECTORY = "directory"
@@ -226,14 +231,13 @@ class _EntryKind(Enum):
 
 
 def _mode(directory: int, name: str) -> int | None:
-    with suppress(FileNotFoundError):
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    return None
+    status = walk.stat_existing(directory, name)
+    return None if status is None else status.st_mode
 
 
 @contextmanager
 def _open_directory(root: int, where: TreePath) -> Iterator[int]:
-    """A descriptor of the directory at `where` below `root`, by real directories only."""
+    """Opens the directory at `where` below `root`, one name after another, through no link."""
     descriptor = os.dup(root)
     try:
         for name in where:

@@ -1,13 +1,13 @@
 """Compares file trees: by lstat(2) stamps, entry by entry, or by the digest of an overlay's upper directory.
 
-A directory's stamp tells that nothing directly in it has changed. `source` stamps a whole tree before a build
-uses it; `tar` stamps the directories that it packs.
+An equal stamp of a directory means that nothing directly in it has changed. `source` stamps a whole tree
+before a build uses it; `tar` stamps the directories that it packs.
 
 Programs open files for writing, restore modes, or rewrite files with equal content; the overlay copies such
 files up. So a layer is unchanged if its upper tree equals its lower one, and two builds of the same source
 have the same application if their upper trees are equal. `fs.overlay` knows the marks of an overlay.
 
-Buildpacks write these trees: no link is followed. Imports are few, because short-lived processes import it.
+Buildpacks write these trees, so this code follows no link.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from pathlib import Path
 
 from packhorse.errors import TreeError
 from packhorse.fs import overlay, shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing
 
 Entry = tuple[str, int, int, int, int, int]
-"""Name, mode with the kind, and of all but directories size (0 unless a file), times of modification and of
-change (ns), and inode. What is in a directory has a stamp of its own.
+"""Name, mode with the file type, size (0 unless a file), modification and change time in ns, and inode.
+
+The last four are 0 for a directory: its entries have a stamp of their own.
 """
 
 _WORD = (1 << 64) - 1
 _DIGITS = 32
-"""Of 64: nobody but who owns the tree chooses what is in it."""
+"""Hexadecimal digits of a stamp, of SHA-256's 64. Only the owner of a tree could look for a collision."""
 
 
 def stamp(entries: list[Entry]) -> str:
-    """A text that is the same as long as the entries are; sorts them."""
+    """A digest of `entries`, which it sorts in place."""
     entries.sort()
     numbers = array("Q")
     for _, mode, size, modified, changed, inode in entries:
@@ -46,19 +47,19 @@ def stamp(entries: list[Entry]) -> str:
 
 _CHUNK = 1 << 20
 _MOST = 64 << 20
-"""Bytes of an upper above which no digest is made: export would read them a second time."""
+"""The most bytes of an upper directory that are digested; export would read more of them a second time."""
 
 
 class _TooMuch(Exception):
-    """There is more in it than is worth reading twice."""
+    """The tree has more than _MOST bytes, or a file of another size than lstat(2) said."""
 
 
 def trees_equal(upper: int, lower: int, name: str, *, whole: bool = False) -> bool:
-    """Compares the layer `name` of the directory `upper`, seen over that of `lower`, with the latter.
+    """Whether the layer `name` of the directory `lower` stays equal with the tree of `upper` mounted over it.
 
-    It compares what a layer's tar has: names, kinds, modes, links and bytes. With `whole`, `upper` is not an
-    overlay's, and hides all of `lower`. No bytes are read before everything else was found to be equal. False
-    for what cannot be compared, or is written to meanwhile: it then counts as changed.
+    `upper` and `lower` are descriptors. It compares what a layer's tar has: names, kinds, modes, link targets
+    and bytes. With `whole`, `upper` hides all of `lower`. It reads file contents only if everything else is
+    equal. False also if a tree cannot be read, or is written to meanwhile.
     """
     try:
         return all(_trees_equal(upper, lower, name, whole=whole, read=read) for read in (False, True))
@@ -67,14 +68,14 @@ def trees_equal(upper: int, lower: int, name: str, *, whole: bool = False) -> bo
 
 
 def _trees_equal(upper: int, lower: int, name: str, *, whole: bool, read: bool) -> bool:
-    hides = [whole]  # of each directory, whether nothing of the lower one is seen through it
-    counts = [0]  # how many entries of it are in both
-    with entries.Walk(upper, [name]) as walk, entries.Chain(lower) as below:
+    hides = [whole]  # for each open directory, whether it hides everything of the lower one
+    counts = [0]  # for each open directory, how many entries are in both
+    with Walk(upper, [name]) as walk, Chain(lower) as below:
         for directory, child, status, is_done in walk:
             if is_done:
                 count = counts.pop()
                 if hides.pop() and count != len(os.listdir(below.here)):  # noqa: PTH208 -- a descriptor
-                    return False  # it hides an entry that the lower one has
+                    return False  # it hides an entry of the lower one
                 below.leave()
                 continue
             try:
@@ -108,17 +109,17 @@ def _entries_equal(
 def _bytes_equal(upper: int, lower: int, name: str) -> bool:
     flags = os.O_RDONLY | os.O_NONBLOCK
     with (
-        entries.closing(shut.open_entry(upper, name, flags)) as above,
-        entries.closing(shut.open_entry(lower, name, flags)) as below,
+        closing(shut.open_entry(upper, name, flags)) as above,
+        closing(shut.open_entry(lower, name, flags)) as below,
     ):
         while chunk := os.read(above, _CHUNK):
-            if chunk != _exactly(below, len(chunk)):
+            if chunk != _read_exactly(below, len(chunk)):
                 return False
         return not os.read(below, 1)
 
 
-def _exactly(descriptor: int, count: int) -> bytes:
-    """The next `count` bytes of a file, fewer at its end."""
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    """Reads the next `count` bytes of a file, or fewer at its end."""
     chunk = os.read(descriptor, count)
     while len(chunk) < count and (more := os.read(descriptor, count - len(chunk))):
         chunk += more
@@ -126,15 +127,15 @@ def _exactly(descriptor: int, count: int) -> bytes:
 
 
 def upperdir_digest(upper: Path) -> str:
-    """The digest of names, kinds, modes, links, bytes and marks; empty if it cannot be made, or of too much.
+    """A digest of the names, kinds, modes, link targets, bytes and overlay marks in the directory `upper`.
 
-    The mode of the directory `upper` itself is not in it.
+    It does not cover the mode of `upper` itself. Empty if the tree cannot be read, or has more than 64 MiB.
     """
     digest = hashlib.sha256()
     left = _MOST
     try:
         with overlay.open_directory(upper) as top:
-            for part in _parts(top):
+            for part in _describe_tree(top):
                 left -= len(part)
                 if left < 0:
                     return ""
@@ -144,9 +145,9 @@ def upperdir_digest(upper: Path) -> str:
     return digest.hexdigest()
 
 
-def _parts(top: int) -> Iterator[bytes]:
-    """Everything in a directory: a line for each entry, behind that of a file its bytes."""
-    with entries.Walk(top) as walk:
+def _describe_tree(top: int) -> Iterator[bytes]:
+    """Describes everything in a directory: a line for each entry, and after a file's line its bytes."""
+    with Walk(top) as walk:
         for directory, name, status, is_done in walk:
             if is_done:
                 yield b"\n"
@@ -162,16 +163,16 @@ def _parts(top: int) -> Iterator[bytes]:
                 words.append("gone")
             yield repr(words).encode("utf-8", "surrogateescape") + b"\n"
             if stat.S_ISREG(status.st_mode):
-                yield from _bytes_of(directory, name, status.st_size)
+                yield from _read_bytes(directory, name, status.st_size)
 
 
-def _bytes_of(directory: int, name: str, size: int) -> Iterator[bytes]:
-    """The bytes of a file, as many as it has said it has."""
+def _read_bytes(directory: int, name: str, size: int) -> Iterator[bytes]:
+    """The bytes of a file; raises _TooMuch if there are not exactly `size` of them."""
     if size > _MOST:
         raise _TooMuch
-    with entries.closing(shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
+    with closing(shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
         while chunk := os.read(descriptor, _CHUNK):
             size -= len(chunk)
             yield chunk
         if size:
-            raise _TooMuch  # it is written to at this moment
+            raise _TooMuch  # a program writes to the file at this moment

@@ -1,8 +1,8 @@
 """Copies files and layer directories. The file system shares the blocks if it can, else the kernel copies.
 
-btrfs, xfs and bcachefs can share blocks; there nothing is read. A copy is never a hard link, because a write
-to one file would change the other. Buildpacks get copied layers where they cannot have an overlay. The trees
-may be hostile: no link is followed.
+btrfs, xfs and bcachefs can share blocks, so that no data is read. A copy is never a hard link, because a
+write to one file would change the other. `store.build_layers` copies layers for buildpacks that cannot work
+on an overlay. The trees may be hostile, so this code follows no link.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import stat
 
 from packhorse.fs import overlay, shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing
 
 _FICLONE = 0x40049409
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
@@ -21,9 +21,9 @@ _CHUNK = 1 << 30  # bytes
 
 
 def copy_content(original: int, copy: int) -> None:
-    """Copies what a file has, a descriptor, into another, which is new and empty; holes stay holes.
+    """Copies the content of the file `original` to the new, empty file `copy`, both descriptors.
 
-    Raises OSError.
+    Holes stay holes. Raises OSError.
     """
     if _reflink(original, copy):
         return
@@ -35,7 +35,7 @@ def copy_content(original: int, copy: int) -> None:
             start = os.lseek(original, end, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return  # nothing but a hole follows
+                return  # the rest of the file is a hole
             raise
         end = os.lseek(original, start, os.SEEK_HOLE)
         for descriptor in (original, copy):
@@ -45,7 +45,7 @@ def copy_content(original: int, copy: int) -> None:
 
 
 def _copy_range(original: int, copy: int, limit: int) -> int:
-    """Copies at most so many bytes from where one file stands to where the other does; how many."""
+    """Copies at most `limit` bytes between the current positions of two files; returns how many."""
     try:
         return os.copy_file_range(original, copy, limit)
     except OSError as error:
@@ -55,6 +55,7 @@ def _copy_range(original: int, copy: int, limit: int) -> int:
 
 
 def _reflink(original: int, copy: int) -> bool:
+    """Lets `copy` share the blocks of `original`; False if the file system cannot."""
     try:
         fcntl.ioctl(copy, _FICLONE, original)
     except OSError as error:
@@ -65,33 +66,33 @@ def _reflink(original: int, copy: int) -> bool:
 
 
 Signature = dict[str, tuple[int, ...]]
-"""What stat(2) says of everything in a directory, by path: it differs after any write but one of our own."""
+"""The lstat(2) numbers of a directory and everything in it, by path. Any write to the tree changes them."""
 
 
-def copy(source: int, name: str, target: int) -> int:
-    """Copies the entry `name` of the directory `source` into `target`: modes, times and owners too.
+def copy_entry(source: int, name: str, target: int) -> int:
+    """Copies the entry `name` of the directory `source` to `target`, with modes, times and owners.
 
-    Answers how many entries that were. Sockets and devices, which no layer has, are left out. Raises OSError,
-    and TreeError for what is nested too deep.
+    Returns the number of entries copied. It skips sockets and devices, which no layer has. Raises OSError,
+    and TreeError for a tree that is nested too deep.
     """
     count = 0
-    with entries.Walk(source, [name]) as walk, entries.Chain(target) as made:
+    with Walk(source, [name]) as walk, Chain(target) as below:
         for directory, child, status, is_done in walk:
             if is_done:
-                overlay.copy_metadata(made.here, status)
-                made.leave()
-            elif _copy(directory, child, status, made.here):
+                overlay.copy_metadata(below.here, status)
+                below.leave()
+            elif _copy(directory, child, status, below.here):
                 count += 1
                 if stat.S_ISDIR(status.st_mode):
-                    made.enter(child)
+                    below.enter(child)
     return count
 
 
 def signature(directory: int, name: str) -> Signature:
-    """The signature of the directory `name` of `directory`; OSError or TreeError if it cannot be."""
+    """The signature of the directory `name` of `directory`. Raises OSError, TreeError."""
     found: Signature = {}
     above = [""]
-    with entries.Walk(directory, [name]) as walk:
+    with Walk(directory, [name]) as walk:
         for _, child, status, is_done in walk:
             if is_done:
                 above.pop()
@@ -107,7 +108,7 @@ def signature(directory: int, name: str) -> Signature:
 
 
 def _copy(source: int, name: str, status: os.stat_result, target: int) -> bool:
-    """Copies an entry, of a directory the directory alone; False for what no layer has."""
+    """Copies one entry, a directory without its content; False for a kind that no layer has."""
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=target)
@@ -130,15 +131,11 @@ def _copy(source: int, name: str, status: os.stat_result, target: int) -> bool:
 
 
 def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> None:
-    original = shut.open_entry(source, name, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        made = os.open(name, flags, 0o600, dir_fd=target)
-        try:
-            if status.st_size:
-                copy_content(original, made)
-            overlay.copy_metadata(made, status)
-        finally:
-            os.close(made)
-    finally:
-        os.close(original)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with (
+        closing(shut.open_entry(source, name, os.O_RDONLY | os.O_NONBLOCK)) as original,
+        closing(os.open(name, flags, 0o600, dir_fd=target)) as new,
+    ):
+        if status.st_size:
+            copy_content(original, new)
+        overlay.copy_metadata(new, status)

@@ -1,9 +1,9 @@
-"""Opens files that only root could open, for an ordinary user: a child process, and this end of its socket.
+"""Opens a user's files whose mode forbids it, by a child process; also the functions that ask the child.
 
-The child is root of a user namespace that has only the user's own ids. So it can read what belongs to the
-user, whatever its mode, and nothing else that the user cannot. It opens only regular files and directories,
-only for reading, below the directory that comes with a request, and sends the descriptor back. Only `fs.shut`
-calls this module, and imports it when the first such entry is met.
+The child is root of a user namespace that has only the user's own ids. So it can read every file of the user,
+whatever its mode, and otherwise no more than the user can. A request has a directory descriptor and a path
+below it. The child opens only regular files and directories, only for reading, and sends the descriptor back.
+Only `fs.shut` uses this module, and imports it at the first such entry.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from packhorse.linux import syscalls
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 OPEN, ATTRIBUTE = 0, 1
-_REQUEST = struct.Struct("<BIH")  # what is asked for, flags of open(2), length of the path that follows
+_REQUEST = struct.Struct("<BIH")  # OPEN or ATTRIBUTE, flags of open(2), length of the path that follows
 _LONGEST = 1 << 17
-"""Bytes of a message: an attribute has at most 64 KiB, a path 4 KiB."""
+"""The most bytes of a message: an attribute has at most 64 KiB, a path 4 KiB."""
 
 _KEPT_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class _Child:
-    """The child, and the socket to it. It ends when the socket is closed, also by the end of this process."""
+    """The child and the socket to it. The child ends when the socket is closed, or when this process ends."""
 
     def __init__(self) -> None:
-        # Only a command that meets such an entry pays for these.
+        # Imported here, because most commands never start the child.
         from packhorse.linux import userns
         from packhorse.linux.processes import python_command
 
@@ -53,16 +53,16 @@ class _Child:
         atexit.register(self.end)
 
     def ask(self, directory: int, request: bytes) -> tuple[int, bytes, int]:
-        """The answer to a request: an errno or 0, data, and a descriptor, -1 for none."""
+        """Sends a request; returns an errno or 0, the data, and a descriptor or -1. Raises HostError."""
         answer = b""
         descriptors: list[int] = []
-        with suppress(ConnectionError):  # it has ended, and says why
+        with suppress(ConnectionError):  # the child has ended; its stderr says why
             socket.send_fds(self._socket, [request], [directory])
             answer, descriptors = _receive(self._socket)
         if not answer:
             said = self._process.communicate()[1].decode(errors="replace").strip()
             raise HostError(
-                "what the mode of a file shuts its owner out of cannot be read",
+                "a file whose mode denies its owner access cannot be read",
                 why=said or f"the process that reads it ended with status {self._process.returncode}",
                 check="user-namespaces",
             )
@@ -70,7 +70,7 @@ class _Child:
         return number, answer[4:], descriptors[0] if descriptors else -1
 
     def end(self) -> None:
-        """Ends the child, which has nothing to finish."""
+        """Kills the child and closes the socket."""
         atexit.unregister(self.end)
         self._socket.close()
         self._process.kill()
@@ -84,13 +84,14 @@ _child: _Child | None = None
 
 
 def ask(directory: int, what: int, flags: int, path: str, name: str = "") -> tuple[bytes, int]:
-    """Asks the child, started if there is none, for OPEN or ATTRIBUTE; answers the data and the descriptor.
+    """Asks the child for OPEN or ATTRIBUTE, and starts it first if necessary.
 
-    Raises OSError, and HostError where there can be no child.
+    Returns the data and the descriptor. Raises OSError, and HostError if no child can be started.
     """
-    global _child  # one for the process, however many trees are read
+    global _child  # this process starts only one, however many trees it reads
     if os.geteuid() == 0:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root's refusal has another reason
+        # The kernel refused root for another reason than the mode, so a child would be refused too.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     encoded = os.fsencode(path)
     request = _REQUEST.pack(what, flags, len(encoded)) + encoded + os.fsencode(name)
     with _lock:
@@ -98,7 +99,7 @@ def ask(directory: int, what: int, flags: int, path: str, name: str = "") -> tup
         try:
             number, data, descriptor = child.ask(directory, request)
         except BaseException:
-            # Its answer may still be on the way: the next request is another child's.
+            # The answer may still arrive, and the next request would get it. So the next one starts a child.
             _child = None
             child.end()
             raise
@@ -108,7 +109,7 @@ def ask(directory: int, what: int, flags: int, path: str, name: str = "") -> tup
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """The next message, b"" at the end, and the descriptor that came with it."""
+    """The next message, b"" at the end, and the descriptors that came with it."""
     numbers = array("i")
     space = socket.CMSG_LEN(numbers.itemsize)
     data, attached, _, _ = connection.recvmsg(_LONGEST, space, socket.MSG_CMSG_CLOEXEC)
@@ -118,11 +119,11 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(numbers)
 
 
-# the child
+# The rest of the module runs in the child.
 
 
 def main(words: list[str]) -> int:
-    """Answers requests on the socket, a descriptor, until its other end is closed."""
+    """Answers requests on the socket whose descriptor `words` has, until the other end is closed."""
     with socket.socket(fileno=int(words[0])) as connection:
         while True:
             request, descriptors = _receive(connection)
@@ -139,6 +140,7 @@ def main(words: list[str]) -> int:
 
 
 def _answer(directory: int, request: bytes) -> tuple[bytes, list[int]]:
+    """The data and the descriptors that answer a request. Raises OSError."""
     what, flags, length = _REQUEST.unpack_from(request)
     path = os.fsdecode(request[_REQUEST.size : _REQUEST.size + length])
     name = os.fsdecode(request[_REQUEST.size + length :])
@@ -157,7 +159,7 @@ def _answer(directory: int, request: bytes) -> tuple[bytes, list[int]]:
 
 
 def _reopen(held: int, flags: int) -> int:
-    """A descriptor for reading what is held; OSError if that is no regular file or directory."""
+    """Opens for reading what the O_PATH descriptor `held` leads to; OSError for other kinds of files."""
     mode = os.fstat(held).st_mode
     if stat.S_ISLNK(mode):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))

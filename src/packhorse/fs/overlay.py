@@ -1,11 +1,11 @@
-"""Merges directories by hard links, with the marks of the overlay file system.
+"""Merges directories by hard links, and reads and removes the marks of the overlay file system.
 
-A directory can hide entries below it: a character device 0/0 means "removed", and a directory with the
-extended attribute `user.overlay.opaque` means "replaced" (kernel: Documentation/filesystems/overlayfs,
-"whiteouts and opaque directories"). So one function merges both an overlay's upper directory and an unpacked
-layer. Imports are few, because the short-lived child of `store.userns_worker` imports this module.
+The upper directory of an overlay marks what it hides below it: a character device 0/0 means "removed", and a
+directory with the extended attribute `user.overlay.opaque` means "replaced" (kernel:
+Documentation/filesystems/overlayfs, "whiteouts and opaque directories"). `store` merges upper directories and
+kept layers with it. Imports are few, because the short-lived child `store.userns_worker` imports this module.
 
-Trees may be hostile: nothing here follows a link or resolves a path of more than one element.
+Trees may be hostile, so this code follows no link.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from packhorse.fs import shut
-from packhorse.fs import walk as entries
+from packhorse.fs.walk import Chain, Walk, closing, let_owner_in, remove, stat_existing
 
 OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
 
 
 def apply_tree(source: int, target: int) -> int:
-    """Lays everything in the directory `source` over the directory `target`; answers how many entries that
-    were.
+    """Merges everything in the directory `source` into the directory `target`, both descriptors.
 
-    Files are shared between the two afterwards. Raises OSError, and TreeError when `source` is nested too
-    deep.
+    Returns the number of entries in `source`, without whiteouts. Afterwards the two trees share files by hard
+    links. Raises OSError, and TreeError if `source` is nested too deep.
     """
     return _apply(source, None, target)
 
 
 def apply_entry(source: int, name: str, target: int) -> int:
-    """Lays the entry `name` of the directory `source` over that of `target`, as `apply_tree` does."""
+    """Merges the entry `name` of the directory `source` into that of `target`, as `apply_tree` does."""
     return _apply(source, [name], target)
 
 
 def strip_overlay_xattrs(parent: int, name: str) -> None:
-    """Removes from the directory `name` in `parent`, once in an overlay's upper, what only the overlay
-    understands.
+    """Removes the whiteouts and the overlay's attributes below the directory `name` in `parent`.
+
+    It keeps the modes of files and directories.
     """
-    with entries.Walk(parent, [name], edit=True) as walk:
+    with Walk(parent, [name], edit=True) as walk:
         for directory, child, status, is_done in walk:
             mode = stat.S_IMODE(status.st_mode)
             is_closed = mode & stat.S_IRWXU != stat.S_IRWXU
@@ -55,34 +55,29 @@ def strip_overlay_xattrs(parent: int, name: str) -> None:
             elif stat.S_ISDIR(status.st_mode):
                 _strip_xattrs(directory, child, status, _PRIVATE)
                 if is_closed:
-                    entries.let_owner_in(directory, child)  # nobody else sees it yet
+                    # The mode may change for a moment: no other process uses this tree yet.
+                    let_owner_in(directory, child)
 
 
 @contextmanager
 def open_directory(path: os.PathLike[str]) -> Iterator[int]:
-    """A descriptor of the directory at a path of our own; OSError for anything else, a link among it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    """Opens the directory at `path`, which no buildpack chose. Raises OSError if it is no directory."""
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def open_subdirectory(parent: int, name: str) -> Iterator[int]:
-    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
+    """Opens the directory `name` in `parent`, whatever its mode. Raises OSError if it is no directory.
 
-    One that its mode shuts us out of is opened all the same; to look up a name in it takes `fs.shut`.
+    If the mode denies access, use `fs.shut` to look up names in it.
     """
-    descriptor = shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def copy_metadata(directory: int, like: os.stat_result) -> None:
-    """Gives a directory the owner, mode and times of another."""
+    """Gives the open file or directory `directory` the owner, mode and times in `like`."""
     os.fchown(directory, like.st_uid, like.st_gid)
     os.fchmod(directory, stat.S_IMODE(like.st_mode))
     os.utime(directory, ns=(like.st_atime_ns, like.st_mtime_ns))
@@ -96,54 +91,57 @@ def is_opaque(parent: int, name: str) -> bool:
 
 
 def walk_statuses(parent: int, name: str) -> Iterator[os.stat_result]:
-    """What lstat(2) says of the entry `name` and of all below it, but of what goes meanwhile."""
-    with entries.Walk(parent, [name], missing_ok=True) as walk:
+    """The lstat(2) of the entry `name` and of everything below it; skips what is removed meanwhile."""
+    with Walk(parent, [name], missing_ok=True) as walk:
         for _, _, status, is_done in walk:
             if not is_done:
                 yield status
 
 
 def clear_opaque(parent: int, name: str) -> None:
-    """Makes the directory `name` one that hides nothing."""
+    """Removes the opaque mark of the directory `name`, so that it hides nothing."""
     _strip_xattrs(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
 
 
 def option_length(path: bytes) -> int:
-    """How many bytes a path takes of the 4096 that the options of a mount have, as bubblewrap writes it."""
+    """The bytes that a path takes in mount options, of which a mount has 4096.
+
+    bubblewrap puts `/oldroot` in front, and escapes some characters.
+    """
     return len(b"/oldroot:") + len(path) + sum(map(path.count, b"\\:,"))
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether an entry stands for a removed one."""
+    """Whether an entry is a whiteout, the mark for a removed entry."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
     count = 0
-    with entries.Walk(source, chosen) as walk, entries.Chain(target) as below:
+    with Walk(source, chosen) as walk, Chain(target) as below:
         for directory, name, status, is_done in walk:
             if is_done:
                 copy_metadata(below.here, status)
                 below.leave()
-            elif _lay_entry(directory, name, status, below.here):
+            elif _merge_entry(directory, name, status, below.here):
                 count += 1
                 if stat.S_ISDIR(status.st_mode):
                     below.enter(name)
     return count
 
 
-def _lay_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
-    """Lays an entry over the one below it, of a directory the directory alone; False for a whiteout."""
-    below = _mode(target, name)
+def _merge_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
+    """Merges one entry, a directory without its content, into `target`; False for a whiteout."""
+    below = stat_existing(target, name)
     is_merged = (
         below is not None
-        and stat.S_ISDIR(below)
+        and stat.S_ISDIR(below.st_mode)
         and stat.S_ISDIR(status.st_mode)
         and not is_opaque(source, name)
     )
     if below is not None and not is_merged:
-        if stat.S_ISDIR(below):
-            entries.remove(target, name)
+        if stat.S_ISDIR(below.st_mode):
+            remove(target, name)
         else:
             os.unlink(name, dir_fd=target)
     if is_whiteout(status):
@@ -151,17 +149,10 @@ def _lay_entry(source: int, name: str, status: os.stat_result, target: int) -> b
     if not stat.S_ISDIR(status.st_mode):
         shut.link(source, name, target)
     elif is_merged:
-        entries.let_owner_in(target, name)  # an owner without privilege cannot fill a directory of mode 0555
+        let_owner_in(target, name)  # an ordinary user cannot add entries to a directory of mode 0555
     else:
         os.mkdir(name, 0o700, dir_fd=target)
     return True
-
-
-def _mode(directory: int, name: str) -> int | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
 
 
 def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
@@ -169,7 +160,7 @@ def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str
     marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(prefix)]
     if not marks:
         return
-    # Attributes of a file its owner may not write cannot be removed by the owner either.
+    # To remove an attribute, the owner needs permission to write the file.
     mode = stat.S_IMODE(status.st_mode)
     if not mode & stat.S_IWUSR:
         os.chmod(name, mode | stat.S_IWUSR, dir_fd=directory)
@@ -180,5 +171,5 @@ def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str
 
 
 def _descriptor_path(directory: int, name: str) -> str:
-    """A path for the calls that take no directory descriptor: they resolve its last element only."""
+    """A path for calls that take no directory descriptor. The kernel looks up `name` in that directory."""
     return f"/proc/self/fd/{directory}/{name}"

@@ -1,11 +1,11 @@
 """Reads and edits a file tree below one directory, for the ports `TreeView` and `TreeEdit` of `base.tree`.
 
-This is the only adapter that opens files which a buildpack could have planted. The kernel resolves every path
-below a root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS), so absolute links and `..`
-end at the root, as they do inside the sandbox. An entry is first opened with O_PATH, which has no side
-effects. It is read only if it is a regular file or directory of an ordinary file system. Files of a bulk read
-were regular when they were listed; each is opened directly, without blocking, and checked before it is read.
-`fs.shut` opens entries whose mode forbids it to their owner.
+The phases read and write what buildpacks left behind only through this adapter. The kernel resolves every
+path below a root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS), so absolute links and
+`..` end at the root, as they do inside the sandbox. `open` first opens an entry with O_PATH, which has no
+side effects, and reads it only if it is a regular file of an ordinary file system. `head_reader` opens files
+directly, without blocking, and checks each before it reads. `fs.shut` opens entries whose mode forbids it to
+their owner.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from packhorse.linux.userns import IdMap
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
-_FORMAT = 0o170000  # the bits of a mode that say what an entry is
+_FORMAT = 0o170000  # the file type bits of a mode
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {format: kind for kind, format in FORMATS.items()}
 _KERNEL_FILESYSTEMS = {
@@ -39,15 +39,15 @@ _KERNEL_FILESYSTEMS = {
     0x63677270: "cgroup2",
     0x64626720: "debugfs",
 }
-"""File systems whose files are not data (statfs(2)): reading one can block, or tell about the host."""
+"""File systems (statfs(2)) of which no file is read: that can block, or reveal facts about the host."""
 
 
 class RootedTree:
-    """The tree below a directory descriptor, read and edited without ever leaving it (a `TreeEdit`).
+    """The tree below a directory descriptor (a `TreeEdit`). No operation leaves the tree.
 
-    `idmap` translates the owners of entries to ids of the inside. `owner` (ids of this machine) makes edits
-    as that user: with its rights, and new entries belong to it; it needs root. `whiteouts` says whether an
-    overlay's whiteouts (0/0 devices) are shown. The descriptor is closed by `close`.
+    `idmap` translates the owners of entries to ids inside the sandbox. With `owner`, ids of this machine,
+    edits have the rights of that user, and new entries belong to it; only root can do that. With
+    `whiteouts=False` an overlay's whiteouts (0/0 devices) are left out. `close` closes the descriptor.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class RootedTree:
         self._idmap = idmap
         self._owner = owner
         self._whiteouts = whiteouts
-        self._ordinary: set[int] = set()  # the devices of file systems whose files are data
-        self._inside: dict[tuple[int, int], tuple[int, int]] = {}  # what `idmap` has told
+        self._ordinary: set[int] = set()  # device numbers that are known not to be the kernel's
+        self._inside: dict[tuple[int, int], tuple[int, int]] = {}  # answers of `idmap`
 
     @classmethod
     def open_local(
@@ -74,7 +74,7 @@ class RootedTree:
         owner: tuple[int, int] | None = None,
         whiteouts: bool = True,
     ) -> RootedTree:
-        """The tree below a directory of this machine, which is trusted to be the right one."""
+        """Opens the directory `path` of this machine, which no buildpack may have chosen. TreeError."""
         try:
             descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -82,7 +82,7 @@ class RootedTree:
         return cls(descriptor, idmap=idmap, owner=owner, whiteouts=whiteouts)
 
     def close(self) -> None:
-        """Lets the directory go; closing twice is no error."""
+        """Closes the directory; closing twice is no error."""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -96,7 +96,7 @@ class RootedTree:
     # reading
 
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
-        """The entry at `path`, or None when there is none."""
+        """The entry at `path`, or None if there is none."""
         try:
             with self._open_entry(path, follow=follow) as descriptor:
                 entry = os.fstat(descriptor)
@@ -111,7 +111,7 @@ class RootedTree:
         try:
             with self._open_directory(path, listed=True) as descriptor:
                 names = os.listdir(descriptor)  # noqa: PTH208 -- a descriptor
-                # Text sorts as its bytes do, but for bytes that are no text.
+                # ASCII text sorts as its bytes do, without a key function.
                 names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
                 try:
                     entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
@@ -125,7 +125,7 @@ class RootedTree:
         return [node for node, entry in zip(nodes, entries, strict=True) if not self._is_hidden(entry)]
 
     def open(self, path: str) -> BinaryIO:
-        """The regular file at `path`, to be read; a FIFO, device, socket or kernel file raises TreeError."""
+        """Opens the regular file at `path` for reading. Raises TreeError for any other kind of file."""
         try:
             descriptor = self._resolve(path, os.O_PATH)
             try:
@@ -144,10 +144,10 @@ class RootedTree:
 
     @contextmanager
     def head_reader(self) -> Iterator[ReadHead]:
-        """What reads the beginnings of files; the directory of the last one stays open for the next."""
+        """A function that reads the first bytes of a file. It keeps the last file's directory open."""
         above, directory = "", -1
 
-        def first(path: str, most: int) -> bytes:
+        def read_first(path: str, most: int) -> bytes:
             nonlocal above, directory
             parent, _, name = path.rpartition("/")
             try:
@@ -158,7 +158,7 @@ class RootedTree:
                     directory, above = self._resolve(parent, os.O_PATH | os.O_DIRECTORY), parent
                 descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
             except (OSError, ValueError):
-                return read_head(self, path, most)  # which says what is wrong, if it still is
+                return read_head(self, path, most)  # the slower way, with a message if it fails too
             try:
                 entry = os.fstat(descriptor)
                 if entry.st_mode & _FORMAT == stat.S_IFREG and entry.st_dev in self._ordinary:
@@ -170,13 +170,13 @@ class RootedTree:
             return read_head(self, path, most)
 
         try:
-            yield first
+            yield read_first
         finally:
             if directory >= 0:
                 os.close(directory)
 
     def readlink(self, path: str) -> str:
-        """The target text of the link at `path`."""
+        """The target of the link at `path`."""
         try:
             with self._open_entry(path, follow=False) as descriptor:
                 entry = os.fstat(descriptor)
@@ -188,7 +188,7 @@ class RootedTree:
             raise _edit_error("read as a link", path, error) from error
 
     def attribute(self, path: str, name: str) -> bytes:
-        """An extended attribute of the directory at `path`, b"" where it has none of that name."""
+        """An extended attribute of the directory at `path`, b"" if it has none of that name."""
         try:
             with self._open_directory(path) as descriptor:
                 try:
@@ -203,7 +203,7 @@ class RootedTree:
     # editing
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Puts a regular file at `path`, in place of a file or link there; parents are made."""
+        """Writes a new file at `path`, replaces a file or link there, and makes missing parents."""
         directory, name = _split(path)
         self.mkdir(directory)
         with self._edit("written", path), self._open_directory(directory) as parent:
@@ -217,7 +217,7 @@ class RootedTree:
                 file.write(data)
 
     def copy(self, source: str, destination: str, *, limit: int) -> None:
-        """Puts a copy of a file of at most `limit` bytes at `destination`: a hard link where that is one."""
+        """Copies a file of at most `limit` bytes to `destination`, as a hard link if that is possible."""
         directory, name = _split(destination)
         self.mkdir(directory)
         with (
@@ -235,7 +235,7 @@ class RootedTree:
         self.write(destination, data)
 
     def _link(self, above: int, old: str, parent: int, name: str, *, limit: int) -> bool:
-        with suppress(OSError):  # there are no links here, or it is another's file
+        with suppress(OSError):  # the file system has no hard links, or another user owns the file
             found = os.stat(old, dir_fd=above, follow_symlinks=False)
             plain = found.st_mode == stat.S_IFREG | 0o644 and found.st_dev in self._ordinary
             if plain and found.st_size <= limit:
@@ -244,7 +244,7 @@ class RootedTree:
         return False
 
     def mkdir(self, path: str, *, mode: int = 0o755) -> None:
-        """Makes the directory `path` and its missing parents (0755)."""
+        """Makes the directory `path` with `mode`, and its missing parents with 0755."""
         names = [name for name in path.split("/") if name]
         with self._edit("made", path):
             for index in range(self._count_existing(names), len(names)):
@@ -259,9 +259,9 @@ class RootedTree:
                         os.fchmod(made, mode if index == len(names) - 1 else 0o755)
 
     def rename(self, source: str, destination: str) -> None:
-        """Moves `source` to `destination`, which must not exist and whose parent must.
+        """Moves `source` to `destination`, which must not exist; its parent directory must exist.
 
-        A directory of an overlay's lower cannot be renamed (EXDEV); its entries are then moved one by one.
+        A directory of an overlay's lower cannot be renamed (EXDEV), so its entries are moved one by one.
         """
         old_directory, old = _split(source)
         new_directory, new = _split(destination)
@@ -273,7 +273,7 @@ class RootedTree:
             walk.move(old_parent, old, new_parent, new)
 
     def remove(self, path: str) -> None:
-        """Removes `path` and everything below it, following nothing; a missing path is no error."""
+        """Removes `path` and everything below it, through no link; a missing path is no error."""
         directory, name = _split(path)
         with self._edit("removed", path):
             try:
@@ -283,18 +283,18 @@ class RootedTree:
                 if error.errno not in _MISSING:
                     raise
 
-    # how
+    # resolving paths
 
     @contextmanager
     def _open_entry(self, path: str, *, follow: bool) -> Iterator[int]:
-        """An O_PATH descriptor of what is at `path`."""
+        """Opens the entry at `path` with O_PATH."""
         descriptor = self._resolve(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         with closing(descriptor):
             yield descriptor
 
     @contextmanager
     def _open_directory(self, path: str, *, listed: bool = False) -> Iterator[int]:
-        """A descriptor of the directory at `path`; to be `listed` it must be readable."""
+        """Opens the directory at `path`: for reading if it is to be `listed`, else with O_PATH."""
         descriptor = self._resolve(path, os.O_DIRECTORY | (os.O_RDONLY if listed else os.O_PATH))
         with closing(descriptor):
             self._refuse_kernel_file(path, descriptor, os.fstat(descriptor))
@@ -310,7 +310,7 @@ class RootedTree:
                 except PermissionError:
                     return shut.open_at(self._root, path or "/", flags)
             except OSError as error:
-                # EAGAIN: something on the way was renamed meanwhile, so the kernel cannot vouch for "..".
+                # EAGAIN: a directory on the way was renamed meanwhile, so the kernel did not resolve "..".
                 if error.errno == errno.ENOSYS:
                     raise HostError(
                         "this kernel cannot resolve paths safely",
@@ -319,7 +319,7 @@ class RootedTree:
                     ) from error
                 if error.errno != errno.EAGAIN:
                     raise
-        raise TreeError(f"{path} cannot be opened", why="its directories are being renamed all the time")
+        raise TreeError(f"{path} cannot be opened", why="a program renames its directories all the time")
 
     def _refuse_kernel_file(self, path: str, descriptor: int, entry: os.stat_result) -> None:
         if entry.st_dev in self._ordinary:
@@ -330,7 +330,7 @@ class RootedTree:
         self._ordinary.add(entry.st_dev)
 
     def _count_existing(self, names: Sequence[str]) -> int:
-        """How many leading elements of a path are directories already."""
+        """The number of leading names of a path that exist already, all of them directories."""
         for count in range(len(names), 0, -1):
             try:
                 with self._open_entry("/" + "/".join(names[:count]), follow=True) as descriptor:
@@ -343,7 +343,7 @@ class RootedTree:
 
     @contextmanager
     def _edit(self, verb: str, path: str) -> Iterator[None]:
-        """Runs an edit as the tree's owner; its failure is a TreeError, or DiskFull."""
+        """Runs an edit as the tree's owner; turns its OSError into TreeError or DiskFull."""
         try:
             if self._owner is None:
                 yield
@@ -376,7 +376,7 @@ class RootedTree:
 
 
 def _stat_entries(names: Sequence[str], directory: int) -> tuple[list[str], list[os.stat_result]]:
-    """Those of the entries of a directory that have not gone since it was listed, and what lstat(2) says."""
+    """The names in a directory that still exist, and their lstat(2)."""
     found = {}
     for name in names:
         with suppress(FileNotFoundError):
@@ -394,7 +394,7 @@ def _describe(descriptor: int) -> str:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The parent directory of `path` and its last element, which must name an entry."""
+    """The parent directory of `path` and its last name. Raises TreeError if that names no entry."""
     directory, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", "..") or "\0" in name:
         raise TreeError(f"{path!r} does not name an entry")
@@ -411,5 +411,5 @@ def _edit_error(verb: str, path: str, error: OSError) -> TreeError | DiskFull:
 
 
 def _display_path(path: str) -> str:
-    """A path as a person may want to read it: one of thousands of characters would hide what is wrong."""
+    """A path for messages: shortened if it is so long that it would hide the rest."""
     return path if len(path) <= 300 else f"{path[:200]}…{path[-80:]}"

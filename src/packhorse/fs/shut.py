@@ -1,9 +1,10 @@
 """Opens entries whose mode forbids it even to their owner, such as a directory of mode 0000.
 
-Buildpacks can make such entries. Root reads them like any other. An ordinary user could only change their
-modes, but other builds would see that, and an overlay would copy the entry up. So a child process opens them
-(`fs.opener`). It starts with the first such entry and serves the whole command. Each function tries the
-ordinary call first, so root, and a user without such entries, never start the child.
+Buildpacks can make such entries. Root can read them. An ordinary user could only change their modes, but
+other builds would see that, and an overlay would copy the entry up. So a child process opens them
+(`fs.opener`). It starts at the first such entry and serves the whole command. Walkers call the functions
+below `attribute_at`, which try the ordinary call first. So root, and a user without such entries, never start
+the child.
 
 Imports are few, because short-lived children import this module.
 """
@@ -16,11 +17,10 @@ from contextlib import contextmanager
 
 
 def open_at(directory: int, path: str, flags: int) -> int:
-    """A descriptor for `path`, resolved with `directory` as its root, or with "" for `directory` itself.
+    """Opens `path` with `directory` as its root, or with "" `directory` itself, and returns a descriptor.
 
-    It is made with O_PATH if `flags` have it, else for reading. Called after PermissionError, which it raises
-    too where another user's rights would be needed. Raises OSError, and HostError where no child can be
-    started.
+    It opens with O_PATH if `flags` has that, else for reading. Call it after a PermissionError; it raises one
+    too if the file belongs to another user. Raises OSError, and HostError if no child can be started.
     """
     from packhorse.fs import opener
 
@@ -30,18 +30,18 @@ def open_at(directory: int, path: str, flags: int) -> int:
 
 
 def attribute_at(directory: int, path: str, name: str) -> bytes:
-    """An extended attribute of `path`, as `open_at` resolves it; raises as that does."""
+    """An extended attribute of `path`, which it resolves as `open_at` does. Raises the same errors."""
     from packhorse.fs import opener
 
     return opener.ask(directory, opener.ATTRIBUTE, os.O_PATH | os.O_NOFOLLOW, path, name)[0]
 
 
-# What walkers do with an entry of a directory that they have open: `name` is a single one, and no link is
-# followed. Nothing is asked of the child unless the ordinary call is refused.
+# `name` is a single name in the open directory `directory`, and no function follows a link. They ask the
+# child only after the kernel has refused the ordinary call.
 
 
 def lstat(directory: int, name: str) -> os.stat_result:
-    """What lstat(2) says of an entry."""
+    """The lstat(2) of an entry."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except PermissionError:
@@ -50,7 +50,7 @@ def lstat(directory: int, name: str) -> os.stat_result:
 
 
 def open_entry(directory: int, name: str, flags: int) -> int:
-    """A descriptor of an entry, a regular file or directory, for reading; it is not followed."""
+    """Opens an entry, a regular file or directory, for reading."""
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=directory)
@@ -59,7 +59,7 @@ def open_entry(directory: int, name: str, flags: int) -> int:
 
 
 def read_link(directory: int, name: str) -> str:
-    """The target text of a link."""
+    """The target of a link."""
     try:
         return os.readlink(name, dir_fd=directory)
     except PermissionError:
@@ -68,11 +68,11 @@ def read_link(directory: int, name: str) -> str:
 
 
 def link(directory: int, name: str, target: int) -> None:
-    """Makes a hard link to an entry, of the same name, in the directory `target`."""
+    """Makes a hard link to an entry in the directory `target`, with the same name."""
     try:
         os.link(name, name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
     except PermissionError:
-        # The name in /proc is followed to the entry, and no further where that is a link itself.
+        # link(2) follows the name in /proc to the entry, and no further if the entry is a link itself.
         with _open_path(directory, name) as held:
             os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=target, follow_symlinks=True)
 

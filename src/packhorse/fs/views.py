@@ -1,12 +1,11 @@
 """Shows several file trees as one `TreeView`, as mounts would, but without any mount.
 
-One view shows trees at paths inside another tree, as bind mounts do. It serves commands that only read a
-builder's files; the mounts would take as long as a small buildpack.
+`BindView` shows trees at paths inside another tree, as bind mounts do. It serves commands that only read a
+builder's files; mounts would take them as long as a small buildpack.
 
-The other view shows directories over each other, as an overlay does. An overlay mount doubles the time to
-read every file, and takes as long again to unmount. So packhorse packs an application from the source and
-from the files written over it, once nothing writes there any more. `fs.overlay` knows the marks of an
-overlay.
+`OverlayView` shows directories over each other, as an overlay does. Through an overlay mount, reading files
+takes twice as long, and unmounting takes as long again. So packhorse packs an application from the source and
+the upper directory, after the last buildpack has ended. `fs.overlay` knows the marks of an overlay.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from packhorse.linux.userns import IdMap
 
 
 class BindView:
-    """The tree `root`, with what `binds` show at their targets (a `TreeView`). A context, which closes them.
+    """Shows the tree `root`, with the sources of `binds` at their targets (a `TreeView`). A context manager.
 
-    The last of those with the same target counts, and the deepest of those around a path. What leads from one
-    tree into another is the text of a path alone: links stay in the tree that they are in.
+    The last bind with a target counts, and for a path the deepest target above it. Only the text of a path
+    chooses the tree: a link leads nowhere outside its own tree.
     """
 
     def __init__(self, root: Path, binds: Iterable[Bind], *, idmap: IdMap) -> None:
@@ -79,11 +78,11 @@ class BindView:
 
     @contextmanager
     def head_reader(self) -> Iterator[ReadHead]:
-        """What reads the beginnings of files, each on its own."""
+        """A function that reads the first bytes of a file."""
         yield partial(read_head, self)
 
     def readlink(self, path: str) -> str:
-        """The target text of the link at `path`."""
+        """The target of the link at `path`."""
         tree, there = self._find(path)
         return tree.readlink(there)
 
@@ -91,7 +90,7 @@ class BindView:
         return self._own.enter_context(RootedTree.open_local(directory, idmap=self._idmap, whiteouts=False))
 
     def _find(self, path: str) -> tuple[TreeView, str]:
-        """The tree in which a path is, and where there."""
+        """The tree that has a path, and the path in that tree."""
         plain = _normalise(path)
         for target in self._targets:
             if f"{plain}/".startswith(f"{target}/"):
@@ -100,26 +99,26 @@ class BindView:
         return self._root, path
 
     def _target_names(self, path: str) -> set[str]:
-        """The names directly below `path` that lead to a target."""
+        """The names in the directory `path` at or below which there is a target."""
         start = f"{_normalise(path).rstrip('/')}/"
         return {target[len(start) :].split("/")[0] for target in self._targets if target.startswith(start)}
 
 
 def _normalise(path: str) -> str:
-    """A path without what does not change it."""
+    """A path with a leading slash, and without empty names and dots."""
     return "/" + "/".join(name for name in path.split("/") if name not in ("", "."))
 
 
 class OverlayView:
-    """What `layers`, bottom first, show at `target`. A context, which closes them.
+    """Shows `layers`, lowest first, merged at `target` (a `TreeView`). A context manager.
 
-    No link is followed, but for `open` and `head_reader`, within one layer. Owners are those of this machine.
+    It follows no link, except `open` and `head_reader` within one layer. Owners are ids of this machine.
     """
 
     def __init__(self, layers: Sequence[Path], target: str) -> None:
         self._target = target
         self._trees: list[RootedTree] = []
-        self._marked: list[RootedTree] = []  # the same, with what stands for removed entries
+        self._marked: list[RootedTree] = []  # the same trees, with their whiteouts
         with ExitStack() as stack:
             for path in reversed(layers):
                 self._trees.append(stack.enter_context(RootedTree.open_local(path, whiteouts=False)))
@@ -135,7 +134,7 @@ class OverlayView:
         self._own.close()
 
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
-        """The entry at `path`, or None when there is none; TreeError for a link that is to be followed."""
+        """The entry at `path`, or None if there is none. Raises TreeError if `follow` meets a link."""
         below = self._relative_path(path)
         if not below:
             return self._trees[0].stat("/")
@@ -160,7 +159,7 @@ class OverlayView:
         return [nodes[name] for name in sorted(nodes, key=os.fsencode)]
 
     def is_lowest(self, below: str) -> bool:
-        """Whether a directory ("" for the top), with all below it, is the lowest layer's alone."""
+        """Whether only the lowest layer has the directory `below` ("" for the top) and its content."""
         trees = self._find_trees(below)
         return len(trees) == 1 and trees[0] == len(self._trees) - 1
 
@@ -170,41 +169,41 @@ class OverlayView:
         return tree.open(below)
 
     def readlink(self, path: str) -> str:
-        """The target text of the link at `path`, as it is."""
+        """The target of the link at `path`."""
         tree, below = self._locate(path)
         return tree.readlink(below)
 
     @contextmanager
     def head_reader(self) -> Iterator[ReadHead]:
-        """What reads the beginnings of files, of each layer those of a directory after each other."""
+        """A function that reads the first bytes of a file; fastest for one directory after another."""
         with ExitStack() as stack:
             cut = len(self._target)
             readers = {tree: stack.enter_context(tree.head_reader()) for tree in self._trees}
 
-            start, read = "", None
+            directory, read = "", None
 
-            def first(path: str, most: int) -> bytes:
-                nonlocal start, read
+            def read_first(path: str, most: int) -> bytes:
+                nonlocal directory, read
                 end = path.rfind("/")
-                if read is None or path[:end] != start:
-                    start = path[:end]
-                    trees = self._find_trees(self._relative_path(start))
+                if read is None or path[:end] != directory:
+                    directory = path[:end]
+                    trees = self._find_trees(self._relative_path(directory))
                     read = readers[self._trees[trees[0]]] if len(trees) == 1 else None
                 if read is not None:
                     return read(path[cut:], most)
                 tree, below = self._locate(path)
                 return readers[tree](below, most)
 
-            yield first
+            yield read_first
 
     def _relative_path(self, path: str) -> str:
-        """A path without `target`, "" for that itself."""
+        """A path relative to `target`, "" for `target` itself. Raises TreeError for a path elsewhere."""
         if path != self._target and not path.startswith(f"{self._target}/"):
             raise TreeError(f"{path} is not below {self._target}")
         return path[len(self._target) + 1 :]
 
     def _locate(self, path: str) -> tuple[RootedTree, str]:
-        """The tree in which an entry is, and where there."""
+        """The tree that has an entry, and the path in that tree."""
         below = self._relative_path(path)
         above, _, name = below.rpartition("/")
         trees = self._find_trees(above)
@@ -216,7 +215,7 @@ class OverlayView:
         return self._trees[trees[0]], f"/{below}"
 
     def _find_trees(self, below: str) -> Sequence[int]:
-        """In which trees, top first, a directory is; more than one are merged."""
+        """The numbers of the trees whose directories are merged at `below`, topmost first."""
         known = self._merged.get(below)
         if known is None:
             above, _, name = below.rpartition("/")
@@ -225,7 +224,7 @@ class OverlayView:
 
     def _descend(self, trees: Sequence[int], below: str, name: str) -> Sequence[int]:
         if len(trees) == 1:
-            return trees  # who lists it is told if it is none
+            return trees  # that tree itself refuses to list what is no directory
         found: tuple[int, ...] = ()
         for number in trees:
             tree = self._marked[number]
@@ -242,7 +241,7 @@ class OverlayView:
         return found
 
     def _merge_entries(self, below: str) -> dict[str, tuple[int, Node]]:
-        """What a directory shows: of each name the topmost entry, and in which tree it is."""
+        """The entries of a directory: for each name the topmost one, and the number of its tree."""
         known = self._entries.get(below)
         if known is not None:
             return known
@@ -251,10 +250,10 @@ class OverlayView:
         for number in trees:
             for node in self._marked[number].list(f"/{below}"):
                 found.setdefault(node.name, (number, node))
-        shown = {name: one for name, one in found.items() if not self._is_removed(f"/{below}/{name}", *one)}
+        visible = {name: one for name, one in found.items() if not self._is_removed(f"/{below}/{name}", *one)}
         if len(trees) > 1:
-            self._entries[below] = shown
-        return shown
+            self._entries[below] = visible
+        return visible
 
     def _is_removed(self, path: str, tree: int, node: Node) -> bool:
         return node.kind is NodeKind.OTHER and self._trees[tree].stat(path) is None

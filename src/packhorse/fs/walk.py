@@ -1,10 +1,10 @@
 """Walks, moves and removes entries below a directory descriptor, without following a link.
 
-The caller's descriptor must be inside the tree. The caller also decides what may be edited, and as which
-user. `fs.rooted` resolves paths.
+The other modules of this folder use it, and so do `store` and the children that remove trees. It checks no
+permissions: the caller decides which tree it may edit, and as which user.
 """
 
-# Pathlib knows no descriptors.
+# Pathlib has no functions for descriptors.
 # ruff: noqa: PTH101, PTH208
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from packhorse.errors import TreeError
 from packhorse.fs import shut
 
 DEEPEST = 300
-"""Levels that a walk follows down. Each holds a descriptor, two where another tree is walked beside it, and a
-process has 1024."""
+"""The deepest level that a walk enters.
+
+Each level needs one open descriptor, or two if a second tree is walked beside it. A process usually may have
+1024.
+"""
 _HELD = 200
-"""Levels whose descriptors are held while a tree is removed: its caller holds others."""
-_BLOCKS = (1 << 20) // 512  # of a megabyte
+"""The deepest level of which a removal holds the descriptors. It is lower because the caller holds others."""
+_BLOCKS = (1 << 20) // 512  # blocks of lstat(2) in a megabyte
 
 
 @contextmanager
@@ -38,10 +41,10 @@ def closing(descriptor: int) -> Iterator[int]:
 
 
 class Chain:
-    """Open directories, each in the one before it; closes all but `top`. `here` is the last one.
+    """Holds open directories, each inside the one before it. A context manager that closes all but `top`.
 
-    With `edit`, it changes the mode of a directory that shuts its owner out. Otherwise a child opens what the
-    mode forbids, and nothing changes (`fs.shut`).
+    `here` is the descriptor of the deepest one. With `edit`, it changes the mode of a directory that denies
+    its owner access. Otherwise a child process opens such a directory, and its mode stays (`fs.shut`).
     """
 
     def __init__(self, top: int, *, edit: bool = False) -> None:
@@ -58,11 +61,11 @@ class Chain:
 
     @property
     def depth(self) -> int:
-        """How many directories are open below the top."""
+        """The number of open directories below the top."""
         return len(self._above)
 
     def enter(self, name: str) -> None:
-        """Opens the directory `name` of the last one; OSError for anything else, a link among it."""
+        """Opens the directory `name` inside the deepest one. Raises OSError if it is no directory."""
         if self._edit:
             inner = open_directory(self.here, name)
         else:
@@ -71,21 +74,21 @@ class Chain:
         self.here = inner
 
     def leave(self) -> None:
-        """Closes the last directory."""
+        """Closes the deepest directory."""
         left, self.here = self.here, self._above.pop()
         os.close(left)
 
 
 Visit = tuple[int, str, os.stat_result, bool]
-"""The directory of an entry, its name there, what lstat(2) said of it, and whether all below it is done."""
+"""An entry: the descriptor of its directory, its name, its lstat(2), and whether all below it was visited."""
 
 
 class Walk(Chain):
-    """Visits the entries `names` of a directory, all of them by default, and everything below them.
+    """Iterates over the entries `names` of a directory (default: all) and over everything below them.
 
-    A directory is visited before its entries, and again after them. Entries come in the order the disk has
-    them. No link is followed, and no path of several names is opened. `missing_ok` passes over entries that
-    are removed meanwhile. Raises OSError, and TreeError for a tree of more than DEEPEST levels.
+    It visits a directory before its entries, and once more after them. The order of entries is that of the
+    file system. It follows no link and opens no path of several names. With `missing_ok` it skips entries
+    that are removed meanwhile. Raises OSError, and TreeError for a tree of more than DEEPEST levels.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Walk(Chain):
         self._is_skipped = False
 
     def skip(self) -> None:
-        """Leaves out what is below the directory just visited; it is not visited again."""
+        """Skips everything below the directory just visited, and the second visit to it."""
         self._is_skipped = True
 
     def __iter__(self) -> Iterator[Visit]:
@@ -135,7 +138,7 @@ class Walk(Chain):
             return False
         if self.depth >= DEEPEST:
             raise TreeError(
-                f"{name[:100]} is nested more than {DEEPEST} deep", why="packhorse follows no tree further"
+                f"{name[:100]} is nested more than {DEEPEST} deep", why="packhorse reads no deeper tree"
             )
         try:
             self.enter(name)
@@ -146,12 +149,20 @@ class Walk(Chain):
         return True
 
 
+def stat_existing(directory: int, name: str) -> os.stat_result | None:
+    """The lstat(2) of an entry, None if it does not exist."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 def _status(directory: int, name: str) -> os.stat_result:
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
 def open_directory(parent: int, name: str) -> int:
-    """A descriptor of a subdirectory, made accessible first where its owner has shut itself out."""
+    """Opens the directory `name` of `parent`, if necessary after giving its owner permission."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=parent)
@@ -161,7 +172,7 @@ def open_directory(parent: int, name: str) -> int:
 
 
 def move(old_parent: int, old: str, new_parent: int, new: str) -> None:
-    """Moves an entry to a free name; a directory that cannot be renamed (EXDEV), entry by entry."""
+    """Moves an entry to an unused name. If a directory cannot be renamed (EXDEV), moves its entries."""
     with Walk(old_parent, [old], edit=True) as walk, Chain(new_parent, edit=True) as target:
         for directory, name, status, is_done in walk:
             if is_done:
@@ -170,19 +181,19 @@ def move(old_parent: int, old: str, new_parent: int, new: str) -> None:
                 target.leave()
                 os.rmdir(name, dir_fd=directory)
                 continue
-            made = name if walk.depth else new
-            if _rename(directory, name, target.here, made):
+            new_name = name if walk.depth else new
+            if _rename(directory, name, target.here, new_name):
                 walk.skip()
             elif stat.S_ISDIR(status.st_mode):
-                os.mkdir(made, 0o700, dir_fd=target.here)
-                target.enter(made)
+                os.mkdir(new_name, 0o700, dir_fd=target.here)
+                target.enter(new_name)
             else:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
 def _rename(old_parent: int, old: str, new_parent: int, new: str) -> bool:
-    """Renames an entry to a free name; False where that is on another file system."""
-    from packhorse.linux import syscalls  # the short-lived children that remove trees do without
+    """Renames an entry to an unused name; False if the kernel answers EXDEV."""
+    from packhorse.linux import syscalls  # only this function needs it; it loads ctypes
 
     try:
         syscalls.rename_noreplace(old_parent, old, new_parent, new)
@@ -193,14 +204,14 @@ def _rename(old_parent: int, old: str, new_parent: int, new: str) -> bool:
     return True
 
 
-class Unfinished(Exception):
-    """There is more to remove than there is patience for."""
+class BudgetExceeded(Exception):
+    """A removal has used up its budget, and entries are left."""
 
 
-class Patience:
-    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`.
+class RemovalBudget:
+    """Limits how much a command removes while a user waits: `entries`, and more while `seconds` last.
 
-    A megabyte counts as an entry too: to give back its blocks takes as long.
+    A megabyte counts as an entry too, because freeing its blocks takes as long.
     """
 
     def __init__(self, entries: int, seconds: float) -> None:
@@ -209,8 +220,8 @@ class Patience:
         self._until = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """The seconds pass in this block."""
+    def count_time(self) -> Iterator[None]:
+        """Counts the time in this block as spent."""
         began = monotonic()
         self._until = began + self._seconds
         try:
@@ -219,36 +230,35 @@ class Patience:
             self._seconds -= monotonic() - began
 
     def spend(self, status: os.stat_result) -> None:
-        """Takes note of an entry that is to be removed; raises Unfinished when that is one too many."""
+        """Counts an entry before it is removed; raises BudgetExceeded if it is one too many."""
         self._entries -= 1 + (status.st_blocks // _BLOCKS if status.st_nlink == 1 else 0)
         if self._entries < 0 and monotonic() > self._until:
-            raise Unfinished
+            raise BudgetExceeded
 
 
-def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
-    """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
-    error.
+def remove(parent: int, name: str, *, budget: RemovalBudget | None = None) -> int:
+    """Removes the entry `name` of the directory `parent`, and everything below it at any depth.
 
-    Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
-    the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when `budget` ends before all is gone.
+    Returns the bytes of disk that this freed; a file with another name left frees none. A missing entry is no
+    error. It changes the mode of directories that it may not empty (Go's module cache, an overlay's work
+    directory). Raises OSError, and BudgetExceeded if the budget runs out before everything is gone.
     """
     pending = [name]
     freed = 0
     while pending:
-        freed += _remove(parent, pending.pop(), pending, patience)
+        freed += _remove(parent, pending.pop(), pending, budget)
     return freed
 
 
-def _remove(top: int, start: str, pending: list[str], patience: Patience | None) -> int:
+def _remove(top: int, start: str, pending: list[str], budget: RemovalBudget | None) -> int:
     freed = 0
     with Walk(top, [start], edit=True, missing_ok=True) as walk:
         for directory, name, status, is_done in walk:
             if is_done:
                 os.rmdir(name, dir_fd=directory)
                 continue
-            if patience is not None:
-                patience.spend(status)
+            if budget is not None:
+                budget.spend(status)
             if not stat.S_ISDIR(status.st_mode):
                 os.unlink(name, dir_fd=directory)
                 freed += status.st_blocks * 512 if status.st_nlink == 1 else 0
@@ -256,10 +266,10 @@ def _remove(top: int, start: str, pending: list[str], patience: Patience | None)
             if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
                 let_owner_in(directory, name)
             if walk.depth > _HELD:
-                if patience is not None:
-                    raise Unfinished  # what is moved to the top would have to be found again
-                # Too deep for one chain of descriptors: it continues from the top, under a name nothing else
-                # has.
+                if budget is not None:
+                    raise BudgetExceeded  # a later removal would not find what is moved to the top
+                # Too deep for one chain of descriptors: move it to the top, under a name that nothing else
+                # has, and continue there.
                 moved = f".{status.st_dev:x}-{status.st_ino:x}"
                 os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=top)
                 pending.append(moved)
@@ -270,10 +280,10 @@ def _remove(top: int, start: str, pending: list[str], patience: Patience | None)
 
 
 def let_owner_in(parent: int, name: str) -> None:
-    """Gives the owner of the directory `name` all permissions, if we may; OSError for anything else, a link
-    among it.
+    """Gives the owner of the directory `name` all permissions, if this process may.
 
-    What sweeps up after a killed command may meet its step, which is just dying and puts links in the way.
+    Raises OSError if it is no directory. It opens the directory before it changes the mode: a process of a
+    killed command may still run and replace the directory by a link.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with closing(os.open(name, flags, dir_fd=parent)) as held, suppress(PermissionError):

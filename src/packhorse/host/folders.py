@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,7 +92,7 @@ Discard = Callable[[Path], object]
 @contextmanager
 def private_directory(discard: Discard) -> Iterator[Path]:
     """A new directory that other users can enter but not list; removed afterwards. Raises HostError."""
-    path = SCRATCH / f"packhorse-{os.geteuid()}-{process_start_id()}-{secrets.token_hex(4)}"
+    path = SCRATCH / f"packhorse-{os.geteuid()}-{process_start_id()}-{os.urandom(4).hex()}"
     try:
         path.mkdir()
         path.chmod(0o711)

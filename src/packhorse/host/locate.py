@@ -101,6 +101,36 @@ def fetch_image(
     return _pull(wiring, reference, local, present, target=target, say=say, save=save)
 
 
+def fetch_location(
+    wiring: Wiring,
+    location: Location,
+    *,
+    target: Target,
+    say: Callable[[str], None],
+    pull: PullPolicy = PullPolicy.ALWAYS,
+    save: bool = True,
+) -> Image:
+    """Fetches the image at a location into the store, and returns it; a name is fetched by `fetch_image`.
+
+    An image of another place (`oci:`, `docker-daemon:` …) gets a name of the store, which has its ID: the
+    place may have another image next time. Raises as `fetch_image` does, EngineError, InputError.
+    """
+    if location.kind in (LocationKind.STORE, LocationKind.REGISTRY):
+        return fetch_image(wiring, location.name, target=target, say=say, pull=pull, save=save)
+    place = wiring.place(location, target=target)
+    image = place.read()
+    if not save:
+        return image
+    local = wiring.store.place(f"{LOCAL_REGISTRY}/image:{image.id.short}", check=True)
+    try:
+        return local.read()
+    except (NotFoundError, FormatError):
+        pass
+    say(f"taking the image from {location}")
+    copy(place, local, meter=wiring.meter, name=f"taking the image from {location}")
+    return local.read()
+
+
 def _replace_damaged(
     wiring: Wiring,
     name: str,
@@ -158,7 +188,7 @@ def _pull(
         copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
     except (NetworkError, NotFoundError) as error:
         missing = isinstance(error, NotFoundError)
-        if present is not None and not _is_for(present, target):
+        if present is not None and not is_for(present, target):
             present = None
         how = "does not have it" if missing else f"did not answer: {error.what}"
         if present is not None:
@@ -176,8 +206,8 @@ def _pull(
     return local.read()
 
 
-def _is_for(image: Image, target: Target) -> bool:
-    """Whether an image fits a target. Old images do not state theirs, and fit any."""
+def is_for(image: Image, target: Target) -> bool:
+    """Whether an image is for a target. Old images do not state theirs, and are for any."""
     return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
 
 
@@ -200,7 +230,17 @@ def fetch_exact(
         return wiring.store.place(image_id).read()
     except (NotFoundError, FormatError):
         pass
-    reference = Reference.parse(name)
+    location = Location.parse(name)
+    if location.kind is not LocationKind.STORE:
+        image = fetch_location(wiring, location, target=target, say=say, save=save)
+        if str(image.id) == image_id:
+            return image
+        raise NotFoundError(
+            f"the image {image_id} is not in the store",
+            why=f"{name} has {image.id} by now",
+            fix=f"bring it there, or take the one that is there now: {option} {name}",
+        )
+    reference = location.reference
     if reference.registry != LOCAL_REGISTRY:
         remote = wiring.registry(reference, target)
         image = remote.read()

@@ -12,10 +12,12 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from packhorse.base import files
 from packhorse.base.dataclass import dataclass
 from packhorse.base.sandbox import Bind, Network
+from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.errors import RunError
 from packhorse.fs.rooted import RootedTree
@@ -162,3 +164,48 @@ def certificates(environ: Mapping[str, str]) -> Path | None:
         if files.is_file(path):
             return Path(path).resolve()
     return None
+
+
+_EMULATORS = Path("/proc/sys/fs/binfmt_misc")
+
+_ELF_MACHINES = {
+    "386": 3,
+    "amd64": 62,
+    "arm": 40,
+    "arm64": 183,
+    "loong64": 258,
+    "ppc64le": 21,
+    "riscv64": 243,
+    "s390x": 22,
+}
+"""The number in an ELF header for an architecture."""
+
+_RUNS_TOO = {"amd64": "386", "arm64": "arm"}
+"""What the kernel of an architecture runs without an emulator."""
+
+
+def can_run(arch: str, emulators: Path = _EMULATORS) -> bool:
+    """Whether this machine runs programs for an architecture, itself or with an emulator (binfmt_misc).
+
+    An emulator counts if the kernel holds it open (flag F), because a sandbox does not have its file.
+    """
+    own = Target.host().arch
+    if arch in ("", own, _RUNS_TOO.get(own)):
+        return True
+    try:
+        entries = [
+            entry.read_text() for entry in emulators.iterdir() if entry.name not in ("register", "status")
+        ]
+    except OSError:  # not mounted
+        return False
+    return any(_is_emulator(text, _ELF_MACHINES.get(arch, -1)) for text in entries)
+
+
+def _is_emulator(entry: str, machine: int) -> bool:
+    """Whether an entry of binfmt_misc is enabled and is for programs of an ELF machine."""
+    enabled, *lines = entry.splitlines() or [""]
+    fields = dict(line.partition(" ")[::2] for line in lines)
+    magic = bytes.fromhex(fields.get("magic", ""))
+    order: Literal["little", "big"] = "big" if magic[5:6] == b"\2" else "little"
+    found = int.from_bytes(magic[18:20], order) if magic.startswith(b"\x7fELF") else -2
+    return enabled == "enabled" and "F" in fields.get("flags:", "") and found == machine

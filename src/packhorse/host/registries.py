@@ -1,39 +1,27 @@
-"""How registries are reached, and what the store remembers of them. Used by `host.wiring` and `cli`.
+"""Connects to registries with the user's certificates, mirrors and choice of encryption.
 
-`RegistryConnections` applies certificates, mirrors and the choice of encryption. The command line has
-precedence over containers' registries.conf, and that over the defaults.
-
-`DedupingRegistryTarget` remembers the compressed form of each pushed layer, and which repositories have it.
-A layer that was pushed before, by any build, is neither read nor compressed again: the registry is asked
-whether it has the layer, and if possible mounts it from another of its repositories. A layer that another
-program pushed under the same name is not sent again either.
+Used by `host.wiring` and `cli`. The command line has precedence over containers' registries.conf, and that
+over the defaults. Every command imports this module, and most talk to no registry, so the methods import
+`oci.registry`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packhorse.base.dataclass import dataclass, replace
-from packhorse.base.digest import Digest
-from packhorse.errors import RegistryError, StoreError
-from packhorse.http.client import HostConfig, find_certificates
-from packhorse.oci.place import Image, Layer, Receipt
-from packhorse.oci.reference import Reference
-from packhorse.oci.registry.client import Registry
-from packhorse.oci.registry.mirrors import Registries, Rule, certificate_directories, user_registries
-from packhorse.oci.registry.place import RegistryPlace
-from packhorse.oci.registry.push import is_blob_present
-from packhorse.store.store import Store
+from packhorse.base.dataclass import dataclass
+from packhorse.errors import RegistryError
 
 if TYPE_CHECKING:
-    from packhorse.http.client import Client
+    from packhorse.http.client import Client, HostConfig
     from packhorse.oci.auth import Lookup
+    from packhorse.oci.reference import Reference
     from packhorse.oci.registry.client import Registry
+    from packhorse.oci.registry.mirrors import Registries, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +56,8 @@ class RegistryConnections:
     @cached_property
     def registries_conf(self) -> Registries:
         """The rules of containers' registries.conf; raises InputError."""
+        from packhorse.oci.registry.mirrors import user_registries
+
         return user_registries()
 
     def registry(self, host: str, credentials: Callable[[str], Lookup]) -> Registry:
@@ -103,80 +93,9 @@ class RegistryConnections:
             return self._peers[host]
 
     def _read_peer(self, host: str) -> HostConfig:
+        from packhorse.http.client import HostConfig, find_certificates
+        from packhorse.oci.registry.mirrors import certificate_directories
+
         insecure = host in self._options.insecure or self.registries_conf.is_insecure(host)
         directory = self._options.certificates or find_certificates(host, certificate_directories())
         return HostConfig.read(directory, insecure=insecure) if directory else HostConfig(insecure=insecure)
-
-
-class DedupingRegistryTarget:
-    """The Target for one name in a registry, which uses what the store remembers of pushed layers.
-
-    Layers without a compressed form are compressed to `media_type`.
-    """
-
-    def __init__(
-        self, place: RegistryPlace, reference: Reference, registry: Registry, store: Store, *, media_type: str
-    ) -> None:
-        self._place = place
-        self._reference = reference
-        self._registry = registry
-        self._store = store
-        self._media_type = media_type
-
-    def read(self) -> Image:
-        """Reads the image from the registry."""
-        return self._place.read()
-
-    def write_layer(self, layer: Layer) -> Layer:
-        """Pushes a layer; for one that was pushed before, that is one request."""
-        made_here = layer.blob is None and layer.descriptor is None
-        if layer.diff_id:
-            layer = self._with_known_blob(layer, layer.diff_id)
-        if reused := self._reuse_claimed(layer):
-            return reused
-        pushed = self._place.write_layer(layer)
-        diff_id, stored = pushed.diff_id, pushed.descriptor
-        # A blob that another program compressed is not remembered: it may not be the layer that its image
-        # says, and cannot be made again from the tar.
-        if diff_id and stored and (made_here or self._store.compressed_form(diff_id) == stored):
-            # A read-only store does not remember, which only costs time at the next push.
-            with suppress(StoreError):
-                self._store.remember_compressed(diff_id, stored, repository=self._reference.name)
-        return pushed
-
-    def write_image(self, image: Image) -> Receipt:
-        """Writes the image under this name."""
-        return self._place.write_image(image)
-
-    def _reuse_claimed(self, layer: Layer) -> Layer | None:
-        """Reuses the layer's blob from the image that has this name now, for instance one that pack pushed.
-
-        That image only claims that the blob is this layer. So the blob is fetched and verified once, instead
-        of an upload, and then the store remembers it. Returns None if there is no such blob, or if it is
-        another layer.
-        """
-        if layer.diff_id is None or layer.descriptor is not None:
-            return None
-        claimed = self._place.find_claim(layer.diff_id)
-        if claimed is None or not is_blob_present(self._registry, self._reference.repository, claimed):
-            return None
-        stored = self._place.verify_claim(layer.diff_id, claimed)
-        if stored is None:
-            return None
-        with suppress(StoreError):
-            self._store.remember_compressed(layer.diff_id, stored, repository=self._reference.name)
-        return self._place.write_layer(replace(layer, descriptor=stored))
-
-    def _with_known_blob(self, layer: Layer, diff_id: Digest) -> Layer:
-        """Adds the descriptor of an earlier push, and tells the registry which repository has the blob."""
-        known = self._store.compressed_form(diff_id)
-        if known is None or layer.descriptor not in (None, known):
-            return layer
-        if layer.descriptor is None and known.media_type != self._media_type:
-            return layer
-        for name in self._store.repositories(diff_id):
-            host, _, repository = name.partition("/")
-            if host == self._reference.registry and repository != self._reference.repository:
-                self._registry.remember_candidate(repository, known.digest)
-                break
-        return replace(layer, descriptor=known)

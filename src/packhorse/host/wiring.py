@@ -23,6 +23,7 @@ from packhorse.oci.reference import Location, LocationKind, Reference
 
 if TYPE_CHECKING:
     from packhorse.base.digest import Digest
+    from packhorse.http.client import Client
     from packhorse.linux.userns import Namespace
     from packhorse.oci.auth import Credentials, Keychain, Lookup
     from packhorse.oci.engine_client import Engine
@@ -193,7 +194,7 @@ class Wiring:
         place = RegistryPlace(reference, registry, target=target, compression=how)
         if store is None:
             return place
-        from packhorse.host.registries import DedupingRegistryTarget
+        from packhorse.host.deduping import DedupingRegistryTarget
 
         return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
 
@@ -219,6 +220,11 @@ class Wiring:
         registry = self.host(there.registry)
         remove(registry, there.repository, there.identifier)
         return registry.name(there.repository, there.identifier)
+
+    @property
+    def http(self) -> Client:
+        """The HTTP client, with the user's certificates and choice of encryption."""
+        return self._network.client
 
     def host(self, name: str) -> Registry:
         """A registry, HOST or HOST:PORT, with this user's credentials."""

@@ -1,9 +1,9 @@
-"""Recognizes a program that cannot live on an overlay, by what it prints; called by `build`.
+"""② → ③ Runs bin/build of each buildpack in the group, and collects the results (buildpack.md "Phase #3:
+Build").
 
-rename(2) of a directory that a kept layer, or the source, already had answers EXDEV on an overlay, as if it
-led to another file system. Most programs copy then; one that does not fails, and says what the system said.
-
-② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build").
+`CrossDeviceDetector` recognizes a program that fails because of an overlay. On an overlay, rename(2) fails
+with EXDEV for a directory that a cached layer or the source already had. Most programs then copy. A program
+that fails instead prints the error of the system, and `build.execute` builds again with copies.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _LONGEST = 32
 
 
 class CrossDeviceDetector:
-    """Looks for the words in what a program prints, which comes in pieces of any length."""
+    """Looks for the system's error message in a program's output, which arrives in pieces."""
 
     def __init__(self) -> None:
         self.found = False
         self._tail = b""
 
     def feed(self, data: bytes) -> None:
-        """Looks at the next piece."""
+        """Reads the next piece."""
         heard = self._tail + data
         self.found = self.found or _WORDS.search(heard) is not None
         self._tail = heard[-_LONGEST:]
@@ -64,9 +64,7 @@ _SIGNALS = 64
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """What the buildpacks so far have made: the environment for the next one, and what is left of the
-    plan.
-    """
+    """The results of the buildpacks so far: the environment for the next one, and the rest of the plan."""
 
     env: Mapping[str, str]
     plan: tuple[PlanEntry, ...]
@@ -85,10 +83,10 @@ def build(
     sandbox: Sandbox,
     observer: Observer,
 ) -> Built:
-    """Runs the group in order; every buildpack sees the layers of those before it, and its own `restored`
-    ones.
+    """Runs the group in its order. A buildpack sees the layers of those before it, and its `restored` ones.
 
-    Raises BuildpackFailed when a bin/build ends with a non-zero status, BuildError for what cannot be used.
+    Raises BuildpackFailed if a bin/build ends with another status than 0, and BuildError if its files break
+    the specification.
     """
     progress = _Progress(inputs.env, detected.plan)
     with runner.builder_files() as base:
@@ -115,7 +113,7 @@ def build(
     try:
         boms = {"launch": progress.launch_bom, "build": progress.build_bom}
         sbom.collect(inputs, detected.group, tree, **boms)
-        # No buildpack may be called config: what is there is in the way (B-143).
+        # No buildpack may be called config, so any file there is in the way (B-143).
         tree.remove(f"{inputs.layers}/config")
         tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built, api))
     except FormatError as error:
@@ -125,7 +123,7 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _BuildpackRun:
-    """One buildpack's bin/build: before, during and after."""
+    """Runs one buildpack's bin/build: makes its directories, runs it, and reads its files."""
 
     inputs: Inputs
     target: Target
@@ -136,7 +134,7 @@ class _BuildpackRun:
     observer: Observer
 
     def run(self, progress: _Progress) -> _Progress:
-        """Runs it and adds what it made."""
+        """Runs it, and adds its results to the progress."""
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
         descriptor = Descriptors(inputs, self.base).find(ref)
@@ -165,7 +163,7 @@ class _BuildpackRun:
             raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
 
     def _prepare(self, tree: TreeEdit, layers: str, asked: tuple[Require, ...]) -> None:
-        """Makes the layers directory and the plan, whatever a buildpack before left in their places."""
+        """Makes the layers directory and the plan. Removes what another buildpack left there."""
         try:
             tree.mkdir(layers)
             tree.remove(_PLAN)
@@ -174,7 +172,7 @@ class _BuildpackRun:
             raise BuildError(f"nothing can be made ready for {self.member.ref}", why=str(error)) from error
 
     def _own_entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
-        """The entries this buildpack provides (B-062)."""
+        """The plan entries that this buildpack provides (B-062)."""
         return [
             entry for entry in plan if any(provider.id == self.member.ref.id for provider in entry.providers)
         ]
@@ -215,7 +213,7 @@ class _BuildpackRun:
         )
 
     def _remaining_plan(self, plan: tuple[PlanEntry, ...], unmet: set[str]) -> tuple[PlanEntry, ...]:
-        """What later buildpacks still have to meet (B-070, B-072, B-073)."""
+        """The plan entries that later buildpacks have to meet (B-070, B-072, B-073)."""
         mine = {entry.name for entry in self._own_entries(plan)}
         if stray := sorted(unmet - mine):
             raise BuildError(
@@ -227,8 +225,7 @@ class _BuildpackRun:
     def _set_aside(self, tree: TreeEdit, path: str) -> None:
         """Renames a layer without types to `<layer>.ignore` (B-067).
 
-        A restored one, which nobody may use either, is removed: to rename what an overlay shows of another
-        directory would be to copy it.
+        A restored layer is removed instead: on an overlay, renaming it would copy it, and nobody may use it.
         """
         if path in self.restored.layers:
             tree.remove(path)
@@ -241,7 +238,7 @@ class _BuildpackRun:
         if 128 < result.status <= 128 + _SIGNALS:
             how = f"ended by signal {result.status - 128}"
         if result.exceeded:
-            # No line to repeat it: what such a step leaves behind could fill the disk.
+            # No line to repeat it: the files of such a step could fill the disk.
             return BuildpackFailed(f"{self.member.ref} failed ({how})", why=result.exceeded, fix=ALLOW)
         return BuildpackFailed(
             f"{self.member.ref} failed ({how})",
@@ -257,7 +254,7 @@ def _count(restored: Restored, layers: str) -> int:
 
 
 def _merge_processes(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Process, ...], str]:
-    """Processes by type, later buildpacks winning, and the default type (B-094, B-139)."""
+    """Returns the processes and the default type. A later buildpack replaces a type (B-094, B-139)."""
     processes: dict[str, Process] = {}
     default = ""
     for launch in launches:

@@ -1,8 +1,8 @@
-"""Finds buildpacks below `/cnb/buildpacks` of a tree (P-158). Called by detect and build.
+"""Finds buildpacks in a tree, makes the environment of their executables, and finds the layers they made.
 
-The environment of a buildpack executable (buildpack.md "Environment"). Called by detect and build.
-
-③ The layers of one buildpack as they lie in its layers directory. Called by build, export and sbom.
+`Descriptors` reads the buildpacks below `/cnb/buildpacks` (P-158). `for_buildpack` makes the environment
+(buildpack.md "Environment"). `find_layers` lists a layers directory. The phases `detect`, `build` and
+`export`, and `sbom`, call them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from packhorse.spec.env import BUILD_ROOTS, EnvFile, with_files, with_roots, wit
 
 
 class Descriptors:
-    """Every buildpack.toml that was asked for, read once. The object may outlive the tree it was read
-    from. `warn` is told of unknown keys.
+    """Reads each buildpack.toml once. It may be used longer than the tree.
+
+    `warn` receives a warning for each unknown key.
     """
 
     def __init__(self, inputs: Inputs, tree: TreeView, warn: Warn | None = None) -> None:
@@ -34,9 +35,10 @@ class Descriptors:
         self._known: dict[Ref, Descriptor] = {}
 
     def find(self, ref: Ref) -> Descriptor:
-        """The buildpack that an order or group names; without a version there must be only one.
+        """Returns the buildpack that an order or a group names. Without a version it must be the only one.
 
-        Raises NotFoundError (with what there is), InputError for a broken buildpack.toml, BuildpackApiError.
+        Raises NotFoundError, which lists the existing ones, InputError for a broken buildpack.toml, and
+        BuildpackApiError.
         """
         key = Ref(ref.id, ref.version)
         if key not in self._known:
@@ -81,8 +83,10 @@ _OS_RELEASE = "/etc/os-release"
 
 
 def complete_target(inputs: Inputs, target: Target, tree: TreeView) -> Target:
-    """The target that buildpacks are told (P-039). What the run image does not say of its distribution, the
-    builder's os-release in `tree` does (P-179). Before Platform API 0.12 it is the builder's target alone.
+    """Returns the target for buildpacks (P-039).
+
+    If the run image names no distribution, that of the builder's os-release in `tree` is taken (P-179).
+    Before Platform API 0.12 it is the builder's target.
     """
     if not inputs.platform_api.has(PLATFORM_TARGETS):
         target = Target(arch=target.arch)
@@ -90,7 +94,7 @@ def complete_target(inputs: Inputs, target: Target, tree: TreeView) -> Target:
     if node is None or node.kind is not NodeKind.FILE:
         return target
     lines = (read(tree, _OS_RELEASE) or b"").decode(errors="replace").split("\n")
-    # As the reference reads the file: a line with a second '=' is passed over.
+    # As in the reference, a line with a second '=' is ignored.
     fields = dict(line.split("=") for line in lines if line.count("=") == 1)
     name, version = (fields.get(key, "").strip('" ') for key in ("ID", "VERSION_ID"))
     return replace(target, distro=Distro(name, version)) if name or version else target
@@ -108,12 +112,12 @@ def for_buildpack(
     target: Target,
     phase: Mapping[str, str],
 ) -> dict[str, str]:
-    """The whole environment of one bin/detect or bin/build.
+    """Returns the whole environment of one bin/detect or bin/build.
 
-    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` has the variables of
-    this phase alone (paths of plan and layers), which an older buildpack has as arguments only. The user's
-    variables come from `<platform>/env` unless `clear-env` (B-110, B-112), the operator's from
-    `<build-config>/env` always (B-111).
+    `env` is the base environment with the changes of earlier buildpacks' layers. `phase` has the variables of
+    this phase: the paths of the plan and the layers, which an older buildpack gets only as arguments. The
+    user's variables come from `<platform>/env`, without `clear-env` (B-110, B-112), and the operator's from
+    `<build-config>/env` (B-111).
     """
     result = dict(env)
     if not descriptor.clear_env:
@@ -131,7 +135,7 @@ def for_buildpack(
 
 
 def with_layer(tree: TreeView, env: Mapping[str, str], layer: str) -> dict[str, str]:
-    """What a build layer (a path) does to the environment of later buildpacks (B-104, B-116)."""
+    """Returns the environment of later buildpacks, with the changes of a build layer (B-104, B-116)."""
     roots = {name for name, _ in BUILD_ROOTS}
     result = with_roots(env, layer, {name for name in roots if is_directory(tree, f"{layer}/{name}")})
     for directory in BUILD_ENV_DIRECTORIES:
@@ -140,8 +144,9 @@ def with_layer(tree: TreeView, env: Mapping[str, str], layer: str) -> dict[str, 
 
 
 def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
-    """The files of an env directory; sub-directories are passed over, links to files inside the tree are
-    followed. Raises BuildError for what cannot be a variable.
+    """Returns the files of an env directory, without subdirectories. Follows links to files inside the tree.
+
+    Raises BuildError for a file that cannot be a variable.
     """
     if not is_directory(tree, directory):
         return []
@@ -161,7 +166,7 @@ def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
 
 
 def _target_variables(target: Target) -> dict[str, str]:
-    """CNB_TARGET_* (B-103); the reference leaves out those it knows nothing for."""
+    """Returns CNB_TARGET_* (B-103). As in the reference, unknown ones are missing."""
     distro = target.distro
     variables = {
         "CNB_TARGET_OS": target.os,
@@ -179,7 +184,7 @@ def _target_variables(target: Target) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class FoundLayer:
-    """One `<layer>.toml`, and where its directory is or would be."""
+    """A `<layer>.toml`, and the path of its directory, which may be missing."""
 
     name: str
     path: str
@@ -187,11 +192,10 @@ class FoundLayer:
 
 
 def find_layers(tree: TreeView, layers: str, *, warn: Warn | None = None) -> list[FoundLayer]:
-    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names.
+    """Returns the layers that have a TOML file in `layers` (`/layers/<id>`), in byte order of their names.
 
-    `warn` is told of unknown keys.
-    Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification
-    reserves (B-065).
+    `warn` receives a warning for each unknown key. Raises InputError for a TOML file that cannot be read, and
+    BuildError for a name that the specification reserves (B-065).
     """
     if tree.stat(layers) is None:
         return []
@@ -215,6 +219,6 @@ def find_layers(tree: TreeView, layers: str, *, warn: Warn | None = None) -> lis
 
 
 def read_store(tree: TreeView, layers: str, *, warn: Warn | None = None) -> StoreToml | None:
-    """A buildpack's store.toml, or None when it has none (B-091)."""
+    """Reads a buildpack's store.toml. Returns None if it has none (B-091)."""
     data = read(tree, f"{layers}/store.toml")
     return None if data is None else StoreToml.parse(data, f"{layers}/store.toml", warn=warn)

@@ -1,6 +1,8 @@
-"""① → ② Which buildpacks take this source (buildpack.md "Phase #1: Detection").
+"""① → ② Finds the group of buildpacks that accepts the source (buildpack.md "Phase #1: Detection").
 
-Every bin/detect runs once, a few at a time, all in one sandbox whose writes no other phase sees.
+Each bin/detect runs once for all groups. All run in one sandbox, several at once, and no other phase sees
+what they write. `create` calls `detect`; `packhorse detect` calls `try_detect`, whose result also has the
+reasons.
 """
 
 from __future__ import annotations
@@ -24,19 +26,21 @@ from packhorse.spec.buildpack_toml import Descriptor, Group, Order, Ref, SystemB
 from packhorse.spec.resolve import PassedBuildpack, Resolution, explain, groups, matches, resolve
 
 FAILED = 100
-"""The exit status by which bin/detect says no (B-016)."""
+"""The exit status with which bin/detect does not accept the source (B-016)."""
 
 _OUTPUT_LIMIT = 1 << 18
-"""How many bytes of what a bin/detect says are kept: the last."""
+"""The number of bytes that are kept of a bin/detect's output: its end."""
 
 _REASON_LIMIT = 500
-"""How many characters of its last line stand for the reason."""
+"""The number of characters of its last line that are shown as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectResult:
-    """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and
-    plan. When it `exceeded` a limit, `why` says which.
+    """The result of one bin/detect.
+
+    `status` is -1 if it did not run, or if its plan cannot be read. If it `exceeded` a limit, `why` names the
+    limit.
     """
 
     descriptor: Descriptor
@@ -49,14 +53,14 @@ class DetectResult:
 
     @property
     def verdict(self) -> str:
-        """The verdict in one word: it takes the source, it does not, or it could not say."""
+        """`pass`, `fail` or `error`."""
         return {0: "pass", FAILED: "fail"}.get(self.status, "error")
 
     def explain(self) -> str:
-        """One line for a person."""
+        """Returns a line for the user: the verdict and the reason."""
         said = [line.strip() for line in self.output.decode(errors="replace").strip().splitlines()]
         last = said[-1:]
-        if self.status != FAILED:  # what went wrong, why and what to do stand on lines of their own
+        if self.status != FAILED:  # an error's reason and advice are on lines of their own
             last = said[max((at for at, line in enumerate(said) if line.startswith("error: ")), default=-1) :]
         reason = self.why or "; ".join(line for line in last if line).removeprefix("error: ")[:_REASON_LIMIT]
         status = f" (exit status {self.status})" if self.verdict == "error" and self.status >= 0 else ""
@@ -64,7 +68,7 @@ class DetectResult:
 
 
 class _OutputTail:
-    """The end of what a bin/detect has said, however much that was."""
+    """Keeps the end of a bin/detect's output."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -83,10 +87,10 @@ class _OutputTail:
 
 
 def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
-    """Tries the order's groups until one holds.
+    """Returns the first group of the order that accepts the source.
 
-    Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
-    each buildpack.
+    Raises DetectFailed if there is none, or DetectErrored if a bin/detect also ended with an error. Both give
+    the reason for each buildpack.
     """
     outcome = try_detect(inputs, analyzed, runner=runner, observer=observer).outcome
     if isinstance(outcome, DetectFailed):
@@ -95,7 +99,7 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
 
 
 def try_detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
-    """As `detect`; the failure is a value, and answers and groups are told either way."""
+    """Like `detect`, but returns a failure as part of the result, with all answers and groups."""
     with runner.builder_files() as tree:
         target = complete_target(inputs, analyzed.target, tree)
         detection = _Detector(inputs, target, tree, runner, observer)
@@ -108,7 +112,7 @@ def try_detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: 
 
 @dataclass(frozen=True, slots=True)
 class _DetectCall:
-    """A bin/detect that is to run: its `command`, the file of its `plan`, and its `output`."""
+    """A bin/detect to run: its `command`, the file of its `plan`, and its `output`."""
 
     descriptor: Descriptor
     plan: str
@@ -134,7 +138,7 @@ class _Detector:
         self._sandbox: Sandbox | None = None
 
     def answers(self) -> tuple[Answer, ...]:
-        """What each bin/detect answered."""
+        """The answer of each bin/detect."""
         return tuple(
             Answer(ref, verdict.verdict, verdict.status, verdict.explain())
             for ref, verdict in self._results.items()
@@ -153,7 +157,7 @@ class _Detector:
         return self._failure()
 
     def _find_extensions(self) -> list[str]:
-        """The image extensions that the reference would try in front of every group (B-037)."""
+        """Returns the image extensions that the reference would try before each group (B-037)."""
         inputs = self._inputs
         order = inputs.extensions
         if not order and (data := read(self._tree, inputs.order_file)) is not None:
@@ -161,9 +165,10 @@ class _Detector:
         return list(dict.fromkeys(str(ref) for group in order for ref in group))
 
     def _order(self) -> Order:
-        """The order, and around each of its groups what the builder wants there."""
+        """Returns the order with the builder's system buildpacks around each group."""
         inputs = self._inputs
-        data = read(self._tree, inputs.system) if inputs.platform_api.has(SYSTEM) else None
+        has_system = inputs.system and inputs.platform_api.has(SYSTEM)
+        data = read(self._tree, inputs.system) if has_system else None
         if data is None:
             return inputs.order
         return SystemBuildpacks.parse(data, inputs.system, warn=self._observer.say).add_to(inputs.order)
@@ -196,8 +201,8 @@ class _Detector:
     def _run_missing(self, group: Sequence[Ref]) -> None:
         """Runs each bin/detect that did not run before, for any group, as the reference does.
 
-        A required buildpack without a matching target does not run (B-034). An optional one runs all the
-        same, because the reference runs it: it may make a part of the image.
+        A required buildpack without a matching target does not run (B-034). An optional one runs, as in the
+        reference, where it may make a part of the image.
         """
         has_targets = self._inputs.platform_api.has(PLATFORM_TARGETS)
         questions: dict[Ref, _DetectCall] = {}
@@ -237,13 +242,15 @@ class _Detector:
             target=self._target,
             phase={"CNB_BUILD_PLAN_PATH": plan},
         )
-        # Positional arguments are deprecated and still passed (B-012).
+        # Positional arguments are deprecated, but still passed (B-012).
         argv = (f"{directory}/bin/detect", self._inputs.platform, plan)
         return _DetectCall(descriptor, plan, Command(argv, env, self._inputs.app), _OutputTail())
 
     def _run_calls(self, questions: Sequence[_DetectCall]) -> Sequence[DetectResult]:
-        """The verdicts of several, asked side by side. Who has met a limit, or was there when somebody did,
-        is asked once more alone, so that nobody's verdict depends on who else is asked.
+        """Runs several side by side, and returns their results.
+
+        If one exceeds a limit, all that ran at the time run again alone. So no result depends on what else
+        runs.
         """
         verdicts = self._run_side_by_side(questions)
         if not any(verdict.exceeded for verdict in verdicts):
@@ -298,7 +305,7 @@ class _Detector:
         )
 
     def _is_for_other_exec_env(self, ref: Ref) -> bool:
-        """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""
+        """Whether the buildpack is for other execution environments. Then it is skipped (P-040)."""
         descriptor = self._descriptors.find(ref)
         wanted = descriptor.exec_env
         applies = self._inputs.platform_api.has(PLATFORM_EXEC_ENV) and descriptor.api.has(BUILDPACK_EXEC_ENV)

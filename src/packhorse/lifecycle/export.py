@@ -1,24 +1,17 @@
-"""④ What in a layer keeps the launcher from starting any process of the image. Called by export.
+"""③ → ④ Makes the app image of the build's files (buildpack.md "Phase #4: Export"; platform.md "exporter").
 
-The launcher reads the env directories and runs the exec.d programs of every launch layer before it starts a
-process, and ends with an error where it cannot. So such a layer is refused while its buildpack is known.
+The order of the layers, their history and the config are those of the reference, so that equal inputs give
+equal image IDs. Directories above a layer are not read from a file system. As after a build with the
+reference, `/layers` and `/layers/<id>` have mode 0755, the app directory has 0777, and all belong to the CNB
+user.
 
-③ The layers every image has: SBOM, app slices, launcher, config and process types.
+`check_layer` refuses a launch layer with which the launcher cannot start a process, because here its
+buildpack is known. The launcher reads the env directories and runs the exec.d programs of all launch layers
+first.
 
-Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a
-file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user, as they are in a
-build with the reference.
-
-③ Whose launcher goes into an image: what a builder's label says, and what the program says of itself.
-
-Called by export, for the label io.buildpacks.build.metadata (P-191). A builder's labels know the version of
-its lifecycle and not the commit, which the reference writes as well. Its Makefile sets both by linker flags,
-and Go keeps these in the build information of every program.
-
-③ → ④ Layers and config from what was built (buildpack.md "Phase #4: Export"; platform.md "exporter").
-
-The order of layers, their history and the config are the reference's, so that equal inputs give equal image
-IDs.
+`complete` finds the commit of the launcher for the label io.buildpacks.build.metadata (P-191). A builder's
+labels have only the version of its lifecycle. The reference's Makefile sets both as linker flags, which Go
+keeps in the build information of the program.
 """
 
 from __future__ import annotations
@@ -51,24 +44,25 @@ from packhorse.tar.writer import (
     PackedTree,
     Position,
     TarEntry,
+    digest,
     directory_entries,
     selected_entries,
     stream,
 )
 
 _APPLIED = frozenset({"", "override", "default", "prepend", "append", "delim"})
-"""The suffixes of env files that the launcher reads."""
+"""Suffixes of the env files that the launcher reads."""
 
 _LIMIT = 16 << 20
 """The largest env file that the launcher reads, in bytes."""
 
 
 def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]) -> Sequence[str]:
-    """Raises InputError with everything in the launch layer at the path `layer` that keeps the launcher from
-    starting processes: those of `types`, or all.
+    """Checks that the launcher can start processes with the launch layer at the path `layer`.
 
-    Returns warnings: a file `env`, `env.launch` or `exec.d` keeps the image from starting too. It may be data
-    of an image that nobody starts, and the reference exports it.
+    Raises InputError with all issues, for all processes or for those of `types`. Returns warnings: with a
+    file `env`, `env.launch` or `exec.d` the launcher cannot start a process either. But the reference exports
+    it, and it may be data of an image that nobody starts.
     """
     issues = [
         *_issues(inputs, tree, f"{layer}/env", ()),
@@ -88,7 +82,7 @@ def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]
 def _issues(
     inputs: Inputs, tree: TreeView, directory: str, types: Sequence[str], *, programs: bool = False
 ) -> Iterator[str]:
-    """What is wrong in a directory, and in those for the process `types` below it, which may be absent."""
+    """Yields the issues of a directory, and of those for the process `types` below it. All may be missing."""
     top = _follow(tree, directory)
     if top is None:
         return
@@ -133,7 +127,7 @@ def _program_issues(path: str, node: Node, *, is_link: bool) -> Iterator[str]:
 
 
 def _follow(tree: TreeView, path: str) -> Node | None:
-    """What is at the end of a path; None also where that cannot be told here."""
+    """Returns the entry at the end of a path. None if it is missing, or cannot be known here."""
     try:
         return tree.stat(path, follow=True)
     except TreeError:
@@ -141,8 +135,9 @@ def _follow(tree: TreeView, path: str) -> Node | None:
 
 
 def _is_ours(inputs: Inputs, tree: TreeView, path: str) -> bool:
-    """Whether a link leads to where the image has only what the build made; the run image has other files
-    than the builder.
+    """Whether a link leads to files of the build, which the image has too.
+
+    Elsewhere the run image has other files than the builder.
     """
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), tree.readlink(path)))
     return any(target.startswith(f"{directory}/") for directory in (inputs.layers, inputs.app))
@@ -153,23 +148,28 @@ PROCESSES = "/cnb/process"
 
 
 def sbom_layer(inputs: Inputs, view: TreeView) -> Layer:
-    """`<layers>/sbom/launch` (P-089)."""
+    """Returns the layer of `<layers>/sbom/launch` (P-089)."""
     return _directory(inputs, view, f"{inputs.layers}/sbom/launch")
 
 
 def config_layer(inputs: Inputs, view: TreeView) -> Layer:
-    """`<layers>/config`, with metadata.toml (P-095)."""
+    """Returns the layer of `<layers>/config`, with metadata.toml (P-095)."""
     return _directory(inputs, view, f"{inputs.layers}/config")
 
 
 def launcher_layer(content: bytes) -> Layer:
-    """The launcher, of root, whoever built (P-093)."""
+    """Returns the layer of the launcher. It belongs to root (P-093).
+
+    The layer has its diff ID, so that no build stores it again.
+    """
     file = TarEntry.file(LAUNCHER, len(content), lambda: io.BytesIO(content))
-    return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    layer = _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory("/cnb/lifecycle"), file])
+    diff_id, size = digest(layer.tar())
+    return replace(layer, diff_id=diff_id, size=size)
 
 
 def process_types_layer(processes: Sequence[Process]) -> Layer:
-    """A link to the launcher for each process type (P-094)."""
+    """Returns the layer with a link to the launcher for each process type (P-094)."""
     links = [TarEntry.symlink(f"{PROCESSES}/{process.type}", LAUNCHER) for process in processes]
     return _packed_layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory(PROCESSES), *links])
 
@@ -177,7 +177,10 @@ def process_types_layer(processes: Sequence[Process]) -> Layer:
 def slice_layers(
     inputs: Inputs, view: TreeView, globs: Sequence[Sequence[str]], pieces: Pieces | None = None
 ) -> list[Layer]:
-    """The app, one layer a slice and one for the rest (P-092, B-086), made with the `pieces` there are."""
+    """Returns the app's layers: one for each slice, and one for the rest (P-092, B-086).
+
+    `pieces` are parts of the last build's tars that are used again.
+    """
 
     def entries(found: Iterable[Found | PackedTree]) -> Iterator[TarEntry | PackedTree]:
         top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
@@ -215,21 +218,21 @@ _FIELDS = {b"Version": "version", b"SCMRepository": "repository", b"SCMCommit": 
 
 
 def complete(known: LauncherInfo, launcher: bytes) -> LauncherInfo:
-    """`known`, with what is empty in it filled in from the Go program `launcher`, where that says it."""
+    """Returns `known`, its empty fields filled from the build information of the Go program `launcher`."""
     said = {_FIELDS[match[1]]: match[2].decode("ascii") for match in _FLAG.finditer(launcher)}
     missing = {field: value for field, value in said.items() if not getattr(known, field)}
     return replace(known, **missing)
 
 
 LAUNCHER_LIMIT = 64 << 20
-"""The largest launcher taken, in bytes."""
+"""The largest size of a launcher, in bytes."""
 
 LIFECYCLE = "buildpacksio/lifecycle"
 
 
 @dataclass(frozen=True, slots=True)
 class _AddedLayer:
-    """A layer that the target has, how the image's history names it, and its row in the closing table."""
+    """A layer in the target, its name in the image's history, and its row in the final table."""
 
     layer: Layer
     created_by: str
@@ -237,7 +240,7 @@ class _AddedLayer:
 
     @property
     def sha(self) -> str:
-        """The diff ID as labels spell it."""
+        """The diff ID as text, for labels."""
         return str(self.row.diff_id)
 
 
@@ -252,9 +255,9 @@ def export(
     observer: Observer,
     app_cache: AppLayerCache | None = None,
 ) -> Exported:
-    """Writes the image to `target`, then tells `cache` what the next build may restore.
+    """Writes the image to `target`, then gives `cache` the layers that the next build may restore.
 
-    Raises ExportError where the build left something that cannot be an image; `target` has nothing new then.
+    Raises ExportError if files of the build cannot be in an image. Then `target` has no new image.
     """
     exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, app_cache)
     image, added = exporter.make_image()
@@ -294,7 +297,7 @@ class _Exporter:
         self._captured: dict[str, tuple[Layer, bool]] = {}
 
     def make_image(self) -> tuple[Image, list[_AddedLayer]]:
-        """The image above its base, every layer of which the target has, and the layers it adds."""
+        """Writes all layers to the target. Returns the image, and the layers above its base."""
         entrypoint = self._entrypoint()
         records: list[labels.BuildpackRecord] = []
         launch: list[_AddedLayer] = []
@@ -335,7 +338,7 @@ class _Exporter:
         return Image(made, layers, annotations=annotations), added_layers
 
     def commit_cache(self) -> None:
-        """Hands every layer with `cache = true` to the cache (P-109, P-110)."""
+        """Gives each layer with `cache = true` to the cache (P-109, P-110)."""
         kept: dict[str, Digest] = {}
         records = []
         for member, layers in self._found.items():
@@ -355,7 +358,7 @@ class _Exporter:
         self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).encode_cache(), kept)
 
     def _cached_diff_id(self, member: Member, layer: FoundLayer) -> Digest | None:
-        """The diff ID of a layer that is to be kept; None for any other."""
+        """Returns the diff ID of a layer that the cache keeps, None for another layer."""
         if not layer.toml.types.cache:
             return None
         if layer.path not in self._captured and not is_directory(self._tree, layer.path):
@@ -364,9 +367,7 @@ class _Exporter:
         return _diff_id(self._capture(layer.path)[0])
 
     def _add_launch_layer(self, member: Member, found: FoundLayer) -> _AddedLayer:
-        """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088,
-        B-089).
-        """
+        """Adds a launch layer: its directory, or else the previous image's layer (B-088, B-089)."""
         name = f"{member.ref.id}:{found.name}"
         created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
         if is_directory(self._tree, found.path):
@@ -401,7 +402,7 @@ class _Exporter:
         return self._captured[path]
 
     def _add_sbom(self) -> list[_AddedLayer]:
-        """The layer of SBOM files, which older Platform APIs do not always have."""
+        """Adds the layer of SBOM files. With older Platform APIs it may be missing."""
         inputs, tree = self._inputs, self._tree
         if inputs.platform_api.has(LAUNCHER_SBOM):
             sbom.add_launcher_sboms(inputs, tree)
@@ -437,7 +438,7 @@ class _Exporter:
         ]
 
     def _unchanged_slices(self, terms: str) -> list[Layer]:
-        """The last image's slices, where the application is still what they were made of."""
+        """Returns the slices of the last image if the application has not changed since."""
         if self._app_cache is None or self._inputs.skip_restore or self._analyzed.previous is None:
             return []
         previous = {layer.diff_id: layer for layer in self._analyzed.previous.layers}
@@ -466,7 +467,9 @@ class _Exporter:
         content = read(self._tree, self._inputs.launcher_path, limit=LAUNCHER_LIMIT)
         if content is None:
             raise ExportError(
-                "the builder has no launcher", why=f"{self._inputs.launcher_path} does not exist in it"
+                "the builder has no launcher",
+                why=f"{self._inputs.launcher_path} does not exist in it",
+                fix="use packhorse's own: --launcher own",
             )
         return content
 
@@ -494,7 +497,7 @@ class _Exporter:
         )
 
     def _entrypoint(self) -> str:
-        """P-096 to P-099."""
+        """Returns the entrypoint (P-096 to P-099)."""
         types = [process.type for process in self._built.processes]
         wanted = self._inputs.default_process
         if wanted and wanted not in types:
@@ -516,7 +519,7 @@ class _Exporter:
         created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         history = [(one.row.diff_id, History(created_by=one.created_by)) for one in added]
         config = add_layers(base, history, created=created, keep_history=inputs.platform_api.has(HISTORY))
-        # Of two entries the reference reads the first, which is also the one that is replaced.
+        # Of two entries, the reference reads and replaces the first.
         before = next((entry for entry in base.env if entry.startswith("PATH=")), "")
         path = f"{PROCESSES}:/cnb/lifecycle:{before.removeprefix('PATH=')}"
         variables = {
@@ -536,8 +539,9 @@ class _Exporter:
         )
 
     def _make_labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
-        """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132,
-        B-133).
+        """Returns the specification's labels, then those of buildpacks and the user's.
+
+        Of two labels with one key, the last stays (B-132, B-133).
         """
         group = [
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
@@ -553,7 +557,7 @@ class _Exporter:
             ),
             labels.PROJECT: labels.project_label(self._inputs.project),
         }
-        values |= dict(self._built.labels)
+        values |= {**dict(self._built.labels), **self._inputs.labels}
         if api.has(PLATFORM_EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values
@@ -561,7 +565,7 @@ class _Exporter:
 
 @contextmanager
 def _error_context(what: Member | str) -> Iterator[None]:
-    """Says of an error about something in the tree what it belongs to: the tree has seen every buildpack."""
+    """Adds to an error about a file of the tree to which buildpack or part the file belongs."""
     try:
         yield
     except (FormatError, InputError) as error:

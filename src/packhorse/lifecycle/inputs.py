@@ -32,15 +32,20 @@ class LauncherInfo:
     commit: str = ""
 
 
+SYSTEM_FILE = "/cnb/system.toml"
+"""The file that names the buildpacks around every group."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """The inputs of one build. Paths are those in the sandbox.
 
     `env` is the whole base environment of buildpacks, already filtered (P-161). `extensions` is the order of
-    image extensions if the caller knows it; else `order_file` has it. `default_process` is the
-    specification's `-process-type`, `project` the content of project-metadata.toml. `created` is in seconds
-    since the epoch. With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of
-    bin/detect that run at once. `annotations` go into the image's manifest and do not affect its ID.
+    image extensions if the caller knows it; else `order_file` has it. Without `system` no system buildpacks
+    take part. `default_process` is the specification's `-process-type`, `project` the content of
+    project-metadata.toml. `created` is in seconds since the epoch. `labels` are the user's for the image.
+    With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that
+    run at once. `annotations` go into the image's manifest and do not affect its ID.
     """
 
     platform_api: PlatformApi
@@ -55,7 +60,7 @@ class Inputs:
     buildpacks: str = "/cnb/buildpacks"
     build_config: str = "/cnb/build-config"
     order_file: str = "/cnb/order.toml"
-    system: str = "/cnb/system.toml"
+    system: str = SYSTEM_FILE
     launcher_path: str = "/cnb/lifecycle/launcher"
     uid: int = 1000
     gid: int = 1000
@@ -63,6 +68,7 @@ class Inputs:
     default_process: str = ""
     project: Mapping[str, Any] = field(default_factory=dict)
     created: int = EPOCH
+    labels: Mapping[str, str] = field(default_factory=dict)
     skip_restore: bool = False
     parallel: int = 4
     annotations: Mapping[str, str] = field(default_factory=dict)

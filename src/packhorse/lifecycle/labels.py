@@ -1,12 +1,10 @@
-"""The labels of an app image, as values and as the reference writes them (P-191 to P-195).
+"""Reads and writes the labels of an app image, with the same bytes as the reference (P-191 to P-195).
 
-JSON in Go's field order. What reads TOML is imported by what needs it: commands that only look at an image
-start sooner without.
+The JSON has Go's order of fields. `export` writes `LayersMetadata`, and the next build reads it: it ignores
+parts of a label that cannot be read. `BaseLabel` is the same label for a rebase (P-192, P-193). It refuses a
+label that Go could not read, and writes the parts that do not describe the base back unchanged.
 
-io.buildpacks.lifecycle.metadata as the reference's rebaser reads it and writes it back (P-192, P-193).
-
-Unlike `lifecycle.labels`, which takes what can be understood, this refuses a label that Go could not read,
-and keeps whatever else Go keeps: what says nothing of the base is written back as it was.
+Modules that read TOML are imported late, because commands that only show an image do not need them.
 """
 
 from __future__ import annotations
@@ -40,9 +38,7 @@ DISTRO_VERSION = "io.buildpacks.base.distro.version"
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """One layer of a buildpack as the label has it; `sha` is a diff ID as text, `data` the buildpack's own
-    metadata.
-    """
+    """A buildpack's layer in the label. `sha` is its diff ID as text, `data` the buildpack's metadata."""
 
     sha: str
     data: Mapping[str, Any] | None = None
@@ -63,7 +59,7 @@ class LayerRecord:
 
 @dataclass(frozen=True, slots=True)
 class BuildpackRecord:
-    """One buildpack's layers, and its store.toml where it has one."""
+    """A buildpack's layers in the label, and its store.toml if it has one."""
 
     id: str
     version: str
@@ -81,7 +77,7 @@ class BuildpackRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunImageRecord:
-    """The base of an image: its top layer (diff ID), an identifier, and where newer versions come from."""
+    """The base of an image: the diff ID of its top layer, an identifier, and the names of newer versions."""
 
     top_layer: str = ""
     reference: str = ""
@@ -91,7 +87,7 @@ class RunImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class LayersMetadata:
-    """io.buildpacks.lifecycle.metadata; the cache's metadata is the same with buildpacks and SBOM alone."""
+    """io.buildpacks.lifecycle.metadata. The metadata of a cache has only its buildpacks and SBOM."""
 
     app: tuple[str, ...] = ()
     sbom: str = ""
@@ -103,10 +99,9 @@ class LayersMetadata:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Reads a label or cache metadata. What cannot be understood is as if it were not there, as in the
-        reference.
+        """Reads a label or the metadata of a cache. As in the reference, unreadable parts count as missing.
 
-        Every number in it is a float, since Go reads it so (docs/decisions/0006).
+        Every number becomes a float, because Go reads it so (docs/decisions/0006).
         """
         try:
             value = loads(data, parse_int=parse_number)
@@ -126,11 +121,11 @@ class LayersMetadata:
         )
 
     def buildpack(self, identifier: str) -> BuildpackRecord | None:
-        """The record of a buildpack by id: versions are not compared, as in the reference."""
+        """Returns the record of a buildpack by its id. As in the reference, versions are not compared."""
         return next((record for record in self.buildpacks if record.id == identifier), None)
 
     def encode_label(self, *, has_run_image_names: bool = True) -> str:
-        """The label's text. Before Platform API 0.12 only `stack` has the names of the run image."""
+        """Returns the label's text. Before Platform API 0.12 only `stack` has the names of the run image."""
         run = self.run_image
         names: dict[str, object] = {}
         if run.image:
@@ -153,7 +148,7 @@ class LayersMetadata:
         return json_bytes(value).decode()
 
     def encode_cache(self) -> bytes:
-        """The metadata of a cache, as the reference's (P-110)."""
+        """Returns the metadata of a cache, as the reference writes it (P-110)."""
         value = {
             "sbom": {"sha": self.sbom},
             "buildpacks": [record.encode() for record in self.buildpacks] or None,
@@ -162,11 +157,11 @@ class LayersMetadata:
 
 
 Bom = tuple[tuple["Ref", "Require"], ...]
-"""Entries of a bill of materials of before Buildpack API 0.7, each with its buildpack."""
+"""Entries of a bill of materials before Buildpack API 0.7, each with its buildpack."""
 
 
 def bom_entries(bom: Bom) -> list[dict[str, object]]:
-    """The entries as sbom.legacy.json, metadata.toml and the label have them, fields in Go's order."""
+    """Returns the entries for sbom.legacy.json, metadata.toml and the label, fields in Go's order."""
     return [
         {
             "name": entry.name,
@@ -186,8 +181,10 @@ def build_label(
     api: PlatformApi,
     bom: Bom = (),
 ) -> str:
-    """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository,
-    commit. Before Platform API 0.9 the label has the old bill of materials `bom`.
+    """Returns the text of io.buildpacks.build.metadata.
+
+    `group` has id, version and homepage; `launcher` has version, repository and commit. Before Platform API
+    0.9 the label has the old bill of materials `bom`.
     """
     buildpacks = [
         {key: value for key, value in member.items() if value or key != "homepage"} for member in group
@@ -205,7 +202,10 @@ def build_label(
 
 
 def project_label(project: Mapping[str, Any]) -> str:
-    """io.buildpacks.project.metadata: the source's type, version and metadata, or {} without one (P-195)."""
+    """Returns the text of io.buildpacks.project.metadata: the source's type, version and metadata (P-195).
+
+    It is `{}` without a source.
+    """
     source = project.get("source")
     if source is None:
         return "{}"
@@ -264,7 +264,7 @@ def _store(value: object) -> StoreToml | None:
 def _layers(value: Mapping[str, object]) -> dict[str, LayerRecord]:
     from packhorse.spec.buildpack_files import RESERVED
 
-    # An image may come from anybody, and its layers' names become paths.
+    # The image may come from an attacker, and the names of its layers become paths.
     names = [name for name in value if "/" not in name and name not in ("", ".", "..", *RESERVED)]
     return {name: _layer(value[name]) for name in names}
 
@@ -291,8 +291,9 @@ _NONE = JsonNode({}, LIFECYCLE)
 
 @dataclass(frozen=True, slots=True)
 class BaseLabel:
-    """What a label says of the base: `run`, and `stack` (image and mirrors, None if not there), which says
-    the same for platforms of before Platform API 0.12. `rest` is the label as it was.
+    """The parts of a label that describe the base, for a rebase. `rest` is the whole label as it was.
+
+    `stack` (image and mirrors, None if missing) is `run` for platforms before Platform API 0.12.
     """
 
     rest: JsonNode
@@ -301,7 +302,7 @@ class BaseLabel:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads the label; raises FormatError for one that Go could not read."""
+        """Reads the label. Raises FormatError for one that Go could not read."""
         try:
             value = loads(text or "{}", parse_int=parse_number)
         except (ValueError, RecursionError) as error:
@@ -316,7 +317,7 @@ class BaseLabel:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where newer versions of the base come from, the name before its mirrors; none if nobody knows."""
+        """The names of newer versions of the base, the name before its mirrors. May be empty."""
         for record in (self.run, self.stack):
             if record and record.image:
                 return (record.image, *record.mirrors)
@@ -324,7 +325,7 @@ class BaseLabel:
 
     @property
     def own_layers(self) -> frozenset[str]:
-        """The diff IDs of the layers that the image does not have from its base, as far as they are said."""
+        """The diff IDs of the layers that are not from the base, as far as the label has them."""
         found: set[str] = set()
         left = [value for key, value in self.rest.fields.items() if key not in ("runImage", "stack")]
         while left:
@@ -337,23 +338,23 @@ class BaseLabel:
         return frozenset(found)
 
     def knows(self, name: str) -> bool:
-        """Whether a run image is one of those that the label names; digests are not compared."""
+        """Whether the label names this run image. Digests are not compared."""
         known = [
             each for record in (self.run, self.stack) if record for each in (record.image, *record.mirrors)
         ]
         return without_digest(name) in map(without_digest, known)
 
     def with_base(self, top: str, reference: str) -> Self:
-        """The label of the same image on another base."""
+        """Returns the label of the same image on another base."""
         return replace(self, run=replace(self.run, top_layer=top, reference=reference))
 
     def with_name(self, image: str) -> Self:
-        """The label with another name for the base, without mirrors."""
+        """Returns the label with another name of the base, without mirrors."""
         run = replace(self.run, image=image, mirrors=())
         return replace(self, run=run, stack=RunImageRecord(image=image))
 
     def text(self) -> str:
-        """The label, fields in Go's order; raises FormatError for what Go would not have read."""
+        """Returns the label's text, fields in Go's order. Raises FormatError if Go could not read it."""
         try:
             return json_bytes(self._value()).decode()
         except RecursionError as error:
@@ -378,7 +379,7 @@ class BaseLabel:
 
 
 def without_digest(name: str) -> str:
-    """A name in full, with its tag and without its digest; what is no name is left as it is."""
+    """Returns a full name with its tag and without its digest. Other text is returned unchanged."""
     try:
         reference = Reference.parse(name)
     except InputError:

@@ -1,5 +1,6 @@
-"""③ Checks the SBOM files of each buildpack, and collects all of them after the last (B-075 to B-078, P-089,
-P-108).
+"""③ Checks the SBOM files of each buildpack, and collects them after the last one.
+
+See B-075 to B-078, P-089 and P-108. Called by `build` and `export`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MEDIA_TYPES = {
 """Media types, which buildpacks declare in `sbom-formats`, by the ending of the file (B-075, B-078)."""
 
 LIMIT = 64 << 20
-"""The largest SBOM file taken, in bytes."""
+"""The largest size of an SBOM file, in bytes."""
 
 
 def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
@@ -77,7 +78,7 @@ def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
 
 
 def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:
-    """The directories below `<layers>/sbom` for one file, with the placeholder `{buildpack}`."""
+    """Returns the directories below `<layers>/sbom` for a file, with the placeholder `{buildpack}`."""
     if name in ("launch", "build"):
         yield f"{name}/{{buildpack}}"
         return
@@ -90,7 +91,7 @@ def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:
 
 
 def _files(tree: TreeView, layers: str) -> Iterator[tuple[str, str]]:
-    """The name (of a layer, or `launch`, or `build`) and the ending of each SBOM file.
+    """Yields the name (of a layer, or `launch`, or `build`) and the ending of each SBOM file.
 
     A layer's name may have dots, which the reference does not support.
     """

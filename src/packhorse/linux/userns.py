@@ -1,8 +1,9 @@
-"""Makes user namespaces: chooses the ids that a sandbox has, and the ids of this machine they stand for.
+"""Makes user namespaces, and chooses which ids of this machine the ids inside stand for.
 
 `choose_map` decides the map, `make_namespace` makes a namespace with it, and `spawn` starts a program inside.
-This process never enters a namespace itself: `linux.bubblewrap` makes one in a child, and `linux.userns_exec`
-enters it in another.
+This process never enters a namespace itself, because it has threads: `linux.bubblewrap` makes one in a child
+process, and another child enters it by `linux.userns_exec`. `sandbox`, `store` and `fs.opener` use this
+module.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from packhorse.linux import bubblewrap, syscalls, userns_exec
 from packhorse.linux.processes import python_command, read_proc
 
 SHIFTED_BASE = 0x7F000000
-"""Where a sandbox's ids begin when root starts it: above sssd's range, below systemd's foreign one."""
+"""The first id of a sandbox that root starts: above the range of sssd, below systemd's foreign range."""
 
 SIZE = 65536
-"""How many ids a namespace has at most: 0 to 65535, as in a container."""
+"""The most ids of a namespace: 0 to 65535, as in a container."""
 
 
 _IDMAPPING_SUPPORT: dict[str, bool] = {}
-"""Which mounts, by their numbers, root can show with other owners."""
+"""Answers of `supports_idmapping`, by the line of proc(5) that names the mount."""
 
 
 class MapMode(Enum):
-    """How ids are mapped: by root to unused ids, by a user to subordinate ids, or the user's own id alone."""
+    """ROOT maps to unused ids, as only root can; RANGE to a user's subordinate ids; SINGLE has one id."""
 
     ROOT = "root"
     RANGE = "range"
@@ -48,7 +49,7 @@ class MapMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """`count` ids in a row: from `to_inside` in the namespace, from `to_outside` on this machine."""
+    """`count` consecutive ids: from `inside` in the namespace, from `outside` on this machine."""
 
     inside: int
     outside: int
@@ -57,7 +58,10 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """The ids of a namespace. Those it has not appear inside as 65534, and nobody inside can act as them."""
+    """The ids of a namespace. Ids of this machine that it does not map appear inside as 65534.
+
+    No process inside can act as one of these.
+    """
 
     mode: MapMode
     uids: tuple[Extent, ...]
@@ -65,8 +69,13 @@ class IdMap:
 
     @property
     def key(self) -> str:
-        """A short text, the same for the same map on any day, for records of what was unpacked with it."""
-        text = repr((self.uids, self.gids)).encode()
+        """A short text that is equal for two maps if trees unpacked with them have equal owners.
+
+        It names directories of the store, so it must not change. With a single id every file belongs to the
+        user, whatever that id is inside.
+        """
+        owners = map_as_root(self)
+        text = repr((owners.uids, owners.gids)).encode()
         return f"{self.mode.value}-{hashlib.sha256(text).hexdigest()[:12]}"
 
     def has(self, uid: int, gid: int) -> bool:
@@ -74,7 +83,7 @@ class IdMap:
         return _find_outside(self.uids, uid) is not None and _find_outside(self.gids, gid) is not None
 
     def to_outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """What two ids of the inside are on this machine; HostError when the namespace has them not."""
+        """The ids of this machine for two ids inside. Raises HostError if the namespace lacks one."""
         found = _find_outside(self.uids, uid), _find_outside(self.gids, gid)
         if found[0] is None or found[1] is None:
             raise HostError(
@@ -86,7 +95,7 @@ class IdMap:
         return found[0], found[1]
 
     def to_inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """What two ids of this machine are inside, 65534 for those that are not mapped."""
+        """The ids inside for two ids of this machine, 65534 for an id that is not mapped."""
         return _find_inside(self.uids, uid), _find_inside(self.gids, gid)
 
 
@@ -105,7 +114,7 @@ def _find_inside(extents: Sequence[Extent], number: int) -> int:
 
 
 def as_tuples(extents: Sequence[Extent]) -> userns_exec.Ids:
-    """The extents as `linux.userns_exec` has them."""
+    """The extents in the form of `linux.userns_exec`."""
     return tuple((extent.inside, extent.outside, extent.count) for extent in extents)
 
 
@@ -114,11 +123,11 @@ def _join(extents: Sequence[Extent]) -> str:
 
 
 def choose_map(uid: int = 1000, gid: int = 1000, *, mode: MapMode | None = None) -> IdMap:
-    """The best map for the invoking user, who is `uid`:`gid` inside (root is nobody there).
+    """Chooses the best map for the invoking user, who becomes `uid`:`gid` inside, unless it is root.
 
-    Root's ids are shifted to an unused range, and id 0 of the machine is mapped to nothing: a process without
-    capabilities that is root outside can write files below /proc/sys. `mode` asks for a certain kind of map,
-    and raises HostError when this machine does not have it.
+    Root's map has only unused ids of this machine, and not id 0: a process that is root outside can write
+    files below /proc/sys even without capabilities. `mode` demands one kind of map. Raises HostError if this
+    machine does not have it.
     """
     if mode is None:
         mode = (
@@ -143,9 +152,9 @@ def choose_map(uid: int = 1000, gid: int = 1000, *, mode: MapMode | None = None)
 
 
 def map_as_root(idmap: IdMap) -> IdMap:
-    """The same ids of this machine, but a single one as root inside.
+    """The same map, but a single id becomes root inside.
 
-    Another user loses its capabilities with the first program that it executes (capabilities(7)).
+    Any other user loses its capabilities when it executes a program (capabilities(7)).
     """
     if idmap.mode is not MapMode.SINGLE:
         return idmap
@@ -154,9 +163,9 @@ def map_as_root(idmap: IdMap) -> IdMap:
 
 
 def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
-    """The map in which `own` is `to_inside` and the other ids, from 0 on, come from `spare` in its order.
+    """The extents that map `own` to the id `inside`, and the other ids, from 0 on, to those in `spare`.
 
-    `spare` has (first id, count) pairs; at most SIZE ids are mapped in all.
+    `spare` has (first id, count) pairs, used in their order. At most SIZE ids are mapped.
     """
     extents: list[Extent] = []
     position = 0
@@ -176,7 +185,7 @@ def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tup
 
 
 def _shifted_extents(current: str) -> tuple[Extent, ...]:
-    """The range at SHIFTED_BASE, or in a container's own namespace the last ids that it has."""
+    """The range at SHIFTED_BASE, or in a container the last ids of its own range. Raises HostError."""
     available = [tuple(map(int, line.split())) for line in Path(current).read_text().splitlines()]
     if any(first <= SHIFTED_BASE and first + count >= SHIFTED_BASE + SIZE for first, _, count in available):
         return (Extent(0, SHIFTED_BASE, SIZE),)
@@ -195,7 +204,7 @@ def _shifted_extents(current: str) -> tuple[Extent, ...]:
 
 
 def _read_subordinate(table: Path) -> list[tuple[int, int]]:
-    """What subuid(5) or subgid(5) gives to the invoking user, by name or number, in the file's order."""
+    """The (first id, count) pairs of the invoking user in /etc/subuid or /etc/subgid, in their order."""
     own = {str(os.geteuid())}
     with suppress(KeyError):  # a user without an entry in passwd may still be listed by number
         own.add(pwd.getpwuid(os.geteuid()).pw_name)
@@ -216,7 +225,7 @@ def _read_subordinate(table: Path) -> list[tuple[int, int]]:
 
 
 def find_range_obstacle() -> str:
-    """Why the invoking user cannot map subordinate ids; empty when nothing speaks against it."""
+    """Why the invoking user cannot map subordinate ids; empty if no reason is known."""
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
         if not _read_subordinate(table):
             return f"{table} has no line for user {os.geteuid()}"
@@ -226,7 +235,7 @@ def find_range_obstacle() -> str:
             return f"{program} is not installed (package uidmap)"
         if not _raises_privilege(Path(path)):
             return f"{path} has neither the setuid bit nor file capabilities"
-    # newuidmap gains nothing under no_new_privs, as in a hardened container.
+    # Under no_new_privs, as in a hardened container, newuidmap does not get its privileges.
     status = read_proc("status")
     if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
         return "this process may not gain privileges (no_new_privs)"
@@ -240,14 +249,14 @@ def _raises_privilege(program: Path) -> bool:
 
 
 class Namespace:
-    """A user namespace, kept alive by the descriptor `fd` until it is closed."""
+    """A user namespace, which the descriptor `fd` keeps alive. A context manager that closes it."""
 
     def __init__(self, idmap: IdMap, fd: int) -> None:
         self.idmap = idmap
         self.fd = fd
 
     def close(self) -> None:
-        """Lets the namespace go; what runs inside is not touched."""
+        """Closes the descriptor; processes inside continue."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -262,18 +271,18 @@ class Namespace:
 
 
 def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
-    """The command line that starts `linux.userns_exec`, up to its `--`."""
+    """The command line of `linux.userns_exec`, without the `--` and what follows it."""
     words = [word for option in options for word in option]
     return [*python_command("packhorse.linux.userns_exec"), verb, *words]
 
 
 def map_options(idmap: IdMap) -> list[tuple[str, str]]:
-    """The options of `linux.userns_exec` that name this map."""
+    """The options by which `linux.userns_exec` gets this map."""
     return [("uids", _join(idmap.uids)), ("gids", _join(idmap.gids))]
 
 
 def make_namespace(idmap: IdMap) -> Namespace:
-    """A new user namespace with these ids; HostError says why there is none."""
+    """Makes a user namespace with these ids. Raises HostError."""
     with bubblewrap.unmapped_process() as pid:
         if idmap.mode is MapMode.RANGE:
             _run_map_program("newuidmap", pid, idmap.uids)
@@ -287,7 +296,7 @@ def make_namespace(idmap: IdMap) -> Namespace:
 
 
 def _run_map_program(program: str, pid: int, extents: Sequence[Extent]) -> None:
-    """Lets newuidmap(1) or newgidmap(1) write a map with ids that the user has been given."""
+    """Writes a map by newuidmap(1) or newgidmap(1), which check the user's subordinate ids."""
     numbers = [str(number) for extent in as_tuples(extents) for number in extent]
     done = subprocess.run([program, str(pid), *numbers], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -311,12 +320,12 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts `argv` (first word: an absolute path) inside, as uid 0 without groups, or as the single id.
+    """Starts `argv` inside `namespace`, as its uid 0, or as the single id. `argv[0]` is an absolute path.
 
-    It has all capabilities over what belongs to the namespace and none over anything else. `paths` are those
-    it will open by name: as root, directories on the way that only the machine's root may search (/root, a
-    home) are made passable for it, as they are for the interpreter itself. Its environment is `env`, by
-    default empty.
+    The program has all capabilities over files and processes of the namespace, and none over others. It runs
+    in a process group of its own, with the environment `env` (default: empty). `paths` are those that it will
+    open by name. If root starts it, directories above them may deny access to it (/root, a home); then they
+    are covered by mounts through which it can reach these paths.
     """
     options = [*map_options(namespace.idmap), ("userns", str(namespace.fd))]
     if namespace.idmap.mode is MapMode.ROOT:
@@ -329,13 +338,13 @@ def spawn(
         stdout=stdout,
         stderr=stderr,
         cwd=cwd,
-        process_group=0,  # Ctrl-C is for who has started it, and ends it
+        process_group=0,  # Ctrl-C must reach only this process, which ends the child
         env=dict(env or {}),
     )
 
 
 def reachable_names(paths: Sequence[Path]) -> list[Path]:
-    """Every name under which one of `paths` is looked up: itself and what its links lead to."""
+    """All paths that the kernel looks up to open `paths`: each itself, and the targets of its links."""
     names: dict[Path, None] = {}
     for path in paths:
         name = Path(os.path.normpath(path.absolute()))
@@ -348,10 +357,11 @@ def reachable_names(paths: Sequence[Path]) -> list[Path]:
 
 
 def open_idmapped_mount(source: Path, idmap: IdMap) -> int:
-    """A detached mount of `source` that shows ids as `idmap` says (root only); the caller closes it.
+    """Opens a detached mount of `source` with its owners mapped by `idmap`, and returns its descriptor.
 
-    `to_outside` of an extent is the id as seen, `to_inside` the id on disk. OSError when the file system
-    cannot do it.
+    Only root can do this. The caller closes the descriptor.
+    `outside` of an extent is the id that programs see, `inside` the id on disk. Raises OSError if the file
+    system cannot do it.
     """
     with make_namespace(idmap) as namespace:
         return _map_mount(source, namespace)
@@ -368,10 +378,9 @@ def _map_mount(source: Path, namespace: Namespace) -> int:
 
 
 def supports_idmapping(source: Path, namespace: Namespace | None = None) -> bool:
-    """Whether root can show `source` with other owners, also below an overlay; otherwise it has to be copied.
+    """Whether root can mount `source` with other owners, also as a lower of an overlay (Linux 5.19).
 
-    Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself,
-    once for each, with `namespace` or one that is made for it.
+    It tries this once for each mount, with `namespace` or one that it makes.
     """
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
@@ -392,7 +401,7 @@ def supports_idmapping(source: Path, namespace: Namespace | None = None) -> bool
 
 
 def _mount_id(path: Path) -> str:
-    """The number of the mount that a path is on (proc(5), fdinfo)."""
+    """The line in proc(5)'s fdinfo with the number of the mount that a path is on."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()

@@ -1,17 +1,17 @@
-"""Becomes another program with, or in, a user namespace: a short-lived child of `linux.userns` and `sandbox`.
+"""Becomes another program in or with a user namespace: a short-lived child of `linux.userns` and `sandbox`.
 
-A process with threads cannot enter a user namespace, and one that entered cannot come back. So a child does:
+A process with threads cannot enter a user namespace, and one that entered cannot leave it. So a child does:
 
     python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there
     python -I -S -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the
                                                  namespace's descriptor for each word `@` before ARGV's `--`
 
-OPTIONS are pairs NAME VALUE (see `Options`); a map is `INSIDE:OUTSIDE:COUNT,…`. A `hand` line holds no
-descriptor, so that a user can paste it into a shell. Imports are only os, sys, stat and ctypes: a child
-starts in 13 ms, of which python's own start takes 7.
+OPTIONS are pairs NAME VALUE (see `Options`); a map is `INSIDE:OUTSIDE:COUNT,…`. A `hand` line has no
+descriptor in it, so that a user can paste it into a shell. It imports only os, sys, stat and ctypes, so that
+a child starts in 13 ms, of which Python's own start takes 7.
 """
 
-# Importing pathlib would take longer than everything done here.
+# Importing pathlib would take longer than all this module does.
 # ruff: noqa: PTH102, PTH116
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ import sys
 from packhorse.linux import syscalls
 
 OVERFLOW = 65534
-"""The id under which one that is not mapped appears (the kernel's overflowuid)."""
+"""The id that the kernel shows for an id that is not mapped (overflowuid)."""
 
 Ids = tuple[tuple[int, int, int], ...]
 """The extents of a map: (first id inside, first id outside, count)."""
 
 
 class UsernsExecError(Exception):
-    """Something that a user has to read; printed, and the child ends with status 125."""
+    """An error with a message for the user. `main` prints it and returns status 125."""
 
 
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     def __init__(self) -> None:
         self.uids: Ids = ()
         self.gids: Ids = ()
-        self.userns = -1  # a descriptor of the namespace, instead of making one from the maps
-        self.reach: list[str] = []  # paths that must be reachable inside, whatever directory they are below
-        self.present: list[tuple[str, Ids, Ids]] = []  # paths shown with other owners: PATH=UIDS=GIDS
-        # Ids outside: the namespace is theirs, and `hand` runs as them.
+        self.userns = -1  # a descriptor of the namespace to use; with -1 it makes one from the maps
+        self.reach: list[str] = []  # paths that must be reachable inside, even below a closed directory
+        self.present: list[tuple[str, Ids, Ids]] = []  # paths to mount with other owners: PATH=UIDS=GIDS
+        # The ids outside that own the namespace, and as which `hand` runs ARGV.
         self.become: tuple[int, int] | None = None
 
 
 def parse_ids(text: str) -> Ids:
-    """The extents written as `INSIDE:OUTSIDE:COUNT,…`."""
+    """Parses a map of the form `INSIDE:OUTSIDE:COUNT,…`."""
     extents = []
     for part in text.split(","):
         inside, outside, count = part.split(":")
@@ -56,20 +56,20 @@ def parse_ids(text: str) -> Ids:
 
 
 def format_ids(ids: Ids) -> str:
-    """The text that `parse_ids` reads."""
+    """Formats a map as `parse_ids` reads it."""
     return ",".join(f"{inside}:{outside}:{count}" for inside, outside, count in ids)
 
 
 def has_outside_id(ids: Ids, number: int) -> bool:
-    """Whether the map has the outer id `number`."""
+    """Whether the map has the id `number` of this machine."""
     return any(outside <= number < outside + count for _, outside, count in ids)
 
 
 def find_closed_directories(path: str, uids: Ids, gids: Ids) -> list[str]:
     """The directories above `path` that the namespace's uid 0 may not search, outermost first.
 
-    Its capabilities reach only files whose user and group are both mapped; for all others it is one of "the
-    others".
+    Its capabilities hold only for files whose user and group are both mapped. For all other files, the mode's
+    bits for others count.
     """
     found = []
     parts = path.strip("/").split("/")
@@ -83,7 +83,7 @@ def find_closed_directories(path: str, uids: Ids, gids: Ids) -> list[str]:
 
 
 def new_namespace(options: Options) -> int:
-    """A descriptor of a new user namespace with the maps, and owned by the user, of `options`."""
+    """Makes a user namespace with the maps and the owner in `options`; returns a descriptor of it."""
     pid, release = _start_unshared_child(options.become)
     try:
         write_maps(pid, options.uids, options.gids)
@@ -94,8 +94,11 @@ def new_namespace(options: Options) -> int:
 
 
 def _start_unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
-    """The pid of a child in a new, unmapped user namespace, and the descriptor whose closing ends it."""
-    told_read, told = os.pipe()
+    """Starts a child in a new user namespace without ids.
+
+    Returns its pid, and a descriptor; the child ends when that is closed.
+    """
+    status_read, status_write = os.pipe()
     held, release = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -107,13 +110,13 @@ def _start_unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, in
             syscalls.unshare(syscalls.CLONE_NEWUSER)
         except OSError as error:
             number = error.errno or 1
-        os.write(told, bytes([number]))
+        os.write(status_write, bytes([number]))
         os.read(held, 1)
         os._exit(0)
-    os.close(told)
+    os.close(status_write)
     os.close(held)
-    answer = os.read(told_read, 1)
-    os.close(told_read)
+    answer = os.read(status_read, 1)
+    os.close(status_read)
     if answer != b"\0":
         os.close(release)
         os.waitpid(pid, 0)
@@ -123,9 +126,9 @@ def _start_unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, in
 
 
 def write_maps(pid: int, uids: Ids, gids: Ids) -> None:
-    """Gives the namespace of process `pid` its ids, which have to be the writer's own, or the writer root."""
+    """Gives the namespace of process `pid` its ids. Only root may give others than its own."""
     if os.geteuid() != 0:
-        # A group may be mapped without privilege only after setgroups(2) is given up (user_namespaces(7)).
+        # An ordinary user may map a group only after it gives up setgroups(2) (user_namespaces(7)).
         _write_map(f"/proc/{pid}/setgroups", "deny")
     for name, ids in (("gid_map", gids), ("uid_map", uids)):
         _write_map(f"/proc/{pid}/{name}", "".join(f"{a} {b} {c}\n" for a, b, c in ids))
@@ -142,10 +145,11 @@ def _write_map(path: str, text: str) -> None:
 
 
 def arrange_mounts(options: Options) -> None:
-    """Makes the paths of `reach` searchable and gives those of `present` other owners, in mounts of our own.
+    """Makes the paths of `reach` reachable, and shows those of `present` with other owners.
 
-    A directory that shuts the namespace out is covered by a small file system which holds only the entries on
-    the way. So `/root/.local/share/…` can be reached though `/root` is 0700, and no permission is changed.
+    It works in a new mount namespace. If the ids may not search a directory, a small file system covers it
+    that has only the entries on the way. So a program can reach `/root/.local/share/…` although `/root` is
+    0700, and no permission changes.
     """
     covers: dict[str, set[str]] = {}
     for path in options.reach:
@@ -156,14 +160,14 @@ def arrange_mounts(options: Options) -> None:
         return
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    # Everything is taken hold of before the first directory is covered.
+    # Clone all mounts before the first directory is covered: a cover may hide another path.
     held = {
         directory: [
             (name, syscalls.clone_mount(f"{directory.rstrip('/')}/{name}", recursive=True)) for name in names
         ]
         for directory, names in covers.items()
     }
-    shown = [(path, _open_idmapped_mount(path, uids, gids)) for path, uids, gids in options.present]
+    idmapped = [(path, _open_idmapped_mount(path, uids, gids)) for path, uids, gids in options.present]
     for directory in sorted(held):
         syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755")
         for name, descriptor in held[directory]:
@@ -174,7 +178,7 @@ def arrange_mounts(options: Options) -> None:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444))
             syscalls.attach_mount(descriptor, target)
             os.close(descriptor)
-    for path, descriptor in shown:
+    for path, descriptor in idmapped:
         syscalls.attach_mount(descriptor, path)
         os.close(descriptor)
 
@@ -208,7 +212,7 @@ def _exec_outside(options: Options, argv: list[str]) -> None:
     own = argv.index("--")
     argv = [str(namespace) if word == "@" else word for word in argv[:own]] + argv[own:]
     syscalls.restore_signals()
-    os.execve(argv[0], argv, {})  # python has put a locale into the empty environment
+    os.execve(argv[0], argv, {})  # not execv: Python has added a locale to the empty environment
 
 
 def _exec_inside(options: Options, argv: list[str]) -> None:
@@ -218,7 +222,7 @@ def _exec_inside(options: Options, argv: list[str]) -> None:
     os.close(namespace)
     uid, gid = options.uids[0][0], options.gids[0][0]
     if uid == 0 and sum(count for _, _, count in options.gids) > 1:
-        # The namespace's root. With a single id there is nobody else to become, and setgroups(2) is denied.
+        # Drop root's groups. In a namespace of a single id setgroups(2) is not allowed.
         os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -227,6 +231,7 @@ def _exec_inside(options: Options, argv: list[str]) -> None:
 
 
 def parse_options(words: list[str]) -> tuple[Options, list[str]]:
+    """Parses OPTIONS; returns them, and the words after `--`. Raises UsernsExecError."""
     options = Options()
     rest = list(words)
     while rest and rest[0] != "--":
@@ -249,7 +254,7 @@ def parse_options(words: list[str]) -> tuple[Options, list[str]]:
 
 
 def main(words: list[str]) -> int:
-    """Does what the command line says; returns an exit status, unless it has become another program."""
+    """Runs `enter` or `hand`, and becomes another program. Returns an exit status only if that fails."""
     try:
         options, argv = parse_options(words[1:])
         if words[0] == "enter":

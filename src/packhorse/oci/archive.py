@@ -9,6 +9,7 @@ bytes. Layer tars, with modes and links, are written by `tar.writer`.
 from __future__ import annotations
 
 import posixpath
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -495,7 +496,21 @@ class OciArchive(NamedLayout):
 
 def archive_files(path: Path) -> LayoutFiles:
     """Returns the files of the layout in an archive; raises NotFoundError, FormatError."""
-    return _ArchiveFiles(TarIndex.read(path))
+    return _ArchiveFiles(read_archive(path))
+
+
+def read_archive(path: Path) -> TarIndex:
+    """Reads the headers of a tar, which may be compressed: then its bytes are in an unnamed file.
+
+    Raises as `TarIndex.read`, and FormatError for broken compression.
+    """
+    file = OpenFile.open(path)
+    if is_compressed(file.read_at(0, 4)):
+        spool = OpenFile.spool(Path(tempfile.gettempdir()))
+        for chunk in decompress(file.chunks()):
+            spool.append(chunk)
+        file = spool
+    return TarIndex.of(path, file)
 
 
 class _ArchiveFiles:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -55,7 +54,7 @@ def open_draft(directory: Path) -> Iterator[Draft]:
     `publish` can only rename within the same file system. Even a killed process leaves no incomplete file
     under a final name. Raises StoreError for any OSError of the block.
     """
-    hidden = directory / f"{HIDDEN}{secrets.token_hex(8)}"
+    hidden = directory / f"{HIDDEN}{os.urandom(8).hex()}"
     with map_errors(directory):
         require_directory(directory)
         try:

@@ -1,4 +1,4 @@
-"""Reads an app image's labels into a report: the use case behind `packhorse inspect`.
+"""Reads the labels of an app image or a builder into a report: the use case behind `packhorse inspect`.
 
 It reads the manifest and the config only, and no layer. The JSON has the fields of `pack inspect`, so that
 scripts keep working, but not what pack takes from its own configuration (mirrors of run images). cli prints
@@ -19,6 +19,7 @@ from packhorse.lifecycle import labels
 from packhorse.oci.place import Image
 from packhorse.oci.reference import Location, Reference
 from packhorse.oci.types import Config, JsonNode
+from packhorse.report.builder import BuilderReport
 from packhorse.report.owners import LayerPart, OwnedLayer, owned_layers
 from packhorse.report.provenance import BuildProvenance
 
@@ -246,6 +247,7 @@ class ImageReport:
                 "newer": self.base.newer,
             },
             "rebasable": is_rebasable(config),
+            "builder": self.builder.fields() if self.builder else None,
             "built_with": self.provenance.fields() if self.provenance else None,
             "layers": [_layer(owned) for owned in self.layers],
             "sbom": self.has_sbom,
@@ -264,6 +266,11 @@ class ImageReport:
         return BuildProvenance.parse(self.image)
 
     @property
+    def builder(self) -> BuilderReport | None:
+        """What the image says of itself as a builder, if it is one."""
+        return BuilderReport.read(self.image.config)
+
+    @property
     def has_sbom(self) -> bool:
         """Whether the image has a layer of SBOM files."""
         return any(owned.part is LayerPart.SBOM for owned in self.layers)
@@ -275,7 +282,10 @@ class ImageReport:
         if self.image.manifest:
             yield f"digest      {self.image.manifest.digest}"
         yield f"target      {config.target}"
-        if not self.build.fields:
+        builder = self.builder
+        if builder is not None:
+            yield from builder.lines()
+        elif not self.build.fields:
             yield "buildpacks  none: it was not built by buildpacks"
         if run.image or run.reference:
             yield f"run image   {run.image or '(unnamed)'}  {run.reference}"

@@ -1,8 +1,8 @@
-"""Service bindings: secrets that a platform gives to a build, one directory each.
+"""Reads service bindings: secrets that a platform gives to a build, one directory each.
 
-On the arrows source → plan and plan → layers (servicebinding.io "Workload Projection", and the older layout
-of the buildpacks specification's bindings extension, with `metadata` and `secret`). Called by `sdk.context`
-and `sdk.download`. A value holds paths, never a secret, so it can be printed.
+Knows the layout of servicebinding.io ("Workload Projection"), and the older one of the buildpacks
+specification's bindings extension, with `metadata` and `secret`. The values hold paths and no secrets, so
+they can be printed. Called by `sdk.context` and `sdk.download`.
 """
 
 from __future__ import annotations

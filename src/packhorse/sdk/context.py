@@ -1,7 +1,6 @@
-"""What the lifecycle gives a buildpack: a context for detect and one for build.
+"""Defines the inputs of a buildpack: a context for detect and one for build.
 
-On the arrows source → plan and plan → layers (buildpack.md "Buildpack Interface"). `sdk.program` makes them
-from the environment.
+`sdk.program` makes them from the environment (buildpack.md "Buildpack Interface").
 """
 
 from __future__ import annotations

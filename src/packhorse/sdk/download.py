@@ -1,10 +1,9 @@
 """Downloads one file for a build: resumes interrupted transfers, tries again, and verifies the result.
 
-On the arrow plan → layers. Called by `sdk.context`. Files that the buildpack brings along are not downloaded
-(`sdk.dependencies`). Users may name mirrors, under the names that other platforms use too. The binding
-`dependency-mapping` comes first (an address for a checksum), then BP_DEPENDENCY_MIRROR_<HOST> and
-BP_DEPENDENCY_MIRROR, then the binding `dependency-mirror` (an entry for each host, and `default`). Proxies
-and certificates are those of the build's environment.
+Called by `sdk.context`, for files that the buildpack does not have itself (`sdk.dependencies`). Users can set
+mirrors, with the same names as on other platforms. The binding `dependency-mapping` comes first (a URL for a
+checksum), then BP_DEPENDENCY_MIRROR_<HOST> and BP_DEPENDENCY_MIRROR, then the binding `dependency-mirror` (an
+entry for each host, and `default`). Proxies and certificates are those of the build's environment.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ def _is_for_host(named: str, host: str) -> bool:
 
 
 _TRIES = 4
-"""After how many failures in a row without a new byte the download fails."""
+"""The download fails after this many attempts in a row without a new byte."""
 
 _MAX_PAUSE = 30.0
 _MAX_SIZE = 8 << 30
@@ -242,7 +241,7 @@ class Downloads:
                 return
             if not resumed:
                 raise _wrong_checksum_error(address, checksum, found)
-            resumed = False  # put together of two different files, perhaps
+            resumed = False  # the parts may be of two different files, so fetch all again, once
             transfer.restart()
 
 

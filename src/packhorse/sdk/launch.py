@@ -1,7 +1,7 @@
-"""The result of a build: processes, labels, slices, unmet entries and the store.
+"""Defines the result of a build: processes, labels, slices, unmet entries and the store.
 
-On the arrow plan → layers (buildpack.md "launch.toml", "build.toml", "store.toml"). A buildpack's build
-function returns it, and `sdk.program` writes it. `sdk.layer` writes layers when they are taken.
+A buildpack's function `build` returns it, and `sdk.program` writes it (buildpack.md "launch.toml",
+"build.toml", "store.toml"). Layers are not part of it: `sdk.layer` writes each when the buildpack takes it.
 """
 
 from __future__ import annotations

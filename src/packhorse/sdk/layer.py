@@ -1,8 +1,8 @@
 """Decides whether a layer is kept, outdated or replaced, by comparing its key with the last build's key.
 
-On the arrow plan → layers (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment
-Variable Modification Rules"). Called by `sdk.context`. Nothing may touch a kept layer: the layers may be an
-overlay over trees of the last build, and a chmod or an open for writing makes a layer count as changed.
+Called by `sdk.context` (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment Variable
+Modification Rules"). Nothing may touch a kept layer: the layers may be an overlay over trees of the last
+build, and a chmod or an open for writing makes a layer count as changed.
 
 `<layer>.toml` has `[types]`, which the lifecycle does not restore (B-079), and in `[metadata]` the tables
 `key` (the inputs) and `facts` (values for the next build).
@@ -113,7 +113,7 @@ class Restored:
 class Layer:
     """One layer's directory, and the decision about it.
 
-    Every method that writes raises BuildError on a kept layer: what it would write belongs into the key.
+    Every method that writes raises BuildError on a kept layer: values that it would write belong to the key.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Licence texts of package metadata, told apart: identifiers and expressions of SPDX, and anything else.
+"""Recognizes SPDX identifiers and expressions among the licence texts of package metadata.
 
-Called by `sdk.sbom`. Only identifiers of which a format's schema knows too may stand where it wants one; what
-is not in this list of common ones stands in the bill as free text.
+Called by `sdk.sbom`. The schemas of SBOM formats accept only known identifiers. So any text that this list of
+common ones does not cover becomes free text in the SBOM.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def is_expression(text: str) -> bool:
 
 
 def _disjunction(tokens: list[str]) -> list[str] | None:
-    """What is left behind terms joined by AND and OR; None when there is no such term."""
+    """Reads terms joined by AND and OR; returns the words after them, or None if there is no term."""
     rest = _term(tokens)
     while rest and rest[0] in ("AND", "OR"):
         rest = _term(rest[1:])

@@ -1,7 +1,7 @@
-"""The result of detection: pass with a build plan, or fail with a reason.
+"""Defines the result of detection: pass with a build plan, or fail with a reason.
 
-On the arrow source → plan (buildpack.md "Phase #1: Detection"). A buildpack's detect function returns it, and
-`sdk.program` writes it. The lifecycle matches provides with requires.
+A buildpack's function `detect` returns it, and `sdk.program` writes it (buildpack.md "Phase #1: Detection").
+The lifecycle matches what buildpacks provide with what they require.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The program behind `bin/detect` and `bin/build`: environment → context → the author's function → files.
+"""Runs a buildpack's function: makes its context from the environment, and writes its result to files.
 
-Called by a buildpack's executables (buildpack.md "Buildpack Interface"). Only this module of the SDK reads
-`os.environ` and ends the process.
+Called at the end of a buildpack's main.py (buildpack.md "Buildpack Interface"). Only this module of the SDK
+reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Invocation:
             raise UsageError(
                 f"called as {phase}",
                 why="a buildpack has bin/detect and bin/build",
-                fix="they name themselves in their first argument: `del sys.argv[0]` comes before sdk.main",
+                fix='they run lib/packhorse/sdk/start.py with their own path as first argument: "$0" "$@"',
             )
         positional = dict(zip(_PATHS[phase], argv[1:], strict=False))
         paths = {name: env.get(name) or positional.get(name, "") for name in _PATHS[phase]}

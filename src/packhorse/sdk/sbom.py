@@ -1,8 +1,7 @@
-"""A bill of materials: what a layer or the application is made of, in the formats that scanners read.
+"""Writes SBOMs: the components of a layer or an application, in the formats that scanners read.
 
-On the arrow plan → layers (buildpack.md "Software-Bill-of-Materials"). Made by a buildpack, written by
-`sdk.context`. The same components give the same bytes: nothing here has a time, and a number that must be
-unique is made of the content.
+A buildpack makes a `Bill`, and `sdk.context` writes it (buildpack.md "Software-Bill-of-Materials"). The same
+components give the same bytes: there are no times, and unique numbers are derived from the content.
 """
 
 from __future__ import annotations
@@ -27,13 +26,14 @@ _HEX = re.compile("[0-9a-fA-F]+")
 _CPE = re.compile(r"cpe:2\.3:[aho*-](?::(?:\\[\x21-\x7e]|[A-Za-z0-9._*?~-])+){10}")
 _ADDRESSES = bytes.fromhex("6ba7b8119dad11d180b400c04fd430c8")
 _TIME = "1980-01-01T00:00:01Z"
-"""SPDX demands a time; this is the one that files of layers have."""
+"""SPDX demands a time; this is the time of all files in layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One thing that is there. `hashes` maps sha1, sha256, sha384, sha512 to hexadecimal digits; `cpe` is the
-    name by which vulnerability databases know it (CPE 2.3).
+    """One component. `hashes` maps sha1, sha256, sha384 and sha512 to hexadecimal digits.
+
+    `cpe` is its name in vulnerability databases (CPE 2.3).
 
     `depends_on` has the `ref` of other components; those that the bill does not have are left out.
     """
@@ -71,13 +71,13 @@ class Component:
 
     @property
     def ref(self) -> str:
-        """What identifies it in a bill: the package URL, or name and version."""
+        """The component's identifier in an SBOM: its package URL, or its name and version."""
         return self.purl or f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Components in any order; of several with the same `ref` the first is listed, with all dependencies."""
+    """Components in any order. Of several with one `ref` only the first counts, with all dependencies."""
 
     components: tuple[Component, ...]
     subject: Component | None = None
@@ -145,7 +145,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[Bill], bytes]]] = {
     "application/vnd.cyclonedx+json": ("cdx.json", Bill.cyclonedx),
     "application/spdx+json": ("spdx.json", Bill.spdx),
 }
-"""Media types that `sbom-formats` may have, with the ending of the file and what writes it."""
+"""The media types of `sbom-formats`, each with its file name extension and its writer."""
 
 
 def purl(type: str, name: str, version: str = "", *, namespace: str = "", **qualifiers: str) -> str:
@@ -225,7 +225,7 @@ def _spdx(part: Component, identifier: str) -> dict[str, Any]:
 
 
 def _spdx_id(part: Component) -> str:
-    """Letters, digits, dots and dashes, and the beginning of a digest, since these alone are not unique."""
+    """Returns an ID of letters, digits, dots, dashes and a part of a digest, which makes it unique."""
     plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in part.name[:50])
     return f"SPDXRef-{''.join(plain)}-{hashlib.sha256(part.ref.encode()).hexdigest()[:12]}"
 
@@ -244,7 +244,7 @@ def _unique(document: Mapping[str, Any]) -> str:
 
 
 def _uuid(name: str) -> str:
-    """The name-based UUID of version 5 among addresses (RFC 9562): `uuid` takes long to import."""
+    """Makes a UUID of version 5 for a URL (RFC 9562) without the module `uuid`, which is slow to import."""
     made = bytearray(hashlib.sha1(_ADDRESSES + name.encode(), usedforsecurity=False).digest()[:16])
     made[6] = made[6] & 0x0F | 0x50
     made[8] = made[8] & 0x3F | 0x80

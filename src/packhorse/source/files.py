@@ -1,17 +1,10 @@
-"""① The application directory as handed in: what of it is not part of the source.
+"""① The source directory: checks it, copies it, hides what is excluded, and scans what it holds.
 
-Nothing is copied where the kernel can show it to the sandbox's user: what is left out is then hidden by
-whiteouts in an overlay above the directory. Called by `build.plan` and `build.execute`.
-
-① One look at every entry of the source: whether its owners are one, and stamps of all that lstat(2) says.
-
-Nothing is read. Called by `surveying`, and by `build.mounts`. Few imports, since the process that
-`surveying` starts pays for each.
-
-① A survey of the source that goes on while something else is done, where there is much to look at.
-
-To look at 30,000 files takes as long as to start a sandbox: a process of its own does that meanwhile. Called
-by `build.execute`. What is looked at is `survey`'s.
+A build shows the source to the sandbox without a copy if the kernel can show it as the builder's user. An
+overlay then hides excluded paths with whiteouts. A scan looks at every entry with lstat(2) and reads no
+file, so that a build knows an unchanged source again. A scan of 30,000 files takes as long as a sandbox takes
+to start, so a process of its own does it meanwhile; this module has few imports because that process pays
+for each. Used by `build.plan`, `build.execute`, `build.mounts` and `build.layers`.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,9 +31,10 @@ from packhorse.fs.copy import copy_content
 from packhorse.linux.processes import python_command
 
 _SHOWN = 3
+"""How many of the files that cannot be copied an error names."""
 
-_SAID_OF_GONE = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR))
-"""How shutil says that something is not there any more, or of another kind now."""
+_GONE_ERRORS = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR))
+"""How shutil's errors begin for something that has gone, or is of another kind now."""
 
 
 def check(path: Path) -> Path:
@@ -62,11 +56,10 @@ def check(path: Path) -> Path:
 
 
 def copy(app: Path, target: Path, owner: tuple[int, int], excluded: Sequence[str] = ()) -> None:
-    """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
+    """Copies the source to the new directory `target` and gives the copy to `owner`.
 
-    Links stay links, pipes pipes, and modes stay; the paths `excluded` are not copied, nor are sockets and
-    devices, which no layer has, nor what goes from it meanwhile. Raises DiskFull; HostError when it cannot be
-    copied.
+    Links, pipes and modes stay as they are. The paths `excluded`, sockets, devices and what disappears during
+    the copy are left out. Raises DiskFull, and HostError for a source that cannot be read.
     """
     hidden = {str(app / path) for path in excluded}
 
@@ -100,14 +93,14 @@ def _copy_tree(app: Path, target: Path, ignore: Callable[[str, list[str]], list[
     try:
         shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
     except shutil.Error as error:
-        # Of the source itself that is no answer.
-        failed = [one for one in error.args[0] if Path(one[0]) == app or not one[2].startswith(_SAID_OF_GONE)]
+        # What has gone from the source is no error, but the source itself is.
+        failed = [one for one in error.args[0] if Path(one[0]) == app or not one[2].startswith(_GONE_ERRORS)]
         if failed:
             raise shutil.Error(failed) from error
 
 
 def _is_supported(path: Path) -> bool:
-    """Whether it is of a kind that layers have; a device that is read may have no end."""
+    """Whether it is of a kind that layers have. A device could be read without end."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -126,7 +119,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _set_owner(path: Path, owner: tuple[int, int]) -> None:
-    """Changes the owner and keeps the mode, of which chown(2) takes the setuid and setgid bits away."""
+    """Changes the owner and restores the setuid and setgid bits, which chown(2) removes."""
     mode = path.lstat().st_mode
     os.chown(path, *owner, follow_symlinks=False)
     if not stat.S_ISLNK(mode):
@@ -134,10 +127,10 @@ def _set_owner(path: Path, owner: tuple[int, int]) -> None:
 
 
 def make_whiteouts(app: Path, paths: Sequence[str], target: Path) -> None:
-    """Makes in `target` the overlay layer that hides `paths` of `app`; needs no privilege (Linux 5.8).
+    """Makes in `target` the overlay layer that hides `paths` of `app`. Linux 5.8 and newer need no privilege.
 
-    A directory above one has the mode that it has in `app`. Raises HostError where the file system cannot
-    hold whiteouts, and OSError where it is full.
+    The directories above them get the modes that they have in `app`. Raises HostError if the file system
+    cannot hold whiteouts, and OSError if it is full.
     """
     modes = {"": 0}
     for path in paths:
@@ -163,7 +156,7 @@ def make_whiteouts(app: Path, paths: Sequence[str], target: Path) -> None:
 
 
 def _make_directories(app: Path, path: str, target: Path, modes: dict[str, int]) -> None:
-    """Makes `path` and what is above it, and notes in `modes` which mode each is to have."""
+    """Makes the directory `path` and those above it, and notes in `modes` the mode of each in `app`."""
     missing = []
     while path not in modes:
         missing.append(path)
@@ -175,18 +168,18 @@ def _make_directories(app: Path, path: str, target: Path, modes: dict[str, int])
 
 _SECOND = 1_000_000_000
 _TICK = 50_000_000
-"""Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
+"""Nanoseconds by which times of files may be behind: the kernel's clock for them ticks every 1 to 10 ms."""
 
 _END = "/"  # no path below a directory begins with it
 
 
 @dataclass(frozen=True, slots=True)
 class SourceScan:
-    """What one look at every entry of the source tells, without reading any.
+    """What lstat(2) says of the entries of a source, made by `scan_source`.
 
-    `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times, inodes); it
-    is empty where that could not be told by it, see `scan_source`. `directory_stamps` has that of what is
-    directly in each directory ("" for the top, else a path below it), without its own times.
+    `stamp` stays the same while no path, kind, mode, size, time and inode changes; it is empty if a change
+    could pass unseen. `directory_stamps` has a stamp of what is directly in each directory, by its path
+    ("" is the top), without the directory's own times.
     """
 
     has_one_owner: bool
@@ -203,7 +196,7 @@ class SourceScan:
 
     @classmethod
     def decode(cls, data: bytes) -> SourceScan | None:
-        """What `encode` has made; None where its end is missing."""
+        """Reads what `encode` wrote; None if its end is missing."""
         owners, *words = data.decode("utf-8", "surrogateescape").split("\0")
         if len(words) < 3 or words[-1] != _END:
             return None
@@ -213,11 +206,11 @@ class SourceScan:
 
 
 _GONE = (FileNotFoundError, NotADirectoryError)
-"""What is said of an entry of a directory that has gone, or is another thing now."""
+"""The errors for an entry that has gone, or is of another kind now."""
 
 
 class TooManyEntries(Exception):
-    """There are more entries than were to be looked at."""
+    """The source has more entries than the scan may look at."""
 
 
 def scan_source(
@@ -227,31 +220,26 @@ def scan_source(
     *,
     limit: int = sys.maxsize,
 ) -> SourceScan:
-    """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
-    The paths `excluded` are no part of it.
+    """Looks at every entry of the source except the paths `excluded`.
 
-    A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
-    A directory has no stamp when a file in it was written within the last moment: it could be written again
-    before the clock of its file system ticks; nor has one in which something goes meanwhile. Then all of it
-    has none either, and there is none at all where something cannot be looked at. Raises TooManyEntries where
-    there are more than `limit` entries.
+    `has_one_owner` says whether everything belongs to the user and group `owner`, by default `app`'s.
+    A mount can show no other source as another user's. A directory has no stamp if a file in it changed in
+    the last moment, because the file could change again before the file system's clock ticks, or if something
+    in it disappeared meanwhile. Then the whole source has no stamp either. A source that cannot be looked at
+    has none at all. Raises TooManyEntries if there are more than `limit` entries.
     """
     now = time.time_ns()
     top = os.fspath(app)
     cut = len(top.rstrip("/")) + 1
     try:
         status = os.lstat(top)
-    except OSError:  # it has gone: who copies it is told so
+    except OSError:  # it has gone: whoever copies it gets the error
         return SourceScan(has_one_owner=False)
-    found = owner_of(status)
-    owner = owner or found
-    hidden: dict[str, set[str]] = {}
-    for path in excluded:
-        above, _, name = path.rpartition("/")
-        hidden.setdefault(above, set()).add(name)
-    one = found == owner
-    coarse, count, whole = True, 0, 0
-    directories: dict[str, str] = {}
+    owner = owner or owner_of(status)
+    has_one_owner = owner_of(status) == owner
+    hidden = _names_by_directory(excluded)
+    is_coarse, count, size = True, 0, 0
+    stamps: dict[str, str] = {}
     newest: dict[str, int] = {}
     total = hashlib.sha256("\0".join(sorted(excluded)).encode("utf-8", "surrogateescape"))
     waiting = [(top, status)]
@@ -259,52 +247,90 @@ def scan_source(
         while waiting:
             above, itself = waiting.pop()
             path = above[cut:]
-            latest, here = 0, list[Entry]()
-            hidden_here = hidden.get(path, ())
-            try:
-                listed = os.scandir(above)
-            except _GONE:
+            found = _scan_directory(above, hidden.get(path, frozenset()), owner, now, limit - count)
+            if found is None:
                 newest[path] = now
                 continue
-            with listed as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name in hidden_here:
-                        continue
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except _GONE:
-                        latest = now
-                        continue
-                    count += 1
-                    if count > limit:
-                        raise TooManyEntries
-                    if (status.st_uid, status.st_gid) != owner:
-                        one = False
-                    mode = status.st_mode
-                    if stat.S_ISDIR(mode):
-                        waiting.append((entry.path, status))
-                        here.append((name, mode, 0, 0, 0, 0))
-                        continue
-                    size = status.st_size if stat.S_ISREG(mode) else 0
-                    whole += min(size, status.st_blocks * 512)  # which is less where a file has holes
-                    changed = status.st_ctime_ns
-                    here.append((name, mode, size, status.st_mtime_ns, changed, status.st_ino))
-                    if changed > latest:
-                        latest = changed
-                    if changed % _SECOND:
-                        coarse = False
-            directories[path], newest[path] = stamp_of(here), latest
-            # When it was changed itself tells that something was there, and is gone.
-            words = path, directories[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
+            waiting += found.directories
+            count += len(found.entries)
+            size += found.size
+            has_one_owner = has_one_owner and found.has_one_owner
+            is_coarse = is_coarse and found.is_coarse
+            stamps[path], newest[path] = stamp_of(found.entries), found.latest
+            # The directory's own time says that something was there and is gone.
+            words = path, stamps[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
             total.update(repr(words).encode())
-    except OSError:  # shut, or deeper than a path can say
+    except OSError:  # not readable, or deeper than a path can say
         return SourceScan(has_one_owner=False)
-    old = now - (2 * _SECOND if coarse else _TICK)
+    old = now - (2 * _SECOND if is_coarse else _TICK)
     young = [path for path, latest in newest.items() if latest > old]
     for path in young:
-        directories[path] = ""
-    return SourceScan(one, "" if young else total.hexdigest(), directories, whole)
+        stamps[path] = ""
+    return SourceScan(has_one_owner, "" if young else total.hexdigest(), stamps, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _DirectoryScan:
+    """What is directly in one directory. `latest` is the newest time of a change, in nanoseconds; `is_coarse`
+    whether all times are whole seconds; `size` the bytes of its files on the disk.
+    """
+
+    entries: list[Entry]
+    directories: list[tuple[str, os.stat_result]]
+    latest: int
+    is_coarse: bool
+    size: int
+    has_one_owner: bool
+
+
+def _scan_directory(
+    above: str, hidden: Set[str], owner: tuple[int, int], now: int, limit: int
+) -> _DirectoryScan | None:
+    """Looks at one directory, except the names `hidden`; None if it has gone. Raises TooManyEntries."""
+    entries = list[Entry]()
+    directories: list[tuple[str, os.stat_result]] = []
+    latest, size, is_coarse, has_one_owner = 0, 0, True, True
+    try:
+        listed = os.scandir(above)
+    except _GONE:
+        return None
+    with listed as found:
+        for entry in found:
+            name = entry.name
+            if name in hidden:
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except _GONE:
+                latest = now
+                continue
+            if len(entries) == limit:
+                raise TooManyEntries
+            if (status.st_uid, status.st_gid) != owner:
+                has_one_owner = False
+            mode = status.st_mode
+            if stat.S_ISDIR(mode):
+                directories.append((entry.path, status))
+                entries.append((name, mode, 0, 0, 0, 0))
+                continue
+            length = status.st_size if stat.S_ISREG(mode) else 0
+            size += min(length, status.st_blocks * 512)  # which is less where a file has holes
+            changed = status.st_ctime_ns
+            entries.append((name, mode, length, status.st_mtime_ns, changed, status.st_ino))
+            if changed > latest:
+                latest = changed
+            if changed % _SECOND:
+                is_coarse = False
+    return _DirectoryScan(entries, directories, latest, is_coarse, size, has_one_owner)
+
+
+def _names_by_directory(paths: Sequence[str]) -> Mapping[str, Set[str]]:
+    """The last part of each path, by the directory it is in."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        above, _, name = path.rpartition("/")
+        found.setdefault(above, set()).add(name)
+    return found
 
 
 def owner_of(status: os.stat_result) -> tuple[int, int]:
@@ -313,9 +339,9 @@ def owner_of(status: os.stat_result) -> tuple[int, int]:
 
 
 def main(words: list[str]) -> int:
-    """Prints what a survey of the directory given, and its owner, tells; started by `surveying`.
+    """Scans a directory and prints the encoded scan; SourceScanner starts it as a process.
 
-    What is left out stands in stdin, each path behind the one before and a zero byte.
+    `words` are the directory, a user ID and a group ID. stdin has the excluded paths between zero bytes.
     """
     app, uid, gid = words
     left_out = os.fsdecode(sys.stdin.buffer.read())
@@ -326,11 +352,11 @@ def main(words: list[str]) -> int:
 
 
 INLINE_LIMIT = 2000
-"""Entries that are looked at while a process would start."""
+"""How many entries a scan looks at in the time in which a process starts."""
 
 
 class SourceScanner:
-    """A survey that may still be under way; made by `open_scanner`."""
+    """A scan that may still be running; made by `open_scanner`."""
 
     def __init__(
         self, app: str, owner: tuple[int, int] | None, excluded: Sequence[str], known: SourceScan | None
@@ -342,13 +368,13 @@ class SourceScanner:
         self._found = known
 
     def start(self, inline_limit: int) -> None:
-        """Has a look, and where there is more than `inline_limit` to see starts a process that does."""
+        """Scans up to `inline_limit` entries here; if there are more, starts a process that scans all."""
         try:
             self._found = scan_source(self._app, self._owner, self._excluded, limit=inline_limit)
         except TooManyEntries:
             top = owner_of(os.lstat(self._app))
             owner = self._owner or top
-            if owner != top:  # whose sandbox has to wait for a copy
+            if owner != top:  # the sandbox has to wait for a copy anyway
                 self._found = scan_source(self._app, owner, self._excluded)
                 return
             words = [*python_command(__name__), self._app, *map(str, owner)]
@@ -360,7 +386,7 @@ class SourceScanner:
                 )
 
     def stop(self) -> None:
-        """Lets go of the process; what it would find nobody wants."""
+        """Ends the process, if it still runs."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -368,15 +394,15 @@ class SourceScanner:
 
     @property
     def known(self) -> SourceScan | None:
-        """What was found, as far as it is known by now."""
+        """The scan, or None while it is running."""
         return self._found
 
     def wait(self) -> SourceScan:
-        """What was found. A process that has told nothing is none that is relied on."""
+        """The scan. If the process was killed before it printed all, the scan is made here."""
         if self._found is None:
-            told = self._process.communicate()[0] if self._process is not None else b""
+            printed = self._process.communicate()[0] if self._process is not None else b""
             self._process = None
-            self._found = SourceScan.decode(told) or scan_source(self._app, self._owner, self._excluded)
+            self._found = SourceScan.decode(printed) or scan_source(self._app, self._owner, self._excluded)
         return self._found
 
 
@@ -389,11 +415,11 @@ def open_scanner(
     known: SourceScan | None = None,
     inline_limit: int = INLINE_LIMIT,
 ) -> Iterator[SourceScanner]:
-    """A scan that goes on while the block runs, where there is much to look at and it is not `known`."""
-    under_way = SourceScanner(os.fspath(app), owner, excluded, known)
+    """Starts a scan, which runs beside the block if the source is large. A `known` scan is not made again."""
+    scanner = SourceScanner(os.fspath(app), owner, excluded, known)
     try:
         if known is None:
-            under_way.start(inline_limit)
-        yield under_way
+            scanner.start(inline_limit)
+        yield scanner
     finally:
-        under_way.stop()
+        scanner.stop()

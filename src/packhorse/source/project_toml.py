@@ -1,23 +1,27 @@
-"""① project.toml: which files are part of the source, and variables for buildpacks.
+"""① project.toml: which files are part of the source, the builder, the buildpacks, and variables for them.
 
-(extensions/project-descriptor.md, schemas 0.1 to 0.3.) Whatever else in it would change the build is refused,
-so that no promise of the file is dropped in silence. Called by `build.plan`.
+(extensions/project-descriptor.md, schemas 0.1 to 0.3.) Called by `build.plan`. `build.buildpacks`
+finds what the entries name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from packhorse.base import files
-from packhorse.base.dataclass import dataclass, field
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.toml import Table, Warn
 from packhorse.errors import InputError
 
 NAME = "project.toml"
 """The file's name, in the top directory of the source."""
+
+IGNORE_FILES = (".packhorseignore", ".dockerignore")
+"""Files with patterns for a source whose project.toml has none. The first that is there is read."""
 
 ALWAYS_EXCLUDED = (".git",)
 """What is never part of the source: history changes without the source changing, and can hold secrets."""
@@ -27,41 +31,78 @@ _PROJECT = (
     *("schema-version", "id", "name", "version", "authors", "documentation-url", "source-url", "licenses"),
     "metadata",
 )
+_SHELL = "/bin/sh"
+_NO_VERSION = "0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An inline buildpack: its Buildpack API, the text of its bin/build, and the program that runs it."""
+
+    api: str
+    inline: str
+    shell: str = _SHELL
+
+
+@dataclass(frozen=True, slots=True)
+class BuildpackEntry:
+    """One buildpack of a group: the builder's by `id` and `version`, the one at `uri`, or a `script`.
+
+    A relative `uri` starts at the directory of `descriptor`, the file that has the entry. `where` has file,
+    line and key for messages.
+    """
+
+    id: str = ""
+    version: str = ""
+    uri: str = ""
+    script: Script | None = None
+    descriptor: Path = field(default=Path(NAME), compare=False)
+    where: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """The buildpack as `--buildpack` names it; an inline buildpack by its ID and version."""
+        if self.uri:
+            is_path = not self.uri.startswith(("urn:", "from=")) and ":/" not in self.uri
+            return str(self.descriptor.parent / self.uri) if is_path else self.uri
+        return f"{self.id}@{self.version}" if self.version else self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One project.toml. `exclude` and `include` are patterns as in a .gitignore; one of them is empty."""
+    """One project.toml. `exclude` and `include` are patterns as in a .gitignore; one of them is empty.
+
+    `group` replaces the builder's order; `pre` and `post` go around each of its groups. `ignore_file` is the
+    file that the patterns come from, "" for project.toml.
+    """
 
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    builder: str = ""
+    group: tuple[BuildpackEntry, ...] = ()
+    pre: tuple[BuildpackEntry, ...] = ()
+    post: tuple[BuildpackEntry, ...] = ()
+    ignore_file: str = ""
 
     @classmethod
-    def read(cls, app: Path, *, overridden: Sequence[str] = (), warn: Warn | None = None) -> Self:
-        """Reads the file of a source directory; without one there is nothing to leave out.
+    def read(cls, app: Path, *, descriptor: Path | None = None, warn: Warn | None = None) -> Self:
+        """Reads `descriptor`, or the file of a source directory, which may be missing.
 
-        See `parse`; raises InputError for a file that cannot be read too.
+        A file without include and exclude takes the patterns of an ignore file (`IGNORE_FILES`). See `parse`;
+        raises InputError for a file that cannot be read too.
         """
-        path = app / NAME
-        if not os.path.lexists(path):
-            return cls()
-        if not files.is_file(path):
-            raise InputError(
-                f"{path} cannot be read",
-                why="it leads to no file that this user may read",
-                fix="correct or remove it",
-            )
-        return cls.parse(files.read(path), str(path), overridden=overridden, warn=warn)
+        path = app / NAME if descriptor is None else descriptor
+        project = cls()
+        if descriptor is not None or os.path.lexists(path):
+            project = cls.parse(_read(path), str(path), path=path.absolute(), warn=warn)
+        if project.exclude or project.include:
+            return project
+        return project._with_ignore_file(app, warn)
 
     @classmethod
-    def parse(
-        cls, data: bytes, source: str, *, overridden: Sequence[str] = (), warn: Warn | None = None
-    ) -> Self:
-        """Reads a project.toml; raises InputError with every issue in it.
-
-        `overridden` are the settings (`builder`, `group`) that the command line has, which wins.
-        """
+    def parse(cls, data: bytes, source: str, *, path: Path = Path(NAME), warn: Warn | None = None) -> Self:
+        """Reads a project.toml, which is at `path`; raises InputError with every issue in it."""
         top = Table.read(data, source, warn)
         schema = top.table("_")
         version = schema.text("schema-version") or "0.1"
@@ -79,7 +120,9 @@ class Project:
             if io.has("buildpacks"):
                 _warn_of_schema(io, "buildpacks", "0.2", warn)
             env = own.tables("env")
-            refused = {"buildpacks": "group"}
+            group = own.tables("buildpacks")
+            pre: tuple[Table, ...] = ()
+            post: tuple[Table, ...] = ()
         else:
             schema.allow_keys(*_PROJECT)
             top.allow_keys("project", "build")
@@ -92,16 +135,38 @@ class Project:
             own = io.table("buildpacks")
             # The second spelling is of before `build.env`, and in use.
             env = own.table("build").tables("env") or own.table("env").tables("build")
-            refused = {"group": "group", "pre": "group", "post": "group"}
-        for key, setting in {**refused, "builder": "builder"}.items():
-            if own.has(key) and setting not in overridden:
-                own.add_issue(_REFUSED[setting].format(own.full_key(key)), key)
+            group = own.tables("group")
+            pre, post = own.table("pre").tables("group"), own.table("post").tables("group")
         if own.has("include") and own.has("exclude"):
             own.add_issue("include and exclude cannot both be there", "include")
-        value = cls(own.texts("exclude"), own.texts("include"), _env(env))
+        value = cls(
+            exclude=own.texts("exclude"),
+            include=own.texts("include"),
+            env=_env(env),
+            builder=own.text("builder"),
+            group=tuple(_read_entry(each, path) for each in group),
+            pre=tuple(_read_entry(each, path) for each in pre),
+            post=tuple(_read_entry(each, path) for each in post),
+        )
         _check(own, value)
+        _check_scripts((*group, *pre, *post), (*value.group, *value.pre, *value.post))
         top.finish()
         return value
+
+    def _with_ignore_file(self, app: Path, warn: Warn | None) -> Self:
+        """The project with the patterns of the first ignore file of the source, and says so."""
+        name = next((name for name in IGNORE_FILES if os.path.lexists(app / name)), None)
+        if name is None:
+            return self
+        path = app / name
+        patterns = _read_ignore_file(_read(path), path, is_docker=name == ".dockerignore")
+        if patterns and warn is not None:
+            warn(
+                f"{path}: its patterns decide what is left out of the source, since {NAME} has no include or "
+                f"exclude"
+                + (f" (an empty {IGNORE_FILES[0]} turns that off)" if name != IGNORE_FILES[0] else "")
+            )
+        return replace(self, exclude=patterns, ignore_file=name if patterns else "")
 
     def excluded_paths(self, app: Path) -> tuple[str, ...]:
         """The paths below `app` that are not part of the source: what never is, and what the patterns say.
@@ -114,16 +179,100 @@ class Project:
         patterns = self.exclude or self.include
         if not patterns:
             return tuple(top)
-        return (
-            *top,
-            *_find_excluded(str(app), _Patterns.compile(patterns), is_include=bool(self.include), top=top),
+        found = _find_excluded(str(app), _Patterns.compile(patterns), is_include=bool(self.include), top=top)
+        if {path.name for path in app.iterdir()} <= {*top, *found}:
+            key = "include" if self.include else "exclude"
+            raise InputError(
+                f"{self.ignore_file or NAME} leaves out the whole source",
+                why=f"no file of {app} is left after {self.ignore_file or key}: {', '.join(patterns)}"[:1000],
+                fix="correct the patterns",
+            )
+        return (*top, *found)
+
+
+def _read(path: Path) -> bytes:
+    if not files.is_file(path):
+        raise InputError(
+            f"{path} cannot be read",
+            why="it leads to no file that this user may read",
+            fix="correct or remove it",
         )
+    return files.read(path)
 
 
-_REFUSED = {
-    "group": "{}: buildpacks in project.toml are not supported yet: name them with --buildpack",
-    "builder": "{}: a builder in project.toml is not supported yet: name it with --builder",
-}
+def _read_entry(entry: Table, path: Path) -> BuildpackEntry:
+    """One entry of a group; it is named in exactly one way (J-006)."""
+    script = entry.table("script") if entry.has("script") else None
+    key = "uri" if entry.has("uri") else "id"
+    value = BuildpackEntry(
+        id=entry.text("id"),
+        version=entry.text("version"),
+        uri=entry.text("uri"),
+        script=_read_script(script) if script is not None else None,
+        descriptor=path,
+        where=entry.locate(entry.full_key(key), key),
+    )
+    if script is not None and value.uri:
+        entry.add_issue(f"{entry.full_key('uri')} and script cannot both be there", "uri")
+    if value.uri and value.version:
+        entry.add_issue(f"{entry.full_key('uri')} and version cannot both be there", "uri")
+    if not value.id and (script is not None or not value.uri):
+        entry.add_issue(f"{entry.full_key('id')} is missing: an entry has an id, or a uri")
+    if script is not None:
+        return replace(value, version=value.version or _NO_VERSION)
+    return value
+
+
+def _read_script(script: Table) -> Script:
+    shell = script.text("shell") or _SHELL
+    if "\n" in shell or "\0" in shell or not shell.startswith("/"):
+        script.add_issue(f"{script.full_key('shell')} is {shell!r}, not the path of a program", "shell")
+    return Script(script.text("api", required=True), script.text("inline", required=True), shell)
+
+
+def _check_scripts(tables: Sequence[Table], entries: Sequence[BuildpackEntry]) -> None:
+    """Notes inline buildpacks that the sandbox could not keep apart."""
+    seen = set()
+    for table, entry in zip(tables, entries, strict=True):
+        if entry.script is None:
+            continue
+        if entry.name in seen:
+            table.add_issue(f"two inline buildpacks are {entry.name}: give each an id of its own", "id")
+        seen.add(entry.name)
+
+
+def _read_ignore_file(data: bytes, path: Path, *, is_docker: bool) -> tuple[str, ...]:
+    """The patterns of an ignore file, as those of a .gitignore; raises InputError with the wrong lines."""
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text", why=str(error)) from error
+    patterns, issues = [], []
+    for number, line in enumerate(lines, 1):
+        pattern = _translate_docker_pattern(line) if is_docker else line
+        if not pattern.strip() or pattern.startswith("#"):
+            continue
+        try:
+            _Patterns.compile([pattern])
+        except ValueError as error:
+            issues.append(f"{path}:{number}: {line!r} is not a pattern: {error}")
+        else:
+            patterns.append(pattern)
+    if issues:
+        raise InputError(f"{path} cannot be used", issues=issues, fix="correct or remove it")
+    return tuple(patterns)
+
+
+def _translate_docker_pattern(line: str) -> str:
+    """A pattern of a .dockerignore as one of a .gitignore: Docker's start at the top directory."""
+    if line.startswith("#"):
+        return line
+    line = line.strip()
+    exception, pattern = ("!", line[1:].strip()) if line.startswith("!") else ("", line)
+    pattern = os.path.normpath(f"/{pattern}").lstrip("/") if pattern else ""
+    if not pattern:  # Docker takes "." and "/" for nothing, too
+        return ""
+    return f"{exception}/{pattern}"
 
 
 def _warn_of_schema(table: Table, key: str, version: str, warn: Warn | None) -> None:
@@ -154,27 +303,33 @@ def _check(own: Table, project: Project) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Patterns as in a .gitignore. `rules` are the last first; each is a match and whether it means or spares
-    what it matches.
+    """Patterns as in a .gitignore. `rules` are the last first; each is a search, whether it takes the path of
+    a directory with its `/`, and whether it means or spares what it finds.
     """
 
-    rules: tuple[tuple[Callable[[str], object], bool], ...]
+    rules: tuple[tuple[Callable[[str], object], bool, bool], ...]
 
     @classmethod
     def compile(cls, patterns: Sequence[str]) -> Self:
         """Raises ValueError for what is not a pattern."""
         from pathspec import GitIgnoreSpec  # slow to import, and few sources have patterns
 
-        found = reversed(GitIgnoreSpec.from_lines(patterns).patterns)
-        return cls(tuple((each.regex.match, bool(each.include)) for each in found if each.regex is not None))
+        # To pathspec `a/**/` is `a/`. To Git it is each directory below a.
+        exact = (re.sub(r"(?<=[^/])/\*\*/\s*$", "/**/*/", pattern) for pattern in patterns)
+        found = ((each.regex, bool(each.include)) for each in GitIgnoreSpec.from_lines(exact).patterns)
+        rules = [(regex.search, bool(regex.groups), means) for regex, means in found if regex is not None]
+        return cls(tuple(reversed(rules)))
 
-    def matches(self, path: str) -> bool:
-        """Whether the last pattern that matches a path means it; the path of a directory ends with `/`."""
-        return next((means for match, means in self.rules if match(path)), False)
+    def matches(self, path: str, *, is_directory: bool) -> bool:
+        """Whether the last pattern that matches a path means it."""
+        marked = f"{path}/" if is_directory else path
+        return next(
+            (means for search, is_marked, means in self.rules if search(marked if is_marked else path)), False
+        )
 
     def has_exceptions(self) -> bool:
         """Whether something below a directory that is meant may not be meant itself."""
-        return not all(means for _, means in self.rules)
+        return not all(means for _, _, means in self.rules)
 
 
 def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequence[str]) -> Sequence[str]:
@@ -193,7 +348,7 @@ def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequ
                 if path in top:
                     continue
                 is_directory = entry.is_dir(follow_symlinks=False)
-                meant = patterns.matches(f"{path}/" if is_directory else path)
+                meant = patterns.matches(path, is_directory=is_directory)
                 found.append((path, above, meant is not is_include))
                 if is_directory and (spare or not meant):
                     waiting.append(path)

@@ -17,7 +17,7 @@ from packhorse.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that an API has since one version."""
+    """A part of an API, and the version that added it."""
 
     name: str
     since: tuple[int, int]
@@ -47,8 +47,9 @@ class BuildpackApi(_ApiVersion):
 
     @classmethod
     def parse(cls, text: str, *, owner: str) -> Self:
-        """Reads a version that `owner` (a buildpack's id) declares; raises BuildpackApiError if unsupported
-        (B-004).
+        """Reads the version that a buildpack declares. `owner` is its id.
+
+        Raises BuildpackApiError if the version is not supported (B-004).
         """
         match = _BUILDPACK_FORM.fullmatch(text)
         if match is None:
@@ -102,7 +103,7 @@ class PlatformApi(_ApiVersion):
 
     @classmethod
     def parse_any(cls, text: str) -> Self:
-        """Reads a version that an image has, supported here or not; PlatformApiError if it is none."""
+        """Reads a version that an image has, supported or not. Raises PlatformApiError for other text."""
         match = _SAID.fullmatch(text)
         if match is None:
             raise PlatformApiError(f"{text!r} is no Platform API", why="it is not <major>.<minor>")
@@ -110,8 +111,9 @@ class PlatformApi(_ApiVersion):
 
     @classmethod
     def highest(cls, known: Collection[str], *, owner: str) -> PlatformApi:
-        """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError
-        if none.
+        """Returns the highest version that packhorse and a builder support. `owner` is the builder's name.
+
+        Raises PlatformApiError if there is none.
         """
         common = [api for api in PLATFORM_APIS if str(api) in known]
         if not common:

@@ -1,14 +1,8 @@
-"""② The two plans a buildpack exchanges: what bin/detect writes, and what bin/build is given.
+"""② Reads and writes the TOML files that the lifecycle and a buildpack exchange (buildpack.md "Data Format").
 
-(buildpack.md "Build Plan (TOML)" and "Buildpack Plan (TOML)".)
-
-② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted.
-
-(buildpack.md "Layer Content Metadata".)
-
-② launch.toml, build.toml and store.toml: what a buildpack says beside its layers.
-
-(buildpack.md "Data Format".)
+`PlanToml` is what bin/detect writes, and `BuildpackPlan` what bin/build gets. `LayerToml` is
+`<layers>/<layer>.toml`. `LaunchToml`, `BuildToml` and `StoreToml` are a buildpack's other files. The phases
+of `lifecycle` call them; nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -25,7 +19,7 @@ from packhorse.spec.api import COMMAND_LIST, WORKING_DIR, BuildpackApi
 
 @dataclass(frozen=True, slots=True)
 class Require:
-    """A dependency somebody asks for, with what they want to say about it: None where the table is absent."""
+    """A dependency that a buildpack asks for. `metadata` is None if the table is absent."""
 
     name: str
     metadata: Mapping[str, Any] | None = None
@@ -33,7 +27,7 @@ class Require:
 
 @dataclass(frozen=True, slots=True)
 class PlanAlternative:
-    """One alternative of a build plan: names provided and dependencies required."""
+    """One alternative of a build plan: the names that it provides, and the dependencies that it requires."""
 
     provides: tuple[str, ...] = ()
     requires: tuple[Require, ...] = ()
@@ -41,7 +35,7 @@ class PlanAlternative:
 
 @dataclass(frozen=True, slots=True)
 class PlanToml:
-    """What one bin/detect wrote: alternatives, the top-level one first, then each `[[or]]` (B-026, B-027)."""
+    """A build plan: its alternatives, first the top level, then each `[[or]]` (B-026, B-027)."""
 
     alternatives: tuple[PlanAlternative, ...] = (PlanAlternative(),)
 
@@ -56,12 +50,12 @@ class PlanToml:
 
 @dataclass(frozen=True, slots=True)
 class BuildpackPlan:
-    """The entries one bin/build has to meet (B-062)."""
+    """The plan entries that one bin/build has to meet (B-062)."""
 
     entries: tuple[Require, ...]
 
     def dump(self) -> bytes:
-        """The file at CNB_BP_PLAN_PATH."""
+        """Returns the content of the file at CNB_BP_PLAN_PATH."""
         entries = [{"name": entry.name, "metadata": sort_maps(entry.metadata)} for entry in self.entries]
         return toml_bytes({"entries": entries}) if entries else b""
 
@@ -72,11 +66,11 @@ def _read_alternative(table: Table) -> PlanAlternative:
 
 
 def read_requires(table: Table, key: str) -> tuple[Require, ...]:
-    """The entries of a build plan's `[[requires]]`, or of the `[[bom]]` of other files, which is like it."""
+    """Reads the `[[requires]]` of a build plan, or the `[[bom]]` of another file, which has the same form."""
     requires = []
     for entry in table.tables(key):
         if entry.has("version"):
-            # Removed from the format; the reference refuses it in every API (B-158).
+            # It is no longer part of the format. The reference refuses it in every API (B-158).
             entry.add_issue(
                 f"{key}.version is no key of its own any more; put it into {key}.metadata", "version"
             )
@@ -86,12 +80,12 @@ def read_requires(table: Table, key: str) -> tuple[Require, ...]:
 
 
 RESERVED = frozenset({"build", "launch", "store"})
-"""Names of TOML files beside the layers' that are no layer's (B-065)."""
+"""Names of TOML files in a layers directory that do not describe a layer (B-065)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTypes:
-    """The three layer types; a layer with none of them is ignored (B-045, B-067)."""
+    """The types of a layer. A layer without a type is ignored (B-045, B-067)."""
 
     build: bool = False
     launch: bool = False
@@ -103,8 +97,9 @@ class LayerTypes:
 
 @dataclass(frozen=True, slots=True)
 class LayerToml:
-    """One layer's TOML file; `metadata` is None where the table is absent, which a label tells from an empty
-    one.
+    """The TOML file of a layer.
+
+    `metadata` is None if the table is absent: the image's label distinguishes that from an empty table.
     """
 
     types: LayerTypes = field(default_factory=LayerTypes)
@@ -112,9 +107,7 @@ class LayerToml:
 
     @classmethod
     def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
-        """Reads what a buildpack wrote; raises InputError (B-044: the types stand in their table, not at the
-        top).
-        """
+        """Reads a buildpack's file. Raises InputError, also for types outside of [types] (B-044)."""
         top = Table.read(data, source, warn)
         for key in ("build", "launch", "cache"):
             if key in top.values:
@@ -128,7 +121,7 @@ class LayerToml:
         return cls(types, metadata)
 
     def dump_metadata(self) -> bytes:
-        """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""
+        """Returns the file for the next build: the metadata without the types (B-079)."""
         return toml_bytes({"metadata": sort_maps(self.metadata)})
 
 
@@ -139,10 +132,11 @@ _PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 class Process:
     """A process type that an image can start.
 
-    The launcher executes the command of a `direct` process, and has bash run any other. From Buildpack API
-    0.9 on every process is direct (B-137), `command` holds the executable and arguments that a user cannot
-    replace (B-136), and `args` those that a user can. Before, `command` is one text, and a user can only add
-    to `args`. None, where the key is absent, reads otherwise than an empty list in the image's label.
+    The launcher executes the command of a `direct` process itself, and any other with bash. From Buildpack
+    API 0.9 on, every process is direct (B-137), `command` has the executable and the arguments that a user
+    cannot replace (B-136), and `args` has those that a user can. Before, `command` is one text, and a user
+    can only add to `args`. `args` is None if the key is absent: the image's label distinguishes that from an
+    empty list.
     """
 
     type: str
@@ -155,8 +149,9 @@ class Process:
     direct: bool = True
 
     def with_one_word(self) -> Self:
-        """The process as launchers of before Platform API 0.10 take it: only the first word is the command,
-        the others are arguments.
+        """Returns the process for a launcher before Platform API 0.10.
+
+        Its command has only the first word. The others are arguments.
         """
         return replace(self, command=self.command[:1], args=(*self.command[1:], *(self.args or ())))
 
@@ -165,8 +160,8 @@ class Process:
 class LaunchToml:
     """One buildpack's launch.toml.
 
-    `slices` holds None for a slice without `paths`, which metadata.toml tells from one with none. `bom` is
-    the bill of materials in the form of before Buildpack API 0.7, which images still carry along (P-090).
+    `slices` has None for a slice without `paths`: metadata.toml distinguishes that from an empty list. `bom`
+    is a bill of materials in the form before Buildpack API 0.7, which images still have (P-090).
     """
 
     labels: tuple[tuple[str, str], ...] = ()
@@ -197,7 +192,7 @@ class LaunchToml:
 
 @dataclass(frozen=True, slots=True)
 class BuildToml:
-    """One buildpack's build.toml: the plan entries it leaves to others (B-070); `bom` as in launch.toml."""
+    """A buildpack's build.toml: the plan entries that it leaves to others (B-070), and a `bom` (P-090)."""
 
     unmet: tuple[str, ...] = ()
     bom: tuple[Require, ...] = ()
@@ -214,9 +209,9 @@ class BuildToml:
 
 @dataclass(frozen=True, slots=True)
 class StoreToml:
-    """One buildpack's store.toml: metadata kept from build to build (B-043).
+    """A buildpack's store.toml: metadata that lasts from build to build (B-043).
 
-    `metadata` is None where the table is absent, which a label tells from an empty one.
+    `metadata` is None if the table is absent: the image's label distinguishes that from an empty table.
     """
 
     metadata: Mapping[str, Any] | None = None
@@ -230,7 +225,7 @@ class StoreToml:
         return cls(metadata)
 
     def dump(self) -> bytes:
-        """The file as a buildpack finds it next time."""
+        """Returns the file for the next build."""
         return toml_bytes({"metadata": sort_maps(self.metadata)})
 
 
@@ -241,7 +236,7 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
             f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type"
         )  # B-135
     if kind in (".", ".."):
-        # The clause allows them; a process type is the name of a link in the image.
+        # The clause allows them, but the image has a link with this name.
         entry.add_issue(f"process type {kind!r} cannot be the name of a file", "type")
     command, direct = _read_command(entry, kind, api)
     working_dir = entry.text("working-dir")
@@ -258,7 +253,7 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
         args=entry.texts("args") if entry.has("args") else None,
         default=entry.flag("default"),
         working_dir=working_dir,
-        # The reference takes this key from a buildpack of any API, and so does its launcher.
+        # The reference and its launcher take this key from buildpacks of every API.
         exec_env=entry.texts("exec-env"),
         buildpack_id=owner,
         direct=direct,
@@ -266,10 +261,10 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
 
 
 def _read_command(entry: Table, kind: str, api: BuildpackApi) -> tuple[tuple[str, ...], bool]:
-    """The command, and whether the process is direct."""
+    """Returns the command, and whether the process is direct."""
     if not api.has(COMMAND_LIST):
         command, direct = entry.text("command"), entry.flag("direct")
-        # bash takes an empty command for a script that does nothing: .profile may have done everything.
+        # bash runs an empty command as a script that does nothing. .profile may have done everything.
         if not entry.has("command") or (direct and not command):
             entry.add_issue(f"process {kind!r} has no command")
         return (command,), direct

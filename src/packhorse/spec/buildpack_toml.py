@@ -1,4 +1,8 @@
-"""② buildpack.toml as a value (buildpack.md "buildpack.toml")."""
+"""② Reads buildpack.toml, order.toml and system.toml into values (buildpack.md "buildpack.toml").
+
+`builder.image` reads a builder's files with it, `build.buildpacks` the user's, and `lifecycle.detect` asks
+its values which buildpacks to run.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from packhorse.spec.api import BUILDPACK_APIS, EXEC_ENV, SEVERAL_STACKS, Buildpa
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A buildpack in an order or group: which, and whether the group stands without it."""
+    """Names a buildpack in an order or a group. If it is `optional`, the group also holds without it."""
 
     id: str
     version: str
@@ -24,11 +28,11 @@ class Ref:
 
     @property
     def directory_name(self) -> str:
-        """The id as a directory is named after it: `/` becomes `_` (P-158)."""
+        """The name of a directory for this id: `/` becomes `_` (P-158)."""
         return escape_id(self.id)
 
 
-_ID = re.compile(r"[A-Za-z0-9._/-]+")  # `_`, which the specification has not, is in use and harmless
+_ID = re.compile(r"[A-Za-z0-9._/-]+")  # the specification has no `_`, but buildpacks use it
 _VERSION = re.compile(r"[^/\x00-\x1f\x7f]+")
 _RESERVED = frozenset({"app", "config", "generated", "sbom", ".", ".."})
 
@@ -40,7 +44,7 @@ Order = tuple[Group, ...]
 
 @dataclass(frozen=True, slots=True)
 class BuildpackTarget:
-    """What a buildpack says it runs on; empty fields match everything (B-149, B-151)."""
+    """A target on which a buildpack runs. An empty field matches everything (B-149, B-151)."""
 
     os: str = ""
     arch: str = ""
@@ -57,7 +61,9 @@ _STACK_TARGETS = {
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One buildpack. A composite has an `order` and no executables; a component has executables and no
+    """The content of a buildpack.toml.
+
+    A composite buildpack has an `order` and no executables. A component buildpack has executables and no
     order.
     """
 
@@ -83,7 +89,7 @@ class Descriptor:
         own = top.table("buildpack")
         own.allow_keys("description", "keywords", "licenses")
         declared = top.text("api", required=True)
-        # An API that is not supported comes first: in another version other things may be right.
+        # Comes first: another API may allow what is an issue in these.
         api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else BUILDPACK_APIS[-1]
         value = cls(
             api=api,
@@ -104,17 +110,23 @@ class Descriptor:
 
     @property
     def ref(self) -> Ref:
-        """How orders and groups name this buildpack."""
+        """The name of this buildpack in orders and groups."""
         return Ref(self.id, self.version)
 
 
+def is_valid(ref: Ref) -> bool:
+    """Whether a buildpack can have this id and version, after which its directories are named (B-143)."""
+    is_id = _ID.fullmatch(ref.id) is not None and ref.id not in _RESERVED
+    return is_id and _VERSION.fullmatch(ref.version) is not None and ref.version not in (".", "..")
+
+
 def escape_id(identifier: str) -> str:
-    """A buildpack id as directories below `/layers` and `/cnb/buildpacks` are named (P-158)."""
+    """Returns the name of a buildpack's directories below `/layers` and `/cnb/buildpacks` (P-158)."""
     return identifier.replace("/", "_")
 
 
 def read_order(top: Table, key: str = "order") -> list[Group]:
-    """The `[[order]]` tables of a buildpack.toml, order.toml or builder (B-152, P-184)."""
+    """Reads the `[[order]]` tables of a buildpack.toml, an order.toml or a builder (B-152, P-184)."""
     order = []
     for group in top.tables(key):
         refs = tuple(
@@ -139,7 +151,7 @@ def parse_extensions(data: bytes, source: str) -> Order:
 
 @dataclass(frozen=True, slots=True)
 class SystemBuildpacks:
-    """The buildpacks that a builder puts before and after every group of an order (system.toml)."""
+    """The buildpacks that a builder adds before and after each group of an order (system.toml)."""
 
     pre: Group = ()
     post: Group = ()
@@ -154,7 +166,7 @@ class SystemBuildpacks:
         return value
 
     def add_to(self, order: Order) -> Order:
-        """The order with them, but for those whose id a group has already (P-034 to P-036)."""
+        """Returns the order with these buildpacks; a group gets none whose id it has (P-034 to P-036)."""
         return tuple(
             (*_missing_from(self.pre, group), *group, *_missing_from(self.post, group)) for group in order
         )
@@ -173,31 +185,32 @@ def _missing_from(refs: Group, group: Group) -> Group:
 
 
 def _read_id(own: Table) -> str:
-    """The buildpack's id; directories are named after it, and some beside them have other uses (B-143)."""
+    """Reads the buildpack's id. It names directories, and some names have another use there (B-143)."""
     text = own.text("id", required=True)
-    if text and (not _ID.fullmatch(text) or text in _RESERVED):
+    if text and not is_valid(Ref(text, "0")):
         own.add_issue(f"{text!r} cannot be the id of a buildpack", "id")
     return text
 
 
 def _read_version(own: Table) -> str:
-    """The buildpack's version, any that a directory can be named after (B-144 wants X.Y.Z)."""
+    """Reads the buildpack's version. B-144 wants X.Y.Z; any name of a directory is taken."""
     text = own.text("version", required=True)
-    if text and (not _VERSION.fullmatch(text) or text in (".", "..")):
+    if text and not is_valid(Ref("x", text)):
         own.add_issue(f"{text!r} cannot be the version of a buildpack", "version")
     return text
 
 
 def _read_target(table: Table) -> BuildpackTarget:
     distros = tuple(Distro(entry.text("name"), entry.text("version")) for entry in table.tables("distros"))
-    # The specification says `variant`, the reference reads `arch-variant`: either is taken.
+    # The specification says `variant`, and the reference reads `arch-variant`. Both are taken.
     variant = table.text("variant") or table.text("arch-variant")
     return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
 
 
 def _stack_targets(top: Table, api: BuildpackApi) -> tuple[BuildpackTarget, ...]:
-    """The targets that the deprecated `[[stacks]]` stand for (B-155). Other stacks have none, and their
-    mixins are a platform's to check, when it puts a buildpack into a builder (B-156).
+    """Returns the targets of the deprecated `[[stacks]]` (B-155). Stacks that are not in the table have none.
+
+    Mixins are not checked here: the platform checks them when it adds a buildpack to a builder (B-156).
     """
     stacks = top.tables("stacks")
     for stack in stacks:
@@ -209,8 +222,8 @@ def _stack_targets(top: Table, api: BuildpackApi) -> tuple[BuildpackTarget, ...]
 
 
 def _read_exec_env(own: Table) -> tuple[str, ...]:
-    # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list: either is
-    # taken (B-147).
+    # The specification has [[buildpack.exec-env]] tables with a name, and the reference has a plain list.
+    # Both are taken (B-147).
     value = own.values.get("exec-env")
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return tuple(entry.text("name") for entry in own.tables("exec-env"))

@@ -1,7 +1,7 @@
-"""② How layers and users change the environment of buildpacks (buildpack.md "Environment").
+"""② Changes the environment of buildpacks as layers and users ask for it (buildpack.md "Environment").
 
-Pure: an environment in, an environment out. Reading the files is `lifecycle.buildpacks`'s; at launch the
-launcher does the same in C.
+Each function takes an environment and returns a new one. `lifecycle.buildpacks` reads the files and calls
+them. At launch, the launcher does the same in C.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from packhorse.base.dataclass import dataclass
 
 PATH_LISTS = frozenset({"PATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH", "PKG_CONFIG_PATH"})
-"""Variables that are lists of directories: a user's value is put in front of them (B-113)."""
+"""Variables that are lists of directories. A user's value goes in front of the list (B-113)."""
 
 BUILD_ROOTS = (
     ("bin", "PATH"),
@@ -21,22 +21,23 @@ BUILD_ROOTS = (
     ("include", "CPATH"),
     ("pkgconfig", "PKG_CONFIG_PATH"),
 )
-"""Which directory of a build layer is put in front of which variable (B-104)."""
+"""Directories of a build layer, and the variables in front of which they go (B-104)."""
 
 Env = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class EnvFile:
-    """One file of an env directory; `content` is what it holds, byte for byte (surrogateescape, B-119)."""
+    """A file of an env directory. `content` has its bytes as text, with surrogateescape (B-119)."""
 
     name: str
     content: str
 
 
 def with_roots(env: Env, layer: str, present: Collection[str]) -> dict[str, str]:
-    """Puts the directories `present` in `layer` (a path) in front of the variables they belong to (B-104,
-    B-106).
+    """Puts directories of a layer in front of their variables (B-104, B-106).
+
+    `layer` is its path, `present` the names of the directories that it has.
     """
     result = dict(env)
     for directory, variable in BUILD_ROOTS:
@@ -48,10 +49,10 @@ def with_roots(env: Env, layer: str, present: Collection[str]) -> dict[str, str]
 def with_files(env: Env, files: Collection[EnvFile], *, default_action: str = "override") -> dict[str, str]:
     """Applies one env directory (B-118 to B-126).
 
-    `default_action` is what a file without suffix means: `override` in layers, `default` in a platform's
+    `default_action` is the action of a file without a suffix: `override` in layers, `default` in a platform's
     `<build-config>/env` (P-166).
     """
-    # B-123 speaks of the whole layer; the reference, and so this, looks in the same directory only.
+    # B-123 means the whole layer. The reference looks only in the same directory, and so does this.
     delims = {
         name: file.content for file in files for name, action in [_split(file.name)] if action == "delim"
     }
@@ -65,7 +66,7 @@ def with_files(env: Env, files: Collection[EnvFile], *, default_action: str = "o
 
 
 def with_user(env: Env, user: Env) -> dict[str, str]:
-    """Applies what a user set: path lists are put in front (B-113), anything else is replaced (B-114)."""
+    """Applies the user's variables: lists of directories go in front (B-113), others replace (B-114)."""
     result = dict(env)
     for name, value in user.items():
         result[name] = _join(value, result.get(name, ""), ":") if name in PATH_LISTS else value

@@ -1,16 +1,9 @@
-"""② Whether a buildpack runs on a target (buildpack.md "Targets", B-150, B-151).
+"""② Decides which group of buildpacks builds, without running any of them. Called by `lifecycle.detect`.
 
-② From an order to the groups worth trying, depth first and left to right.
-
-(buildpack.md "Order Resolution".)
-
-Pure: composite buildpacks are looked up through a function, and nothing is run here.
-
-② Which buildpacks that passed detection take part, by what they provide and require.
-
-(buildpack.md "Phase #1: Detection".)
-
-Pure, and its result carries its reasons: a failing group can be explained to a person.
+`matches` compares a buildpack's targets with those of the base images (buildpack.md "Targets"). `groups`
+turns an order with composite buildpacks into groups of components (buildpack.md "Order Resolution").
+`resolve` takes the buildpacks whose detection passed, and drops those whose plan does not hold (buildpack.md
+"Phase #1: Detection"). Its result has the reasons, so that a user learns why a group failed.
 """
 
 from __future__ import annotations
@@ -26,13 +19,13 @@ from packhorse.spec.buildpack_toml import BuildpackTarget, Descriptor, Group, Or
 
 
 def matches(descriptor: Descriptor, target: Target) -> bool:
-    """Whether any of the buildpack's targets fits; one that declares none runs on any linux (B-150)."""
+    """Returns whether a target of the buildpack fits. Without targets it runs on any linux (B-150)."""
     declared = descriptor.targets or (BuildpackTarget(os="linux"),)
     return any(_fits(one, target) for one in declared)
 
 
 def explain(descriptor: Descriptor, target: Target) -> str:
-    """What the buildpack asks for and what there is, for a person."""
+    """Returns a sentence for the user: the targets that the buildpack needs, and those of the images."""
     asked = "; ".join(_spell(one) for one in descriptor.targets) or "linux"
     distro = f" {target.distro.name} {target.distro.version}".rstrip() if target.distro else ""
     return f"it runs on {asked}, the base images are {target}{distro}"
@@ -64,21 +57,21 @@ def _spell(one: BuildpackTarget) -> str:
 
 
 Lookup = Callable[[Ref], Descriptor]
-"""Gives the descriptor of a buildpack named in an order; raises NotFoundError."""
+"""Returns the descriptor of a buildpack that an order names. Raises NotFoundError."""
 
 
 def groups(order: Order, lookup: Lookup) -> Iterator[Group]:
-    """Every group of component buildpacks the order stands for, in the order they are tried (B-038, B-039).
+    """Yields each group of component buildpacks, first the one to try first (B-038, B-039).
 
-    An id that is already in a group is not added again (B-018). Versions are filled in from the descriptors.
-    Raises InputError for composite buildpacks that contain themselves.
+    The search goes depth first and from left to right. A group has an id only once (B-018). Versions come
+    from the descriptors. Raises InputError for a composite buildpack that contains itself.
     """
     yield from _order(_within(order, ()), (), (), lookup, optional=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Element:
-    """An entry of a group, and the ids of the composite buildpacks it stands in, outermost first."""
+    """An entry of a group, and the ids of the composite buildpacks around it, outermost first."""
 
     ref: Ref
     inside: tuple[str, ...]
@@ -122,7 +115,7 @@ _REQUIRES = "requires"
 
 @dataclass(frozen=True, slots=True)
 class PassedBuildpack:
-    """A buildpack whose bin/detect passed, with the plan it wrote."""
+    """A buildpack whose bin/detect passed, and the plan that it wrote."""
 
     ref: Ref
     plan: PlanToml
@@ -130,7 +123,7 @@ class PassedBuildpack:
 
 @dataclass(frozen=True, slots=True)
 class PlanEntry:
-    """One dependency of the resolved plan: who provides it, and what was asked (P-185)."""
+    """A dependency of the resolved plan: its providers, and what was required (P-185)."""
 
     name: str
     providers: tuple[Ref, ...]
@@ -139,8 +132,9 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The outcome: `group` and `entries` of the first trial that holds, or none; `reasons` say what was
-    dropped and why.
+    """The `group` and the plan's `entries` of the first combination that holds; both are empty if none does.
+
+    Each of the `reasons` names a buildpack that was dropped, and says why.
     """
 
     group: tuple[Ref, ...] = ()
@@ -152,7 +146,7 @@ class Resolution:
 
     @property
     def unmet(self) -> tuple[str, ...]:
-        """The reasons that are requirements nobody meets."""
+        """The reasons that name a requirement without a provider."""
         return tuple(dict.fromkeys(reason for reason in self.reasons if f" {_REQUIRES} " in reason))
 
 
@@ -172,8 +166,9 @@ class _Dependency:
 
 
 def resolve(passed: Sequence[PassedBuildpack]) -> Resolution:
-    """Tries every combination of plan alternatives, left to right, depth first (B-027); the first that holds
-    wins.
+    """Tries each combination of plan alternatives, depth first and from left to right (B-027).
+
+    The first that holds is the result.
     """
     reasons: list[str] = []
     for candidates in _trials(passed):
@@ -184,8 +179,8 @@ def resolve(passed: Sequence[PassedBuildpack]) -> Resolution:
 
 
 def _trials(passed: Sequence[PassedBuildpack]) -> Iterator[list[_Candidate]]:
-    # As the reference does: an optional buildpack may be dropped only with its last alternative, so that the
-    # others are tried first.
+    # As in the reference, an optional buildpack is dropped only with its last alternative. So the others are
+    # tried first.
     choices = [
         [
             _Candidate(one.ref, section, one.ref.optional and index == len(one.plan.alternatives) - 1)
@@ -217,8 +212,9 @@ def _trial(candidates: list[_Candidate], reasons: list[str]) -> tuple[tuple[Ref,
 
 
 def _bind(candidates: Sequence[_Candidate]) -> dict[str, _Dependency]:
-    """Binds each requirement to all providers so far; within one buildpack, provides count before
-    requires.
+    """Connects each requirement with all providers before it.
+
+    What a buildpack provides also counts for what it requires itself.
     """
     dependencies: dict[str, _Dependency] = {}
     for candidate in candidates:
@@ -236,8 +232,10 @@ def _bind(candidates: Sequence[_Candidate]) -> dict[str, _Dependency]:
 
 
 def _first_misfit(dependencies: dict[str, _Dependency]) -> tuple[_Candidate, str] | None:
-    """A requirement nobody meets (B-029, B-032) before a provision nobody uses (B-028, B-030), required ones
-    first.
+    """Returns a buildpack whose plan does not hold, and why; None if all hold.
+
+    Required buildpacks come before optional ones, and then requirements without a provider (B-029, B-032)
+    before provisions without a user (B-028, B-030).
     """
     misfits = [
         *(

@@ -1,7 +1,7 @@
 """Stores bytes by their digest, as an OCI layout does: `blobs/sha256/<hex>`.
 
-The blobs are manifests, configs, compressed layers and uncompressed layers. The diff ID of a layer is the
-digest of its uncompressed bytes, so that both forms fit. This module does not know what a blob is for.
+The blobs are manifests, configs, and layers, compressed or not: the diff ID of a layer is the digest of its
+uncompressed bytes. This module does not know what a blob is for. `layers` and `place` use it.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from packhorse.linux.syscalls import start_writeback
 from packhorse.store.leases import Lease, map_errors, sync_directory
 
 CHUNK = 1 << 20
-"""How much is read at once, in bytes."""
+"""The most bytes of one read."""
 
 _SMALL = 1 << 20
-"""Up to how many bytes a blob is in memory before it is written."""
+"""The most bytes of a blob that stays in memory until it is finished."""
 
 _CHECK_TIMEOUT = 5.0
-"""Seconds that who checks a blob is waited for when nobody wants to know any more."""
+"""Seconds to wait for the thread that checks a blob after an error or a cancellation."""
 
 _BATCH = 8 << 20
-"""Bytes after which the disk is told to begin, so that there is less to wait for at the end."""
+"""Bytes after which writing to the disk is started, so that fsync(2) takes less time at the end."""
 
 
 class BlobWriter:
-    """A blob being written: nothing is visible before `finish`.
+    """Writes one blob, which no command sees before `finish`.
 
-    A small one is not written at all if it is here already, as most are of a build in which little has
-    changed. Another is hashed and written by a thread, while whoever makes it goes on.
+    A small blob stays in memory, and is not written if the store has it, as most of a build with few changes.
+    A thread hashes and writes a larger one, while the caller makes the next chunk.
     """
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._hash = hashlib.sha256()
         self.size = 0
-        self._path = blobs.lease.temporary()
-        self._start: bytearray | None = bytearray()  # what there is until there is a file
+        self._path = blobs.lease.temporary_path()
+        self._start: bytearray | None = bytearray()  # the bytes so far, until there is a file
         self._file: FileIO | None = None
         self._written = 0
-        self._begun = 0  # up to where the disk has been told to begin
+        self._begun = 0  # the offset up to which writing to the disk was started
         self._beside = Pipeline(self._take, "blob")
 
     def write(self, chunk: bytes) -> None:
-        """Adds bytes; raises StoreError when they, or others before, cannot be stored."""
+        """Adds bytes. Raises StoreError if these or earlier ones cannot be written."""
         self.size += len(chunk)
         if self._start is not None and self.size <= _SMALL:
             self._hash.update(chunk)
@@ -64,15 +64,14 @@ class BlobWriter:
         self._hash.update(chunk)
         file = self._store(chunk)
         if self._written - self._begun >= _BATCH:
-            with suppress(OSError):  # a file system that does not know how is waited for at the end
+            with suppress(OSError):  # a file system without this call only takes longer at the end
                 start_writeback(file.fileno(), self._begun, self._written - self._begun)
             self._begun = self._written
 
     def _store(self, chunk: bytes) -> FileIO:
         with map_errors(self._path):
             if self._file is None:
-                # Without a buffer, whose rest would be written once more, and fail once more, when it is
-                # closed.
+                # Without a buffer: after an error, closing one would try to write its rest, and fail again.
                 self._file = FileIO(self._path, "x")
             for piece in (self._start or b"", chunk):
                 rest = memoryview(piece)
@@ -84,7 +83,7 @@ class BlobWriter:
         return self._file
 
     def check(self, expected: Digest) -> None:
-        """Raises FormatError when the bytes so far do not have the `expected` digest."""
+        """Raises FormatError if the bytes so far do not have the `expected` digest."""
         self._beside.wait()
         digest = Digest(self._hash.hexdigest())
         if digest != expected:
@@ -93,16 +92,16 @@ class BlobWriter:
             )
 
     def finish(self, expected: Digest | None = None) -> Digest:
-        """Makes the blob durable and visible, and answers its digest; one that is here already stays.
+        """Makes the blob durable and visible, unless the store has it; returns its digest.
 
-        Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
+        If the bytes do not have the `expected` digest, it stores nothing, and raises FormatError.
         """
         if expected is not None:
             self.check(expected)
         self._beside.wait()
         digest = Digest(self._hash.hexdigest())
         target = self._blobs.path(digest)
-        # The one that is here may be damaged, and whoever makes it again may do so to mend it.
+        # Check the blob that is here: it may be damaged, and the caller may bring it again for that reason.
         here = self._blobs.size(digest) == self.size and self._blobs.is_intact(digest)
         with map_errors(target):
             if not here:
@@ -112,7 +111,7 @@ class BlobWriter:
         return digest
 
     def discard(self) -> None:
-        """Lets go of the file; what was not finished is forgotten."""
+        """Closes the file, and removes a blob that was not finished."""
         self._beside.shut_down()
         if self._file is None:
             return
@@ -123,17 +122,17 @@ class BlobWriter:
 
 
 class Blobs:
-    """The blobs of a store. A blob that was found is kept from `gc` as long as the store is open."""
+    """The blobs of a store. `gc` keeps a blob that was found here as long as the store is open."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is, or would be."""
+        """The path of the blob, whether it exists or not."""
         return self.lease.store / _object_path(digest)
 
     def size(self, digest: Digest) -> int | None:
-        """The length of the blob in bytes, None when it is not here."""
+        """The length of the blob in bytes, None if it is not here."""
         self.lease.pin(_object_path(digest))
         path = self.path(digest)
         with map_errors(path):
@@ -143,7 +142,7 @@ class Blobs:
                 return None
 
     def is_intact(self, digest: Digest) -> bool:
-        """Whether the blob is here and has its digest; one that is damaged is removed. Raises StoreError."""
+        """Whether the blob is here and has its digest; removes a damaged one. Raises StoreError."""
         if self.size(digest) is None:
             return False
         try:
@@ -156,10 +155,10 @@ class Blobs:
         return True
 
     def chunks(self, digest: Digest) -> Iterator[bytes]:
-        """The blob's bytes, checked against its digest as they stream.
+        """Reads the blob in chunks, and checks its digest.
 
-        Raises StoreError, after the last chunk, when they do not match; the damaged blob is removed, so that
-        the next command brings it anew.
+        If the digest does not match, it removes the blob, so that the next command brings it again, and
+        raises StoreError after the last chunk.
         """
         with self._open(digest) as file:
             yield from self._verify_chunks(digest, file)
@@ -184,29 +183,30 @@ class Blobs:
             return os.pread(file.fileno(), most, start)
 
     def _remove_damaged(self, digest: Digest) -> StoreError:
-        """Removes a blob that is not what it should be."""
+        """Removes a damaged blob; returns the error to raise."""
         path = self.path(digest)
         with suppress(OSError):
             path.unlink()
         return StoreError(
             f"the stored bytes of {digest} were damaged",
-            why=f"{path} did not have its digest; it is removed now",
+            why=f"{path} did not have its digest; packhorse removed it",
             fix="bring the image again: build it, or packhorse copy it from where it came. A build or run "
             "fetches what a registry has. `packhorse doctor --store` names every image that is damaged",
         )
 
     @contextmanager
     def part_reader(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
-        """What reads parts of a blob, each from one offset to before another, in chunks.
+        """A function that reads the part of a blob between two offsets, in chunks.
 
-        With the first that is read a thread begins to read all of it, and the block ends as `chunks` does.
-        Raises StoreError.
+        At the first part a thread begins to read the whole blob. The end of the block waits for it, and
+        raises StoreError, as `chunks` does, if the blob is damaged.
         """
         with self._open(digest) as file, thread_pool(1, "check", timeout=_CHECK_TIMEOUT) as checking:
             checks: list[Future[None]] = []
 
             def check(descriptor: int) -> None:
-                with FileIO(descriptor) as same:  # its own: who is called off does not wait for ever
+                # It has a descriptor of its own, because a cancelled block does not wait for this thread.
+                with FileIO(descriptor) as same:
                     for _ in checking.cancellable(self._verify_chunks(digest, same)):
                         pass
 
@@ -225,12 +225,12 @@ class Blobs:
                 each.result()
 
     def read(self, digest: Digest) -> bytes:
-        """A small blob whole: a manifest or a config."""
+        """Reads a small blob, such as a manifest or a config."""
         return b"".join(self.chunks(digest))
 
     @contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """Writes a blob whose digest is not known yet; what was not finished is discarded."""
+        """A writer for a blob whose digest is not known yet. Without `finish` the bytes are discarded."""
         writer = BlobWriter(self)
         try:
             yield writer
@@ -244,7 +244,7 @@ class Blobs:
             return writer.finish()
 
     def add(self, chunks: Iterable[bytes], expected: Digest | None = None) -> tuple[Digest, int]:
-        """Stores bytes and answers their digest and length; raises as `BlobWriter.finish` does."""
+        """Stores bytes; returns their digest and length. Raises the same errors as `BlobWriter.finish`."""
         with self.writer() as writer:
             for chunk in chunks:
                 writer.write(chunk)

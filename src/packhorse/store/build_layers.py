@@ -1,17 +1,17 @@
-"""Shows the kept layers of an application to a build at `/layers`, and captures what the build made of them.
+"""Shows an application's kept layers to a build at `/layers`, and keeps the layers that the build made there.
 
 `OverlayLayerCache` and `CopyLayerCache` are the two adapters of the port `lifecycle.ports.LayerCache`; both
 make the same images, bit for bit. `Store.open_layers` and `Store.open_layer_copies` open them.
 
 The overlay covers all of `/layers`, because a mount at a single layer would answer EBUSY to `rm -rf` of that
-layer. The kept trees are its lower directories, and the upper directory holds everything that the buildpacks
-wrote. So a layer is untouched if, and only if, the upper directory has nothing of it. `sandbox` mounts it.
+layer. The kept trees are its lower directories, and its upper directory has everything that buildpacks wrote.
+So a layer is untouched if, and only if, the upper directory has nothing of it. `sandbox` mounts the overlay.
 
-Copies are for a build that cannot have an overlay there: one directory is bound to `/layers`. A copied layer
-costs as much as its bytes where the file system does not share them, and one stat(2) of each entry
-afterwards. Every write to a file changes what stat(2) says of it, so an unchanged layer is not read.
+Copies are for buildpacks that cannot work on an overlay: one directory is bind-mounted at `/layers`. Copying
+a layer takes the time to copy its bytes, unless the file system shares them, and later one lstat(2) of each
+entry. Every write to a file changes its lstat(2), so an unchanged layer is not read.
 
-Buildpacks wrote these trees: no link in them is followed.
+Buildpacks wrote these trees, so this code follows no link in them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,9 @@ from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Overlay
 from packhorse.base.tree import TreeView
 from packhorse.errors import TreeError
-from packhorse.fs import copy as replica
 from packhorse.fs import overlay, walk
 from packhorse.fs.compare import trees_equal
+from packhorse.fs.copy import Signature, copy_entry, signature
 from packhorse.oci.place import Layer
 from packhorse.store.layer_cache import TARGET, LayerCacheWriter, LayerCounters, split_layer_path
 from packhorse.store.leases import map_errors
@@ -40,7 +40,7 @@ from packhorse.store.snapshots import Snapshot
 
 
 class Change(Enum):
-    """What the upper says of a layer's directory."""
+    """What buildpacks did to a layer's directory, as the upper directory shows it."""
 
     NONE = "nothing of it was written"
     GONE = "it was removed"
@@ -49,31 +49,29 @@ class Change(Enum):
 
 
 class Upper:
-    """The upper directory at `path`; a layer in it is named by its buildpack's directory and its own."""
+    """Reads and edits the upper directory at `path`. A layer is named by its buildpack's and its own name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def change(self, buildpack: str, name: str) -> Change:
-        """What was done to a layer; raises TreeError when a directory was replaced by something else."""
+        """What buildpacks did to a layer. Raises TreeError if a directory was replaced by another entry."""
         with self._open() as top:
-            status = _stat(top, buildpack)
+            status = walk.stat_existing(top, buildpack)
             if status is None or overlay.is_whiteout(status):
                 return Change.NONE if status is None else Change.GONE
             _require_directory(status, f"/layers/{buildpack}")
             with _open_buildpack(top, buildpack) as directory:
-                status = _stat(directory, name)
+                status = walk.stat_existing(directory, name)
                 if status is None or overlay.is_whiteout(status):
                     return Change.NONE if status is None else Change.GONE
                 _require_directory(status, f"/layers/{buildpack}/{name}")
                 return Change.NEW if overlay.is_opaque(directory, name) else Change.PART
 
     def clear_opaque(self, buildpack: str) -> bool:
-        """Takes the mark off a buildpack's directory that hides all its layers in lowers; False when it has
-        none.
+        """Removes the mark by which a buildpack's directory hides its layers in lowers; False if it has none.
 
-        The kernel sets it on a directory that replaced a removed one, and on new ones for its own
-        convenience.
+        The kernel sets the mark on a directory that replaced a removed one, and also on new ones.
         """
         with self._open() as top:
             if not overlay.is_opaque(top, buildpack):
@@ -82,7 +80,7 @@ class Upper:
             return True
 
     def compare(self, buildpack: str, is_same: Callable[[int], bool]) -> bool:
-        """What `is_same` says of the directory, a descriptor, in which a buildpack's layers are."""
+        """Calls `is_same` with a descriptor of the directory with a buildpack's layers."""
         with self._open() as top, _open_buildpack(top, buildpack) as directory:
             return is_same(directory)
 
@@ -90,14 +88,14 @@ class Upper:
         """Moves a layer out of the upper into the directory `target`, without the overlay's marks."""
         with self._open() as top, _open_buildpack(top, buildpack) as directory:
             mode = stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-            # Moving a directory changes its "..", for which its owner needs to be allowed to write it.
+            # Moving a directory changes its "..", so its owner needs permission to write to it.
             os.chmod(name, mode | stat.S_IRWXU, dir_fd=directory)
             os.rename(name, name, src_dir_fd=directory, dst_dir_fd=target)
             overlay.strip_overlay_xattrs(target, name)
             os.chmod(name, mode, dir_fd=target)
 
     def move_onto(self, buildpack: str, name: str, target: int) -> int:
-        """Moves a layer's changes out of the upper onto `target`, the tree they were made to; counts them."""
+        """Moves a layer's changes out of the upper to `target`, a copy of its lower; returns their number."""
         with self._open() as top, _open_buildpack(top, buildpack) as directory:
             count = overlay.apply_entry(directory, name, target)
             overlay.strip_overlay_xattrs(target, name)
@@ -105,9 +103,9 @@ class Upper:
             return count
 
     def clear(self, buildpack: str, name: str) -> None:
-        """Removes whatever the upper has of a layer, also that it was removed."""
+        """Removes everything that the upper has of a layer, also a whiteout."""
         with self._open() as top:
-            status = _stat(top, buildpack)
+            status = walk.stat_existing(top, buildpack)
             if status is not None and not stat.S_ISDIR(status.st_mode):
                 walk.remove(top, buildpack)
             elif status is not None:
@@ -122,18 +120,12 @@ class Upper:
 
 @contextmanager
 def _open_buildpack(top: int, buildpack: str) -> Iterator[int]:
-    """A descriptor of a buildpack's directory, made its owner's to use: no layer depends on its mode."""
+    """Opens a buildpack's directory; gives its owner all permissions, because no layer has its mode."""
     status = os.stat(buildpack, dir_fd=top, follow_symlinks=False)
     if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
         os.chmod(buildpack, stat.S_IMODE(status.st_mode) | stat.S_IRWXU, dir_fd=top)
     with overlay.open_subdirectory(top, buildpack) as directory:
         yield directory
-
-
-def _stat(directory: int, name: str) -> os.stat_result | None:
-    with suppress(FileNotFoundError):
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return None
 
 
 def _require_directory(status: os.stat_result, path: str) -> None:
@@ -144,9 +136,9 @@ def _require_directory(status: os.stat_result, path: str) -> None:
 
 
 class MountedLayerCache:
-    """The layers of one build; what buildpacks write of them is in the directory `layers` of `scratch`.
+    """The parts that both layer caches share. Buildpacks write to the directory `layers` of `scratch`.
 
-    Different layers may be captured from several threads at once.
+    Several threads may capture different layers at once.
     """
 
     def __init__(self, writer: LayerCacheWriter, scratch: Path) -> None:
@@ -161,36 +153,37 @@ class MountedLayerCache:
 
     @property
     def counters(self) -> LayerCounters:
-        """What was done so far, for people to read."""
+        """What the layers have cost so far, for people."""
         return self.writer.counters
 
     @property
     def last_build_time(self) -> float:
-        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        """The time at which the app's last build was recorded, in seconds since 1970; 0 if there was none."""
         return self.writer.last_build_time
 
     def read(self, writers: Sequence[str] = ()) -> bytes:
-        """The metadata of the app's last build, b"" when there was none; layers are shown the same way to all
-        `writers`.
+        """The metadata of the app's last build, b"" if there was none.
+
+        `writers` are the buildpacks that write to layers; this cache serves all of them the same way.
         """
         return self.writer.read()
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
-        """Records what the app's next build may restore, in place of what was recorded before."""
+        """Replaces the record of what the app's next build may restore."""
         self.writer.commit(metadata, layers)
 
     def _is_unchanged(self, buildpack: str, name: str, below: Snapshot, *, whole: bool) -> bool:
-        """Whether what is written over a layer, or in the place of the `whole` one, makes no difference."""
+        """Whether the layer in the upper equals the kept tree `below`, merged with it, or `whole` without."""
         with map_errors(below.directory), overlay.open_directory(below.lower / buildpack) as lower:
             return self._upper.compare(buildpack, partial(trees_equal, lower=lower, name=name, whole=whole))
 
 
-_LOWERS = 32
-_OPTIONS = 4000  # bytes for the paths of one mount, of its page of 4096
+_LOWERS = 32  # the most lower directories of one mount
+_OPTIONS = 4000  # bytes for the paths in the options of one mount, which has 4096 in all
 
 
 class OverlayLayerCache(MountedLayerCache):
-    """The layers of one build, under an overlay whose upper is in the directory `scratch`."""
+    """The layers of one build, through an overlay whose upper directory is in `scratch`."""
 
     copied = False
 
@@ -202,9 +195,7 @@ class OverlayLayerCache(MountedLayerCache):
                 writer.make_directory(scratch / name)
 
     def mounts(self) -> tuple[Overlay, ...]:
-        """The mount of `/layers` for the next step; what was restored or captured since the last one is in
-        it.
-        """
+        """The mount of `/layers` for the next sandbox, with all layers restored or captured so far."""
         with self._lock:
             trees = list(self._restored.values())
         upper, work, lowers = self._upper.path, self._scratch / "work", [self._scratch / "empty"]
@@ -217,9 +208,7 @@ class OverlayLayerCache(MountedLayerCache):
         return (Overlay(tuple(lowers), TARGET, upper, work),)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
-        here.
-        """
+        """Shows the kept layer at `path` in sandboxes opened from now on; False if it is not kept here."""
         buildpack, name = split_layer_path(path)
         tree = self.writer.find_snapshot(path, diff_id)
         if tree is None:
@@ -233,11 +222,11 @@ class OverlayLayerCache(MountedLayerCache):
         return True
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path`, and whether it is the restored one; raises TreeError when there is none.
+        """The layer at `path`, and whether it equals the restored one. Raises TreeError if there is none.
 
-        A changed layer moves from the upper to the kept trees, where it is hashed; what made no difference
-        goes. Rooms opened from now on have the layer as before; a room open now no longer shows it reliably.
-        So `view` is not looked at: its upper says it all.
+        It moves a changed layer from the upper to the kept trees, and hashes it there. It removes writes that
+        changed nothing from the upper. Sandboxes opened from now on show the same layer; one that is open now
+        may not. It reads the upper directory, and not `view`.
         """
         buildpack, name = split_layer_path(path)
         with self._lock:
@@ -267,14 +256,17 @@ class OverlayLayerCache(MountedLayerCache):
         return layer, False
 
     def _clear_opaque(self, buildpack: str) -> None:
-        """Makes the layers of a buildpack that its directory hides absent, so that it need not hide them."""
+        """Hides the layers of a buildpack by leaving out their lowers, if its directory has the opaque mark.
+
+        Then it removes the mark, which would also hide layers restored later.
+        """
         if self._upper.clear_opaque(buildpack):
             hidden = [path for path in self._restored if split_layer_path(path)[0] == buildpack]
             for path in hidden:
                 self._hidden[path] = self._restored.pop(path)
 
     def _move(self, buildpack: str, name: str, below: Snapshot | None, parent: Path) -> int:
-        """Moves a layer from the upper to `parent`; answers how many entries are linked from `below`."""
+        """Moves a layer from the upper to `parent`; returns the number of entries linked from `below`."""
         with overlay.open_directory(parent) as target:
             if below is None:
                 self._upper.move_out(buildpack, name, target)
@@ -285,7 +277,7 @@ class OverlayLayerCache(MountedLayerCache):
         return linked
 
     def _merge_snapshots(self, trees: list[Snapshot]) -> Path:
-        """One lower with what all of `trees` have, for the mounts that cannot have them all."""
+        """Makes one lower directory of `trees`, because a mount cannot have so many."""
         key = Digest.of("".join(str(tree.diff_id) for tree in trees).encode()).short
         path = self._scratch / f"merged-{key}"
         if not path.exists():
@@ -309,12 +301,10 @@ class CopyLayerCache(MountedLayerCache):
     def __init__(self, writer: LayerCacheWriter, scratch: Path) -> None:
         super().__init__(writer, scratch)
         self._waiting: dict[str, Snapshot] = {}
-        self._signed: dict[str, replica.Signature] = {}
+        self._signatures: dict[str, Signature] = {}
 
     def mounts(self) -> tuple[Bind, ...]:
-        """The mount of `/layers` for the next step; what was restored or captured since the last one is
-        copied now.
-        """
+        """The mount of `/layers` for the next sandbox; first copies layers restored or captured meanwhile."""
         with self._lock:
             for path, tree in self._waiting.items():
                 self._copy(path, tree)
@@ -324,9 +314,7 @@ class CopyLayerCache(MountedLayerCache):
         return (Bind(self._upper.path, TARGET, writable=True),)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
-        here.
-        """
+        """Shows the kept layer at `path` in sandboxes opened from now on; False if it is not kept here."""
         buildpack, name = split_layer_path(path)
         tree = self.writer.find_snapshot(path, diff_id)
         if tree is None:
@@ -338,10 +326,10 @@ class CopyLayerCache(MountedLayerCache):
         return True
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path`, and whether it is the restored one; raises TreeError when there is none.
+        """The layer at `path`, and whether it equals the restored one. Raises TreeError if there is none.
 
-        One that differs moves to the kept trees, where it is hashed, and is copied again for the rooms opened
-        from now on; a room open now no longer shows it.
+        It moves a changed layer to the kept trees, and hashes it there. Sandboxes opened from now on get a
+        copy; one that is open now no longer shows the layer.
         """
         buildpack, name = split_layer_path(path)
         with self._lock:
@@ -351,7 +339,7 @@ class CopyLayerCache(MountedLayerCache):
         if change in (Change.NONE, Change.GONE) and not waits:
             raise TreeError(f"{path} is not a directory", why=change.value)
         if below is not None:
-            unread = waits or self._upper.compare(buildpack, partial(self._is_signed, path))
+            unread = waits or self._upper.compare(buildpack, partial(self._is_unwritten, path))
             if unread or self._is_unchanged(buildpack, name, below, whole=True):
                 if captured is not None:
                     return captured, False
@@ -371,15 +359,15 @@ class CopyLayerCache(MountedLayerCache):
             self.writer.make_directory(self._upper.path / buildpack)
             source, target = tree.lower / buildpack, self._upper.path / buildpack
             with overlay.open_directory(source) as original, overlay.open_directory(target) as copy:
-                self.writer.count(copied=replica.copy(original, name, copy))
-                self._signed[path] = replica.signature(copy, name)
+                self.writer.count(copied=copy_entry(original, name, copy))
+                self._signatures[path] = signature(copy, name)
 
     def _wait_for_clock_tick(self) -> None:
-        """Returns when a file written now would be of another time than all that was signed.
+        """Waits until a write would give a file a later time than all files in the signatures have.
 
-        File systems write down the time of the kernel's last tick, some milliseconds ago.
+        File systems record the time of the kernel's last tick, which may be some milliseconds ago.
         """
-        latest = max((entry[-1] for each in self._signed.values() for entry in each.values()), default=0)
+        latest = max((entry[-1] for each in self._signatures.values() for entry in each.values()), default=0)
         path = self._scratch / "clock"
         with map_errors(path):
             path.touch()
@@ -388,11 +376,11 @@ class CopyLayerCache(MountedLayerCache):
                 os.utime(path)
             path.unlink()
 
-    def _is_signed(self, path: str, directory: int) -> bool:
-        """Whether nobody has written to the layer at `path`, which is in `directory`, since it was copied."""
-        signed = self._signed.get(path)
+    def _is_unwritten(self, path: str, directory: int) -> bool:
+        """Whether no buildpack has written to the layer at `path`, in `directory`, since it was copied."""
+        signed = self._signatures.get(path)
         try:
-            return signed is not None and replica.signature(directory, split_layer_path(path)[1]) == signed
+            return signed is not None and signature(directory, split_layer_path(path)[1]) == signed
         except (OSError, TreeError):
             return False
 

@@ -1,14 +1,14 @@
 """Frees disk space: removes what no image, application or running command needs, and what is damaged.
 
-Three things are needed: what the names in `images.json` lead to, what the records in `caches/` name, and what
-the leases of running commands pin. Collection chooses what to remove while it holds the gate exclusively, so
-no command can begin to use a chosen file. It only renames the files then. It removes them afterwards, while
-other commands work; a process that outlives the command does so if the command need not wait (`trash`). If
-that is interrupted, the next `sweep` or `gc` goes on.
+Needed are the objects of the images in `images.json`, those in the records of `caches/`, and those that the
+leases of running commands pin. `collect` chooses what to remove while it holds the gate exclusively, so no
+command can begin to use a chosen file. Under the gate it only renames the files. It removes them afterwards,
+while other commands work; if a command need not wait, a process that outlives it does that (`trash`). If the
+removal is interrupted, the next `sweep` or `gc` continues it.
 
-The check reads the whole store and removes blobs and kept trees that a disk, a copy or a user has damaged.
-The next command that brings such a blob stores it anew. The trees of `trees/` and `roots/` have no digest, so
-the check does not read them.
+`find_damage` reads the whole store, and removes blobs and kept trees that a disk, a copy or a user has
+damaged. The next command that brings such a blob stores it again. The trees in `trees/` and `roots/` have no
+digest, so it does not read them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from packhorse.store.trash import remove
 
 @dataclass(frozen=True, slots=True)
 class FreedSpace:
-    """What was removed: how many things of each kind, and the bytes of disk that this freed."""
+    """The result of a collection: the number of objects removed, by kind, and the bytes of disk freed."""
 
     bytes: int = 0
     blobs: int = 0
@@ -56,8 +56,8 @@ class FreedSpace:
     unfinished: int = 0
 
 
-def needed_for(store: Path, image: ImageRecord) -> set[str]:
-    """What an image needs, as paths inside the store; those of trees without their map or owner."""
+def paths_of_image(store: Path, image: ImageRecord) -> set[str]:
+    """The paths inside the store that an image needs; those of trees without their map or owner."""
     found = {_blob_path(image.id)}
     for diff_id in image.layers:
         found |= {_blob_path(diff_id), *_snapshot_paths(diff_id), f"trees/{diff_id.hex}"}
@@ -71,8 +71,11 @@ def needed_for(store: Path, image: ImageRecord) -> set[str]:
     return found
 
 
-def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
-    """What the record of an app's last build needs, named as `needed_for` does; nothing if it is damaged."""
+def paths_of_cache(fields: Mapping[str, Any] | None) -> set[str]:
+    """The paths that the record of an app's last build needs, in the form of `paths_of_image`.
+
+    An empty set for a damaged record.
+    """
     layers = (fields or {}).get("layers")
     found = set[str]()
     for text in layers.values() if isinstance(layers, dict) else ():
@@ -86,13 +89,14 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
 def collect(
     own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = remove
 ) -> FreedSpace:
-    """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
+    """Removes what is not needed from the store of the lease `own`; with `only`, no more than what it names.
 
-    What commands that are over have left goes too. `remove` is one of `removal`. Raises StoreError.
+    It also removes what ended commands have left behind. `remove` is `store.trash.remove` or
+    `store.trash.trash`. Raises StoreError.
     """
     store = own.store
     with lock_file(gate_path(store)), map_errors(store):
-        # Leases before names: what a command has made that ends in between has its name by then.
+        # Read the leases before the names: a command that ends in between has named its image by then.
         leases, dead = read_leases(store)
         needed = _find_needed(own).union(*leases.values())
         unneeded = []
@@ -114,13 +118,13 @@ def collect(
 
 
 def has_leftovers(own: Lease) -> bool:
-    """Whether there seems to be something for `sweep` to remove; raises StoreError."""
+    """Whether there seem to be files for `sweep` to remove. Raises StoreError."""
     with map_errors(own.store):
         return _seems_to_have_leftovers(own.store, own)
 
 
 def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = remove) -> None:
-    """Removes, by `remove`, what commands that are over have left unfinished or on purpose; StoreError."""
+    """Removes unfinished and kept scratch files of ended commands, by `remove`. Raises StoreError."""
     store = own.store
     with map_errors(store), lock_file(gate_path(store)):
         leases, dead = read_leases(store)
@@ -129,7 +133,7 @@ def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = remove) -> None:
 
 
 def _remove(paths: Iterable[Path], own: Lease, remove: Callable[[Path, Lease], int]) -> int:
-    """Removes as many as can be, and answers the bytes that this freed; raises what the last one raised."""
+    """Removes all paths, even after an error; returns the bytes freed. Raises the last error."""
     freed, failure = 0, None
     for path in paths:
         try:
@@ -142,21 +146,21 @@ def _remove(paths: Iterable[Path], own: Lease, remove: Callable[[Path, Lease], i
 
 
 def _find_needed(own: Lease) -> set[str]:
-    """What images and caches need."""
+    """The paths that images and caches need."""
     found = set[str]()
     for image in Images(own).all():
-        found |= needed_for(own.store, image)
+        found |= paths_of_image(own.store, image)
     for path in (own.store / "caches").iterdir():
-        found |= needed_for_next(read(path))
+        found |= paths_of_cache(read(path))
     return found
 
 
 def _manifest_blobs(path: Path) -> set[str]:
-    """The blobs that the manifest in a file names."""
+    """The paths of the blobs in the manifest at `path`."""
     try:
         manifest = Manifest.parse(path.read_bytes())
     except (OSError, FormatError):
-        return set()  # gone or damaged: reading the image will say so
+        return set()  # missing or damaged: a command that reads the image will report it
     return {_blob_path(item.digest) for item in (manifest.config, *manifest.layers)}
 
 
@@ -173,13 +177,13 @@ def _blob_path(digest: Digest) -> str:
 
 
 def _list_objects(store: Path) -> Iterator[Path]:
-    """Everything that is whole and can go one day."""
+    """All finished objects that collection may remove."""
     for pattern in ("blobs/sha256/*", "layers/*", *(f"{kind}/*/*" for kind in TREES)):
         yield from (path for path in store.glob(pattern) if not path.name.startswith("."))
 
 
 def _object_names(path: Path) -> set[str]:
-    """The names under which a thing may be needed: its path, and that without the map or owner of a tree."""
+    """The names by which an object may be needed: its path, and a tree's also without its map or owner."""
     kind, *_, name = path.parts
     if kind not in TREES:
         return {str(path)}
@@ -188,7 +192,7 @@ def _object_names(path: Path) -> set[str]:
 
 
 def _seems_to_have_leftovers(store: Path, own: Lease) -> bool:
-    """Whether there is something to sweep; looked at without the gate, so it may be wrong in rare cases."""
+    """Whether there are files to sweep. It does not take the gate, so it may rarely be wrong."""
     leases = {path.name: path for path in (store / "leases").iterdir() if path.name != own.name}
     names = (path.name for path in (store / "scratch").iterdir())
     owners = {owner_of(name) if name.startswith(".") else name for name in names}
@@ -196,20 +200,20 @@ def _seems_to_have_leftovers(store: Path, own: Lease) -> bool:
 
 
 def _find_leftovers(store: Path, leases: Mapping[str, object]) -> Iterator[Path]:
-    """What is not finished, and does not belong to a lease that is held."""
+    """The unfinished files that belong to no held lease."""
     yield from (path for path, owner in find_unfinished(store) if owner not in leases)
 
 
 def _move_to_trash(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> list[Path]:
-    """Renames what is to be removed, so that nobody finds it, and so that the next sweep will if this one is
-    killed; then takes away the leases that it belonged to.
+    """Renames paths that will be removed, then removes the lease files `dead`; returns the new paths.
 
-    A directory stays where it is: its owner may be an id that cannot be given another "..".
+    No command finds the files any more, but if this one is killed, the next sweep does. A directory stays in
+    its parent directory: only its owner could move it elsewhere, and that may be another id.
     """
     aside = []
     for path in paths:
         directory = path.parent if path.is_dir() and not path.is_symlink() else None
-        aside.append(path.rename(own.temporary(directory)))
+        aside.append(path.rename(own.temporary_path(directory)))
     for path in dead:
         path.unlink(missing_ok=True)
     return aside
@@ -217,7 +221,7 @@ def _move_to_trash(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> l
 
 @dataclass(frozen=True, slots=True)
 class IncompleteImage:
-    """An image, and the digests of what the store has no more of it: its config, manifest or layers."""
+    """An image, and the digests of its config, manifests and layers that the store lacks."""
 
     name: Reference
     missing: tuple[Digest, ...]
@@ -225,8 +229,10 @@ class IncompleteImage:
 
 @dataclass(frozen=True, slots=True)
 class DamageReport:
-    """What was read, in bytes of blobs; the paths in the store of what was damaged; the images that lack
-    something; the apps whose next build makes a kept layer again.
+    """The result of `find_damage`.
+
+    `bytes` of blobs were read. `damaged` are paths inside the store, `images` those that are incomplete now,
+    and `apps` those whose next build has to make a kept layer again.
     """
 
     bytes: int
@@ -244,7 +250,7 @@ def find_damage(
     *,
     say: Callable[[str], None],
 ) -> DamageReport:
-    """Reads blobs, records and kept trees, and removes the damaged; raises StoreError."""
+    """Reads blobs, records and kept trees, and removes the damaged ones. Raises StoreError."""
     records = images.all()
     with map_errors(store):
         sizes = {digest: size for digest in _blobs(store) if (size := blobs.size(digest)) is not None}
@@ -269,12 +275,12 @@ def find_damage(
 
 def _blobs(store: Path) -> Iterator[Digest]:
     for path in sorted((store / "blobs/sha256").iterdir()):
-        with suppress(FormatError):  # what has no digest for a name is nothing of ours
+        with suppress(FormatError):  # a file without a digest as its name is none of packhorse's
             yield Digest.parse(f"sha256:{path.name}")
 
 
 def _remove_bad_records(store: Path) -> Iterator[Path]:
-    """Removes the records that cannot be read: what they say is learned or made again."""
+    """Removes damaged records; commands make their content again."""
     for pattern in ("layers/*.json", "caches/*.json", "kept/*/*.json", "trees/*/*.json", "roots/*/*.json"):
         for path in sorted(store.glob(pattern)):
             if not path.name.startswith(".") and path.exists() and read(path) is None:
@@ -287,7 +293,7 @@ def _remove_bad_records(store: Path) -> Iterator[Path]:
 
 
 def _find_missing(image: ImageRecord, blobs: Blobs, layers: LayerStore) -> tuple[Digest, ...]:
-    """What the store has no more of an image."""
+    """The digests of an image that the store lacks."""
     documents = [image.id, *(each.digest for each in (image.manifest, image.listed) if each)]
     missing = [digest for digest in dict.fromkeys(documents) if blobs.size(digest) is None]
     descriptors: tuple[Descriptor, ...] = ()

@@ -1,6 +1,6 @@
-"""Records names in a store: the image each stands for, and the `index.json` that other OCI tools read.
+"""Records the names of a store's images, and writes the `index.json` that other OCI tools read.
 
-This is only the list. The bytes of the images are blobs (`blobs`) and kept trees (`snapshots`).
+The bytes of the images are in `blobs` and `snapshots`. `place` and `Store` use this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from packhorse.oci.types import REF_NAME, Descriptor, Index, JsonNode
 from packhorse.store.leases import Lease, lock_file, map_errors, read, write, write_bytes
 
 EMPTY = b'{"images": []}'
-"""The list of a new store."""
+"""The `images.json` of a new store."""
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 
@@ -29,11 +29,11 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 class ImageRecord:
     """One name in the store, and the image it stands for.
 
-    `layers` are diff IDs, lowest first; `manifest` and `listed` are there when every blob they name is in the
-    store. `listed` stands in `index.json`: the manifest, or where that is docker's, which other tools do not
-    take from a layout, an OCI one over the same blobs. `created` is when the name was given, RFC 3339, for
-    people to read. `annotations` are those of a manifest that is yet to be made. `checked` says of a name
-    with a digest that this was found to be the image's when it got the name.
+    `layers` are diff IDs, lowest first. `manifest` and `listed` are None unless all blobs they name are in
+    the store. `listed` is the descriptor in `index.json`: that of the manifest, or of an OCI manifest over
+    the same blobs if the manifest is docker's, which other tools do not accept in a layout. `created` is the
+    time the image got the name, RFC 3339, for people. `annotations` are for a manifest that is not made yet.
+    `checked` means that a digest in the name was compared with the image when it got the name.
     """
 
     name: Reference
@@ -48,9 +48,10 @@ class ImageRecord:
 
     @property
     def has_right_digest(self) -> bool:
-        """Whether the digest in the name, if there is one, is this image's.
+        """Whether the digest in the name is this image's; also true without one.
 
-        Earlier versions took any digest; of what they pulled through an index nothing shows that it is.
+        Earlier versions accepted any digest. False too for an image that they pulled through an index,
+        because no record shows the digest of the index.
         """
         documents = [each.digest for each in (self.manifest, self.listed) if each]
         return self.checked or self.name.digest in (None, self.id, *documents)
@@ -95,14 +96,14 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class RemovedNames:
-    """What a removal did: the names taken away, and the image ID when no name is left for it."""
+    """The result of a removal: the names removed, and the image ID if the image has no name left."""
 
     untagged: tuple[Reference, ...]
     deleted: Digest | None
 
 
 class Images:
-    """The list of names, in `images.json`, and its part that is whole, in `index.json`."""
+    """Reads and writes `images.json`, and `index.json` with the images that have all their blobs."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
@@ -110,17 +111,18 @@ class Images:
         self._index = lease.store / "index.json"
 
     def all(self) -> tuple[ImageRecord, ...]:
-        """Every name, in the order of the names; raises StoreError when the list is damaged."""
+        """The records of all names, sorted by name. Raises StoreError if the list is damaged."""
         return tuple(sorted(self._read().values(), key=lambda item: str(item.name)))
 
     def find(self, text: str) -> ImageRecord:
-        """The image with this name, or with an ID that begins so; raises NotFoundError, InputError when
-        several do.
+        """The image with the name `text`, or with an ID that begins with it.
+
+        Raises NotFoundError, and InputError if several IDs begin with it.
         """
         return _find(text, self._read())
 
     def set_name(self, new: ImageRecord) -> ImageRecord | None:
-        """Gives the image its name, and answers the one that it takes the name from."""
+        """Records an image under its name; returns the record that it replaces."""
         with self._lock():
             names = self._read()
             before = names.get(str(new.name))
@@ -129,9 +131,9 @@ class Images:
         return before
 
     def remove(self, text: str, *, force: bool = False) -> RemovedNames:
-        """Takes a name away, or every name of an image given by ID, as `docker rmi` does.
+        """Removes a name, or with an ID all names of the image, as `docker rmi` does.
 
-        Raises NotFoundError; InputError when an ID has several names and `force` is not given.
+        Raises NotFoundError. Raises InputError if an ID has several names, unless `force`.
         """
         with self._lock():
             names = self._read()
@@ -143,7 +145,7 @@ class Images:
                 raise InputError(
                     f"image {found.id.short} has several names",
                     why=listed,
-                    fix="name the one to remove, or force the removal of all",
+                    fix="give the name to remove, or force the removal of all",
                 )
             gone = same if named is None else [named]
             for item in gone:
@@ -152,7 +154,7 @@ class Images:
         return RemovedNames(tuple(item.name for item in gone), found.id if len(gone) == len(same) else None)
 
     def repair_index(self) -> None:
-        """Brings `index.json` up to date: a command may have been killed before it came to that."""
+        """Writes `index.json` again if necessary: a killed command may not have updated it."""
         with self._lock():
             self._write_index(self.all())
 
@@ -175,13 +177,13 @@ class Images:
         return {str(entry.name): entry for entry in entries}
 
     def _write(self, names: Mapping[str, ImageRecord]) -> None:
-        """Our own list comes first: `index.json` follows from it."""
+        """Writes `images.json`, then `index.json`, which can be made from it."""
         ordered = [names[key] for key in sorted(names)]
         write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
         self._write_index(ordered)
 
     def _write_index(self, ordered: Sequence[ImageRecord]) -> None:
-        """Makes `index.json` what the list says; mostly it is that already."""
+        """Writes `index.json` if it differs from the list, which is rare."""
         index, before = _make_index(ordered), b""
         with map_errors(self._index), suppress(FileNotFoundError):
             before = self._index.read_bytes()
@@ -190,7 +192,7 @@ class Images:
 
 
 def _make_index(records: Iterable[ImageRecord]) -> bytes:
-    """The index of the OCI layout: only images all of whose blobs are here (image-spec, image-layout.md)."""
+    """The index of the OCI layout, with the images that have all blobs (image-spec, image-layout.md)."""
     return Index.of(
         Descriptor(
             item.listed.media_type,

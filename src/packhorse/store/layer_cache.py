@@ -1,10 +1,10 @@
 """Keeps an application's layers for its next build, and removes old ones when the disk needs room.
 
-`LayerCacheWriter` turns the layers of one build into kept trees and records what the next build may restore.
-`build_layers` calls it.
+`LayerCacheWriter` turns the layers of one build into kept trees, and records what the next build may restore.
+`build_layers` calls it. `Store` calls the functions, for `packhorse cache`, `--clear-cache` and limits.
 
-Several kept trees can share a file by hard links, and the disk holds such a file once. So an application has
-two sizes: the bytes it takes, and the bytes that become free when it alone is removed.
+Several kept trees can share a file by hard links, and the disk holds such a file once. So an application's
+cache has two sizes: the bytes it takes, and the bytes that become free if it alone is removed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ TARGET = "/layers"
 
 @dataclass(frozen=True, slots=True)
 class CachedApp:
-    """Whose layers they are: `name` is any text that is the same at the next build.
+    """The application of a build. `name` is any text that is the same at its next build.
 
-    `family` is what apps have in common that may begin with each other's layers; `cache` is the record file
-    of the app, `source` that of the app to begin with, itself or another.
+    Apps of one `family` may begin with each other's layers. `cache` is the record file of the app, `source`
+    that of the app with whose layers this build begins, itself or another.
     """
 
     name: str
@@ -50,11 +50,11 @@ class CachedApp:
 
 @dataclass(frozen=True, slots=True)
 class LayerCounters:
-    """What the layers of a build have cost so far.
+    """Counts what the layers of a build have cost so far.
 
-    `untouched` layers were neither read nor hashed; `same` ones were written to, and read to learn that it
-    made no difference. `hashed` is in bytes of tar; `linked` counts entries that a partly changed layer
-    shares with what it was, `copied` those that were copied for buildpacks.
+    `untouched` layers were neither read nor hashed. `same` layers were written to, and were read to find that
+    they are equal. `changed` layers were hashed, `hashed` bytes of tar in all. `linked` counts entries that a
+    partly changed layer shares with its earlier tree, `copied` those that were copied for buildpacks.
     """
 
     untouched: int = 0
@@ -66,8 +66,9 @@ class LayerCounters:
 
 
 class LayerCacheWriter:
-    """The layers that one build of an app makes, whose entries belong to `uid`:`gid` inside and `owner`
-    outside. Safe from several threads at once.
+    """Keeps the layers of one build. Several threads may use it at once.
+
+    Entries of layers belong to `uid`:`gid` in the sandbox, and to `owner` on this machine.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class LayerCacheWriter:
 
     @property
     def counters(self) -> LayerCounters:
-        """What was done so far, for people to read."""
+        """What the layers have cost so far, for people."""
         with self._lock:
             return self._counters
 
@@ -113,34 +114,38 @@ class LayerCacheWriter:
 
     @property
     def last_build_time(self) -> float:
-        """When the build that this one begins with was recorded, in seconds since 1970; 0 for none."""
+        """The time at which the build that this one begins with was recorded, in seconds since 1970, or 0."""
         source = self._app.source
         with map_errors(source):
             return source.stat().st_mtime if source.exists() else 0
 
     def read(self) -> bytes:
-        """The metadata of the build that this one begins with, b"" when there is none."""
+        """The metadata of the build that this one begins with, b"" if there is none."""
         metadata = (read(self._app.source) or {}).get("metadata", "")
         return str(metadata).encode("utf-8", "surrogateescape")
 
     def slices(self, key: str) -> tuple[Digest, ...]:
-        """What `remember_slices` was told of the application `key` by the build that this one begins with."""
+        """The slices that the build that this one begins with has recorded for the application `key`."""
         known, diff_ids = self._read_slices()
         return diff_ids if known == key else ()
 
     def remember_slices(self, key: str, slices: Sequence[Digest]) -> None:
-        """Has `commit` record the diff IDs that the application `key`, empty for any, has become."""
+        """Lets `commit` record the diff IDs of the application's slices.
+
+        With the `key` of the application, `slices` finds them; with "" only `former_slice` does.
+        """
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
 
     def former_slice(self, terms: str) -> AbstractContextManager[FormerSlice | None]:
-        """The last slice of the build that this one begins with, if it was packed with the same `terms`; see
-        `pieces.open_former`.
+        """The last slice of the build that this one begins with, if it was packed with the same `terms`.
+
+        See `store.layers.open_former`.
         """
         diff_ids = self._read_slices()[1]
         return open_former(self._lease, diff_ids[-1], terms) if diff_ids else nullcontext(None)
 
     def remember_pieces(self, diff_id: Digest, terms: str, new_pieces: Mapping[str, Piece]) -> None:
-        """Keeps where in a slice of this build the directories of the application are."""
+        """Records where the directories of the application are in the slice `diff_id`."""
         write_pieces(self._lease, diff_id, terms, new_pieces)
 
     def _read_slices(self) -> tuple[str, tuple[Digest, ...]]:
@@ -151,7 +156,7 @@ class LayerCacheWriter:
         return "", ()
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
-        """Records what the app's next build may restore, in place of what was recorded before."""
+        """Replaces the record of what the app's next build may restore. Raises StoreError."""
         fields = {
             "app": self._app.name,
             "family": self._app.family,
@@ -159,25 +164,25 @@ class LayerCacheWriter:
             "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
             "slices": self._slices,
         }
-        before = gc.needed_for_next(read(self._app.cache))
+        before = gc.paths_of_cache(read(self._app.cache))
         write(self._lease, self._app.cache, fields)
-        self._lease.note_unneeded(before - gc.needed_for_next(fields))
+        self._lease.note_unneeded(before - gc.paths_of_cache(fields))
 
     def find_snapshot(self, path: str, diff_id: Digest) -> Snapshot | None:
-        """The kept tree of the layer at `path`, with this build's owner; None when it is not kept here."""
+        """The kept tree of the layer at `path`, with this build's owner; None if it is not kept."""
         tree = self._snapshots.find(diff_id, self.owner)
         return (
             tree if tree is not None and tree.location == LayerLocation(path, self._uid, self._gid) else None
         )
 
     def add_snapshot(self, path: str, fill: Callable[[Path], int]) -> Snapshot:
-        """Keeps, as the layer at `path`, what `fill` puts into the directory it is given for it.
+        """Makes a kept tree for the layer at `path`.
 
-        That directory is where those of the layer's buildpack are in a kept tree; `fill` answers how many
-        entries in it are linked.
+        `fill` gets the new directory of the layer's buildpack. It puts the layer's directory there, and
+        returns how many of its entries are hard links.
         """
         buildpack, _ = split_layer_path(path)
-        directory = self._lease.temporary(self._snapshots.owner_directory(self.owner))
+        directory = self._lease.temporary_path(self._snapshots.owner_directory(self.owner))
         parent = directory / "layers" / buildpack
         try:
             with map_errors(directory):
@@ -193,17 +198,17 @@ class LayerCacheWriter:
         return tree
 
     def layer(self, tree: Snapshot) -> Layer:
-        """A kept tree as a layer of an image."""
+        """The image layer of a kept tree."""
         return Layer(partial(self._snapshots.chunks, tree), tree.diff_id, tree.size)
 
     def make_directory(self, path: Path) -> None:
-        """Makes a directory that belongs to the CNB user, whatever the umask; raises OSError."""
+        """Makes a directory with mode 0755 that belongs to the CNB user. Raises OSError."""
         make_directory(path)
         os.chown(path, *self.owner)
 
 
 def split_layer_path(path: str) -> tuple[str, str]:
-    """The buildpack's directory and the layer's name of `/layers/<id>/<name>`."""
+    """The two names in `/layers/<id>/<name>`: the buildpack's directory, the layer's. Raises TreeError."""
     parts = path.split("/")
     if len(parts) != 4 or parts[:2] != ["", "layers"] or {"", ".", ".."} & set(parts[2:]):
         raise TreeError(f"{path!r} is not a layer's directory", why="those are /layers/<buildpack>/<layer>")
@@ -215,10 +220,10 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What is kept for the next build of `app`: so many layers, in bytes of the disk.
+    """The cache of the application `app`: its number of layers, and its `size` in bytes of the disk.
 
-    `alone` is what is free when this one is removed and all else stays: nothing that images or other apps
-    need too. `used` is when it was last built, in seconds since 1970.
+    `alone` are the bytes that become free if it alone is removed, without those that images or other apps
+    need. `used` is the time of the last build, in seconds since 1970.
     """
 
     app: str
@@ -230,8 +235,9 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class CacheUsage:
-    """Every app's cache, the last built first; `total` is what all take together, perhaps less than their
-    sum.
+    """The caches of all apps, the last built first. `total` are the bytes that all take together.
+
+    That may be less than the sum of their sizes.
     """
 
     caches: tuple[Cache, ...]
@@ -240,7 +246,7 @@ class CacheUsage:
 
 @dataclass(slots=True)
 class _DiskUsage:
-    """What trees take: each its own files, and those that it shares, by inode."""
+    """The bytes that trees take: `own` of the tree alone, and `shared` files by inode, with their trees."""
 
     own: dict[Path, int] = field(default_factory=dict)
     shared: dict[int, tuple[int, set[Path]]] = field(default_factory=dict)
@@ -256,24 +262,24 @@ class _DiskUsage:
         self.own[tree] = total
 
     def size_of(self, trees: set[Path]) -> int:
-        """What these trees take."""
+        """The bytes that these trees take."""
         linked = sum(size for size, holders in self.shared.values() if holders & trees)
         return linked + sum(self.own[tree] for tree in trees)
 
     def freed_by(self, trees: set[Path]) -> int:
-        """What is free without these trees."""
+        """The bytes that become free without these trees."""
         linked = sum(size for size, holders in self.shared.values() if holders <= trees)
         return linked + sum(self.own[tree] for tree in trees)
 
 
 def measure_caches(own: Lease) -> CacheUsage:
-    """Looks at everything that is kept; raises StoreError."""
+    """Measures all caches; it stats every kept file. Raises StoreError."""
     store = own.store
     with map_errors(store):
         records = list(_list_records(store))
         needed = set[str]()
         for image in Images(own).all():
-            needed |= gc.needed_for(store, image)
+            needed |= gc.paths_of_image(store, image)
         disk, trees = _DiskUsage(), dict[Path, set[Path]]()
         for _, path, fields in records:
             trees[path] = set(_needed_snapshots(store, fields))
@@ -290,16 +296,16 @@ def measure_caches(own: Lease) -> CacheUsage:
 
 
 def find_last_use(own: Lease) -> dict[str, float]:
-    """When each app with a cache was last built, in seconds since 1970, without looking at what is kept.
+    """The time of the last build of each app with a cache, in seconds since 1970. Raises StoreError.
 
-    Of damaged records, which are nobody's, it is the oldest.
+    Records without an app count as one app, "", with the time of the oldest.
     """
     with map_errors(own.store):
         return {_app(fields): time for time, _, fields in reversed(list(_list_records(own.store)))}
 
 
 def remove_apps(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Forgets what is kept for these apps; answers which there were, and what may be needed no more."""
+    """Removes the records of these apps; returns the apps found, and the paths that they needed."""
     wanted, found, given_up = set(apps), set[str](), set[str]()
     with map_errors(own.store):
         for _, path, fields in _list_records(own.store):
@@ -307,15 +313,14 @@ def remove_apps(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
                 path.unlink(missing_ok=True)
                 forget_copies(own, path.stem)
                 found.add(_app(fields))
-                given_up |= gc.needed_for_next(fields)
+                given_up |= gc.paths_of_cache(fields)
     return found, given_up
 
 
 def choose_removed(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...]:
-    """The apps whose caches go, the longest unused first, so that no more than `limit` bytes are kept.
+    """The apps whose caches to remove, the longest unused first, so that at most `limit` bytes are kept.
 
-    Bytes are those of the layers' tars, which are known without looking at any file. The app `stays` does not
-    go, nor is what it alone takes a reason for others to.
+    It counts the bytes of the layers' tars, which are in the records. It never chooses the app `stays`.
     """
     with map_errors(own.store):
         found = list(_list_records(own.store))
@@ -339,17 +344,17 @@ def choose_removed(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...
     return tuple(gone)
 
 
-def needing_copies(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
-    """Those of the buildpacks that write to layers and cannot have them as an overlay; platform says which.
+def find_copied_writers(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
+    """Those of `writers` that are known to need copies of layers, because they fail on an overlay.
 
-    A name stays as long as one of the apps in which that was seen has layers kept for its next build.
+    A name is known as long as one of the apps with which it failed has a cache.
     """
     known = _read_copies(store)
     return tuple(name for name in writers if name in known)
 
 
 def remember_copies(lease: Lease, writer: str, app: str) -> None:
-    """Remembers a name for `app`, a record of `caches/`; raises StoreError."""
+    """Records that `writer` needs copies, on account of `app`, a name in `caches/`. Raises StoreError."""
     with lock_file(lease.store / "locks" / "copied"):
         known = _read_copies(lease.store)
         known[writer] = sorted({*known.get(writer, ()), app})
@@ -357,7 +362,7 @@ def remember_copies(lease: Lease, writer: str, app: str) -> None:
 
 
 def forget_copies(lease: Lease, app: str) -> None:
-    """Forgets the names that only `app` was the reason for; raises StoreError."""
+    """Removes `app` from the record of `remember_copies`, and names without apps. Raises StoreError."""
     if not any(app in apps for apps in _read_copies(lease.store).values()):
         return
     with lock_file(lease.store / "locks" / "copied"):
@@ -368,7 +373,7 @@ def forget_copies(lease: Lease, app: str) -> None:
 
 
 def _list_records(store: Path) -> Iterator[tuple[float, Path, dict[str, Any]]]:
-    """What is recorded, the last written last."""
+    """All readable records with their times, the last written last."""
     for time, path in list_by_time(store / "caches"):
         fields = read(path)
         if fields is not None:
@@ -380,14 +385,14 @@ def _app(fields: dict[str, Any]) -> str:
 
 
 def _needed_snapshots(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
-    """The kept trees that a record needs, whoever's they are."""
-    names = {name.partition("/")[2] for name in gc.needed_for_next(fields) if name.startswith("kept/")}
+    """The kept trees that a record needs, of all owners."""
+    names = {name.partition("/")[2] for name in gc.paths_of_cache(fields) if name.startswith("kept/")}
     for name in sorted(names):
         yield from (path for path in store.glob(f"kept/*/{name}") if path.is_dir())
 
 
 def _walk_statuses(tree: Path) -> Iterator[os.stat_result]:
-    """The directory and all in it, as far as it may be looked into."""
+    """The lstat(2) of a tree's directory and of everything in it, until the first error."""
     with suppress(OSError, TreeError), overlay.open_directory(tree.parent) as above:
         yield from overlay.walk_statuses(above, tree.name)
 

@@ -1,16 +1,16 @@
 """Finds the layers of a store by diff ID, and records what is known of each.
 
-A layer rests in one of three forms: a tar, a compressed blob, or a kept tree. packhorse unpacks a compressed
-layer while it comes in, and stores it only if it has the diff ID that its image claims. So a blob found by a
-diff ID is that layer, no matter which image brought it.
+The store has a layer in one or more of three forms: a tar, a compressed blob, a kept tree. packhorse unpacks
+a compressed layer while it comes in, and stores it only if it has the diff ID that its image claims. So a
+blob found by a diff ID is that layer, no matter which image brought it.
 
-`layers/<diff ID>.json` records the length of the tar and its compressed forms. Each fact is computed from the
-bytes, and holds wherever the bytes are: a recorded digest does not mean that the blob is here. The claims of
-an image about its own layers are not facts. An image could claim the diff ID of another image's layer, and
-its blob would be taken for that layer.
+`layers/<diff ID>.json` records the length of the tar and its compressed form. packhorse has computed each of
+these facts from the bytes. They hold even if the bytes are gone: a recorded digest does not mean that the
+blob is here. The claims of an image about its own layers are never recorded. An image could claim the diff ID
+of another image's layer, and its blob would be taken for that layer.
 
 `layers/<diff ID>.pieces` records where the directories of an application lie in its layer; `tar.slices` uses
-it to copy unchanged directories. It only saves time: an unreadable record counts as a missing one.
+it to copy unchanged directories. It only saves time: a damaged record counts as a missing one.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _COMPUTED = 8
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown.
+    """The known facts about a layer: `size` of its tar in bytes, `blob`, its compressed form, or None.
 
-    `computed` are the digests of blobs that were unpacked here to this layer, or compressed here from it.
-    A blob that is not among them is only what some image claimed: earlier versions recorded that.
-    `repositories` are those, registry and all, to which the blob was pushed last.
+    `computed` are the digests of blobs that packhorse has unpacked to this layer, or compressed from it. A
+    `blob` that is not among them is only the claim of an image, which earlier versions recorded.
+    `repositories` are those to which the blob was pushed, with their registries, the latest first.
     """
 
     size: int | None = None
@@ -53,18 +53,18 @@ class LayerRecord:
 
     @property
     def proven_blob(self) -> Descriptor | None:
-        """The blob, if it is known to be this layer."""
+        """The blob, if packhorse has computed that it is this layer."""
         return self.blob if self.blob and self.blob.digest in self.computed else None
 
 
 class LayerIndex:
-    """The facts of a store, one file a layer: `layers/<hex of the diff ID>.json`."""
+    """Reads and writes the records of layers, `layers/<hex of the diff ID>.json`."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
 
     def get(self, diff_id: Digest) -> LayerRecord:
-        """What is known of a layer; an empty Fact when nothing is."""
+        """The record of a layer, an empty one if nothing is known."""
         self._lease.pin(_object_path(diff_id))
         return read_record(self._lease.store, diff_id)
 
@@ -76,10 +76,10 @@ class LayerIndex:
         blob: Descriptor | None = None,
         repository: str = "",
     ) -> None:
-        """Adds to what is known of a layer; what is known stays where nothing new is given.
+        """Adds facts to the record of a layer. Raises StoreError.
 
-        The caller has unpacked `blob`, or compressed it from the layer. What is known of repositories is
-        about the blob that is known.
+        The caller has unpacked `blob`, or compressed it from the layer. A new blob replaces the known one,
+        and its repositories.
         """
         old = self.get(diff_id)
         # A descriptor's annotations belong to the manifest it stands in, not to the bytes.
@@ -95,7 +95,7 @@ class LayerIndex:
             self._write(diff_id, new)
 
     def forget(self, diff_id: Digest, blob: Digest) -> None:
-        """Forgets a blob that turned out to be another layer; raises StoreError."""
+        """Removes a blob from the record that is not the layer. Raises StoreError."""
         old = self.get(diff_id)
         if old.blob is not None and old.blob.digest == blob:
             self._write(diff_id, replace(old, blob=None, repositories=()))
@@ -117,7 +117,7 @@ class LayerIndex:
 
 
 def read_record(store: Path, diff_id: Digest) -> LayerRecord:
-    """What the store at `store` knows of a layer, without keeping it from `gc`."""
+    """The record of a layer, an empty one if nothing is known. It does not keep the record from `gc`."""
     fields = read(store / _object_path(diff_id))
     if fields is None:
         return LayerRecord()
@@ -128,7 +128,7 @@ def read_record(store: Path, diff_id: Digest) -> LayerRecord:
         descriptor = None if blob is None else Descriptor.parse(blob)
         return LayerRecord(size, descriptor, node.texts("repositories"), node.digests("computed"))
     except FormatError:
-        return LayerRecord()  # damage: what it said is learned again
+        return LayerRecord()  # damaged: commands compute the facts again
 
 
 def _object_path(diff_id: Digest) -> str:
@@ -136,18 +136,19 @@ def _object_path(diff_id: Digest) -> str:
 
 
 _FORMAT = 1
-"""Of the file, and of the tar: pieces of one that was written in another way are of no use."""
+"""The version of the file and of the tars: pieces of a tar with other bytes are of no use."""
 
 
 def file_name(diff_id: Digest) -> str:
-    """The file of a layer's pieces, in a store."""
+    """The path of a layer's pieces inside the store."""
     return f"layers/{diff_id.hex}.pieces"
 
 
 def write_pieces(lease: Lease, diff_id: Digest, terms: str, pieces: Mapping[str, Piece]) -> None:
-    """Keeps the pieces of a layer that was packed with these `terms`, if its tar is here.
+    """Records the pieces of a layer that was packed with these `terms`, if its tar is here.
 
-    Their digest stands before them: a wrong number in it would be a wrong image.
+    The file begins with a digest of the rest, because a wrong number would make a wrong image. Errors are
+    ignored.
     """
     with suppress(StoreError, HostError):
         size = Blobs(lease).size(diff_id)
@@ -161,10 +162,10 @@ def write_pieces(lease: Lease, diff_id: Digest, terms: str, pieces: Mapping[str,
 
 @contextmanager
 def open_former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[FormerSlice | None]:
-    """A layer by its pieces; None where they, or its tar, are not here, or were packed with other terms.
+    """A layer's pieces; None if they or its tar are not here, or if it was packed with other terms.
 
-    Raises StoreError, at the latest when the block ends, where the tar is damaged or cannot be read: what was
-    made with it is wrong. Its pieces are forgotten then, so the next build does without.
+    Raises StoreError, at the latest at the end of the block, if the tar is damaged or cannot be read; then
+    bytes copied from it may be wrong. It also removes the pieces, so the next build does not use them.
     """
     blobs = Blobs(lease)
     known = _read_pieces(lease, diff_id, terms)
@@ -181,7 +182,7 @@ def open_former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[FormerSli
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file of pieces, if it is there, is what was written."""
+    """Whether a file of pieces is missing, or has the digest at its beginning."""
     try:
         digest, _, data = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
@@ -204,21 +205,20 @@ def _read_pieces(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, P
 
 
 class LayerStore:
-    """Finds and takes layers. What was found or taken stays as long as the store is open."""
+    """Finds and adds layers. A layer that was found or added stays as long as the store is open."""
 
     def __init__(self, lease: Lease, blobs: Blobs, index: LayerIndex, snapshots: LayerSnapshots) -> None:
         self._lease = lease
         self._blobs = blobs
         self._index = index
         self._snapshots = snapshots
-        self._sound: set[Digest] = set()  # what this command has read or stored whole
+        self._intact: set[Digest] = set()  # layers that this command has read or stored completely
 
     def find(self, diff_id: Digest, stored: Descriptor | None = None) -> Layer | None:
-        """The layer with this diff ID, None when it is in the store in no form.
+        """The layer with this diff ID; None if the store has it in no form.
 
-        It has a blob only where a compressed one is here: the one `stored` describes (as a manifest asks for
-        it), or without that any. A blob that was never unpacked, which an earlier version has stored, is
-        unpacked once to learn what it is.
+        The layer has a blob only if the store has the one that `stored` describes, or without `stored` a
+        known one. A blob that an earlier version stored without unpacking it is unpacked once, to verify it.
         """
         fact = self._index.get(diff_id)
         descriptor = stored or fact.blob
@@ -239,19 +239,19 @@ class LayerStore:
         return replace(layer, descriptor=descriptor, blob=partial(self._blobs.chunks, descriptor.digest))
 
     def add(self, layer: Layer, *, check: bool = False) -> Layer:
-        """Brings a layer here unless it is here in some form, and answers it as `find` does.
+        """Stores a layer unless the store has it in some form; returns it as `find` does.
 
-        Its compressed form is stored as it is where it has one, else its tar. With `check` what is here is
-        read first, and what of it is damaged is replaced. Raises StoreError, and FormatError for bytes that
-        are not the layer.
+        It stores the compressed form unchanged if the layer has one, else its tar. With `check` it first
+        reads the stored forms and removes damaged ones. Raises StoreError, and FormatError for bytes that are
+        not the layer.
         """
         if layer.diff_id is None:
             diff_id, size = self._blobs.add(layer.tar())
             self._index.update(diff_id, size=size)
             return self._make_layer(diff_id)
-        if check and layer.diff_id not in self._sound:
+        if check and layer.diff_id not in self._intact:
             self.remove_damaged(layer.diff_id)
-            self._sound.add(layer.diff_id)
+            self._intact.add(layer.diff_id)
         found = self.find(layer.diff_id)
         if found is None:
             with self._lease.lock("layer", layer.diff_id):
@@ -259,12 +259,12 @@ class LayerStore:
                 if found is None:
                     self._store(layer, layer.diff_id)
                     return self._make_layer(layer.diff_id)
-        # Of a kept tree the length is known here, and asked for wherever images are listed.
+        # Record the length of a kept tree's tar too, because listing images needs it.
         self._index.update(layer.diff_id, size=found.size)
         return found
 
     def remove_damaged(self, diff_id: Digest) -> None:
-        """Reads a layer in every form in which it is here, and removes those that are damaged; StoreError."""
+        """Reads all forms of a layer, and removes the damaged ones. Raises StoreError."""
         blobs = [diff_id]
         if (compressed := self._index.get(diff_id).blob) is not None:
             blobs.append(compressed.digest)
@@ -280,9 +280,9 @@ class LayerStore:
             self._index.update(diff_id, size=size)
 
     def _store_blob(self, layer: Layer, diff_id: Digest, blob: Chunks, descriptor: Descriptor) -> None:
-        """Stores a compressed layer if it unpacks to its diff ID; raises FormatError if not.
+        """Stores a compressed layer if it unpacks to its diff ID. Raises FormatError if it does not.
 
-        It is unpacked while it comes in, hashed and written: three threads, since each takes its time.
+        Three threads work at once: one receives the blob, one unpacks it, one hashes and writes it.
         """
         with self._blobs.writer() as writer, closing(prefetch(blob(), name="layer")) as chunks:
             incoming = _StoringReader(chunks, writer)
@@ -291,7 +291,7 @@ class LayerStore:
                 found = measure(incoming)
             except FormatError as error:
                 failure = error
-            # A blob that was damaged on its way says nothing about the image.
+            # Check the blob first: if it was damaged on its way, the image is not to blame.
             incoming.drain()
             writer.check(descriptor.digest)
             if found is None or found.diff_id != diff_id:
@@ -303,7 +303,7 @@ class LayerStore:
         self._index.update(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
 
     def _verify_blob(self, diff_id: Digest, descriptor: Descriptor) -> bool:
-        """Unpacks a stored blob to see whether it is a layer, and remembers the answer."""
+        """Unpacks a stored blob to learn whether it is the layer `diff_id`, and records the answer."""
         try:
             found = measure(self._blobs.chunks(descriptor.digest))
         except FormatError:
@@ -311,9 +311,9 @@ class LayerStore:
         except StoreError:
             if self._blobs.size(descriptor.digest) is not None:
                 raise
-            return False  # it was damaged, and is removed
+            return False  # it was damaged, and `chunks` has removed it
         same = found is not None and found.diff_id == diff_id
-        with suppress(StoreError):  # in a store that can only be read it is unpacked every time
+        with suppress(StoreError):  # in a read-only store the blob is unpacked each time
             if found is not None and same:
                 self._index.update(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
             else:
@@ -325,16 +325,16 @@ class LayerStore:
         if layer is None:
             raise FormatError(
                 f"the layer {diff_id} cannot be stored",
-                why="its blob does not have the size it was said to have",
+                why="its blob has another size than its manifest says",
             )
         return layer
 
     def _tar_reader(
         self, diff_id: Digest, descriptor: Descriptor | None, known: int | None
     ) -> tuple[Chunks | None, int | None]:
-        """How the layer's tar is read, and its length where that is known without reading.
+        """A function that reads the layer's tar, and the tar's length if that is known.
 
-        A tar that has not the length that is `known` is damaged, and as if it were not here.
+        A stored tar with another length than the `known` one is damaged, and counts as missing.
         """
         size = self._blobs.size(diff_id)
         if size is not None and known in (None, size):
@@ -347,7 +347,7 @@ class LayerStore:
         return None, None
 
     def _decompress(self, diff_id: Digest, descriptor: Descriptor) -> Iterator[bytes]:
-        """The tar out of the compressed blob; its length is remembered once it was read to the end."""
+        """Unpacks the compressed blob in chunks; at the end it records the length of the tar."""
         size = 0
         tar = verify(decompress(self._blobs.chunks(descriptor.digest)), diff_id)
         try:
@@ -355,17 +355,17 @@ class LayerStore:
                 size += len(chunk)
                 yield chunk
         except FormatError:
-            # Damage can break the decompression before the digest is compared: read the blob to its end, so
-            # that it is removed and brought anew.
+            # Damage can break the decompression before the digest is compared. Read the blob to its end, so
+            # that `chunks` removes it, and the next command brings it again.
             for _ in self._blobs.chunks(descriptor.digest):
                 pass
             raise
-        with suppress(StoreError):  # in a store that can only be read it is counted every time
+        with suppress(StoreError):  # a read-only store
             self._index.update(diff_id, size=size)
 
 
 class _StoringReader:
-    """The chunks of a blob, written as somebody reads them."""
+    """Iterates over the chunks of a blob, and writes each to the store."""
 
     def __init__(self, chunks: Iterator[bytes], writer: BlobWriter) -> None:
         self._chunks = chunks
@@ -382,7 +382,7 @@ class _StoringReader:
             raise
 
     def drain(self) -> None:
-        """Reads what nobody has read; raises what reading has raised, now or before."""
+        """Reads and writes the remaining chunks. Raises the error of this or an earlier read."""
         if self._failed is not None:
             raise self._failed
         for _ in self:
@@ -390,7 +390,7 @@ class _StoringReader:
 
 
 def _correct_media_type(descriptor: Descriptor, found: MeasuredLayer) -> Descriptor:
-    """The descriptor with a media type that the bytes have: docker calls layers gzip that are not."""
+    """The descriptor with the media type of the bytes: docker calls some layers gzip that are not."""
     if OCI_LAYERS.get(descriptor.media_type) == found.media_type:
         return descriptor
     return replace(descriptor, media_type=found.media_type)
@@ -399,7 +399,7 @@ def _correct_media_type(descriptor: Descriptor, found: MeasuredLayer) -> Descrip
 def _mismatch_error(
     layer: Layer, diff_id: Digest, descriptor: Descriptor, found: MeasuredLayer | FormatError | None
 ) -> FormatError:
-    """The error for a blob that is not the layer: what it was found to be, or why it is none."""
+    """The error for a blob that is not the layer. `found` is what it unpacks to, or why it cannot."""
     what = (
         f"unpacks to {found.diff_id}" if isinstance(found, MeasuredLayer) else f"cannot be unpacked: {found}"
     )

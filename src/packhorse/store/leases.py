@@ -2,14 +2,14 @@
 
 Every open `Store` holds one `Lease`: a file below `leases/`. It is locked as long as the process, or a
 child that works for it, lives. Its lines name what the process uses, as paths inside the store. `gc` reads
-the lines of the held leases and removes what the others left behind. Unfinished files carry their lease's
-name, so nobody takes the remains of a killed process for whole files.
+the lines of the held leases, and removes the unfinished files of the others. Unfinished files carry their
+lease's name, so no command takes the remains of a killed process for complete files.
 
 `gate_path` is the lock between leases and `gc`: shared while a lease gets a line, exclusive while `gc`
-chooses. A command adds its line before it looks for the thing, so what it then finds stays.
+chooses. A command adds its line before it looks for a file, so a file that it finds stays.
 
-The module also has what every file of this folder needs: `map_errors` turns the errors of the operating
-system into errors of the store, and `read` and `write` handle small JSON records that are replaced whole.
+The other modules of this folder also use this one's functions: `map_errors` turns OSError into StoreError,
+and `read` and `write` handle small JSON records that are replaced whole.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Self
 from packhorse.base.digest import Digest
 from packhorse.base.files import FULL
 from packhorse.errors import DiskFull, StoreError
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
@@ -38,7 +38,7 @@ _BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.ENXIO, e
 
 @contextmanager
 def map_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into a StoreError that names `path` and says what to do."""
+    """Turns an OSError in the block into a StoreError that names `path` and says what to do."""
     try:
         yield
     except OSError as error:
@@ -46,45 +46,45 @@ def map_errors(path: Path) -> Iterator[None]:
 
 
 def is_about(error: OSError, path: Path) -> bool:
-    """Whether an OSError that says so, or is one of disks alone, is about something below `path`."""
+    """Whether an OSError names a file below `path`, or is one that only disks cause."""
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
     return any(Path(name).is_relative_to(path) for name in names) or error.errno in FULL | _BROKEN
 
 
 def make_error(error: OSError, path: Path) -> StoreError:
-    """The StoreError for an OSError about something at `path`."""
+    """The StoreError for an OSError at `path`."""
     why = error.strerror or str(error)
     if error.errno in FULL:
         return DiskFull(f"the store at {path}", why=why)
     if error.errno in REFUSED:
         fix = "make it writable for this user, or choose another place for the store"
-        return StoreError(f"the store cannot be written at {path}", why=why, fix=fix, check="store")
+        return StoreError(f"the store at {path} cannot be written", why=why, fix=fix, check="store")
     if error.errno in _UNABLE:
         fix = "choose a place for the store on a local file system, such as ext4, xfs, btrfs or tmpfs"
         return StoreError(
-            f"the file system at {path} cannot do what a store needs", why=why, fix=fix, check="store"
+            f"the file system at {path} lacks a function that a store needs", why=why, fix=fix, check="store"
         )
     if error.errno in _FILES:
-        fix = "allow more: ulimit -n 1024"
+        fix = "allow more open files: ulimit -n 1024"
         return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="limits")
     fix = ""
     if error.errno in _BROKEN:
-        fix = "the disk or its file system is at fault: see `dmesg`, and check it before anything else"
+        fix = "the disk or its file system has failed: read `dmesg`, and check the disk first"
     return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="store")
 
 
 TREES = ("kept", "trees", "roots")
-"""Directories that have directories of trees."""
+"""The directories whose subdirectories have trees in them."""
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), on 64-bit Linux
 
 
 class Lease:
-    """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
+    """Keeps what an open store uses; `scratch` is its own directory for unfinished files.
 
-    In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
-    `removal_budget` is what its command has to remove what it needs no more (`removal.trash`); None, as much
-    as that takes. What is not removed yet, and has its name, is `left`.
+    In a read-only store it keeps nothing: `descriptor` is None, and `refusal` says why.
+    `removal_budget` limits how much the command removes itself (`store.trash.trash`); with None it removes
+    everything. `trash` has the paths that are still to be removed.
     """
 
     def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
@@ -94,7 +94,7 @@ class Lease:
         self.descriptor = descriptor
         self.unneeded: set[str] = set()
         self.trash: set[Path] = set()
-        self.removal_budget: Patience | None = None
+        self.removal_budget: RemovalBudget | None = None
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
@@ -102,11 +102,11 @@ class Lease:
 
     @classmethod
     def acquire(cls, store: Path, *, purpose: str = "") -> Self:
-        """Makes and locks a new lease in the store at `store`, its name with `purpose`; raises StoreError."""
+        """Makes and locks a new lease in the store at `store`. `purpose` ends its name. Raises StoreError."""
         name = f"{os.getpid()}-{os.urandom(4).hex()}{purpose and '-'}{purpose}"
         path = store / "leases" / name
         try:
-            # The gate keeps gc from taking the new file for a dead one before it is locked.
+            # With the gate, gc cannot take the new file for that of an ended command before it is locked.
             with lock_file(gate_path(store), shared=True), map_errors(path):
                 return cls(store, name, _create_locked_file(path))
         except StoreError as error:
@@ -115,27 +115,27 @@ class Lease:
             raise
 
     def pin(self, *paths: str) -> None:
-        """Keeps what is, or will be, at these paths inside the store from `gc` until the lease ends."""
+        """Keeps `gc` from removing these paths inside the store until the lease ends, even future files."""
         with self._lock:
             new = [path for path in paths if path not in self._pinned]
             if not new or self.descriptor is None:
                 return
             with lock_file(gate_path(self.store), shared=True), map_errors(self.store):
-                # What an earlier line was cut short to on a full disk ends with this one's first character.
+                # A full disk may have cut an earlier line short; the first character ends that line.
                 _append(self.descriptor, "".join(f"\n{path}\n" for path in new).encode())
             self._pinned.update(new)
 
     def note_unneeded(self, paths: set[str]) -> None:
-        """Notes what may be needed no more because of this command; looked at when the store is closed."""
+        """Notes paths that may no longer be needed after this command; `Store.close` checks them."""
         with self._lock:
             self.unneeded |= paths
 
     @contextmanager
     def lock(self, kind: str, digest: Digest) -> Iterator[None]:
-        """Holds the lock for making what `digest` names, against other threads and processes.
+        """Holds the lock for making the object `digest`, against other threads and processes.
 
-        Kinds are taken in the order "tree", "layer", "kept". A lock is a byte of one file, so that nothing is
-        left of those that are not held.
+        A thread takes kinds in the order "tree", "layer", "kept". A lock is a byte of one file, so released
+        locks leave no files.
         """
         path = self.store / "locks" / kind
         if self.descriptor is None:
@@ -151,14 +151,14 @@ class Lease:
         finally:
             os.close(descriptor)
 
-    def temporary(self, directory: Path | None = None) -> Path:
-        """A name nobody else uses, in `make_directory` (as a name beginning with a dot) or in `scratch`.
+    def temporary_path(self, directory: Path | None = None) -> Path:
+        """A path that nobody else uses: in `directory`, with a name that begins with a dot, or in `scratch`.
 
-        Raises StoreError where nothing can be written.
+        Raises StoreError in a read-only store.
         """
         if self.descriptor is None:
             raise StoreError(
-                f"the store at {self.store} can only be read",
+                f"the store at {self.store} is read-only",
                 why=self._refusal,
                 fix="make it writable for this user, or choose another place for the store",
             )
@@ -171,7 +171,7 @@ class Lease:
     def close(self) -> None:
         """Ends the lease, and removes the files that were not finished.
 
-        Trees of its own that are still there (`left`) are the next `sweep`'s, which finds them by the lease.
+        If a path in `trash` still exists, the lease file stays, and the next `sweep` removes the path.
         """
         if self.descriptor is None or self._closed:
             return
@@ -184,7 +184,7 @@ class Lease:
 
 @contextmanager
 def lock_file(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds flock(2) on `path`, made when missing; waits for it. Not reentrant. Raises StoreError."""
+    """Waits for the flock(2) of `path`, and holds it. Makes the file. Not reentrant. Raises StoreError."""
     with map_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -196,9 +196,9 @@ def lock_file(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Makes the directory `path` with mode 0755, whatever the umask; one that is there stays. Raises OSError.
+    """Makes the directory `path` with mode 0755, whatever the umask, unless it exists. Raises OSError.
 
-    The store itself is 0700; ids of a sandbox that are led into it have to get on from there.
+    The store itself has mode 0700. Below it, a sandbox's ids must be able to reach the trees.
     """
     try:
         path.mkdir()
@@ -207,15 +207,26 @@ def make_directory(path: Path) -> None:
     path.chmod(0o755)
 
 
+@contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    """Opens a directory of the store, or the store itself, which may be a link. Raises StoreError."""
+    with map_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def gate_path(store: Path) -> Path:
     """The lock file between leases and `gc`."""
     return store / "gate"
 
 
 def read_leases(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
-    """The leases that are held, by name, with the paths each pins; and the files of those that are not.
+    """The held leases, by name, with the paths that each pins; and the files of the leases not held.
 
-    The caller holds the gate exclusively, and removes those files when it has taken over what was theirs.
+    The caller holds the gate exclusively. It removes those files after it has renamed what was theirs.
     """
     leases: dict[str, set[str]] = {}
     dead = []
@@ -229,17 +240,17 @@ def read_leases(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lease whose file this is; one that is just being made may seem not to be."""
+    """Whether a process holds the lease of the file `path`. A new one may not count as held yet."""
     return _read_pins(path) is not None
 
 
 def owner_of(name: str) -> str:
-    """The lease that an unfinished thing named by `Lease.temporary(directory)` belongs to."""
+    """The name of the lease in a file name that `Lease.temporary_path(directory)` made."""
     return name[1:].rpartition(".")[0]
 
 
 def find_unfinished(store: Path) -> Iterator[tuple[Path, str]]:
-    """What is not finished, or put aside to be removed, each with the name of its lease; raises OSError."""
+    """The paths that are unfinished or to be removed, each with the name of its lease. Raises OSError."""
     for path in (store / "scratch").iterdir():
         yield path, owner_of(path.name) if path.name.startswith(".") else path.name
     for kind in TREES:
@@ -247,7 +258,7 @@ def find_unfinished(store: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _create_locked_file(path: Path) -> int:
-    """A new file, locked; OSError when there is none afterwards."""
+    """Makes and locks a new file. Raises OSError, and leaves no file then."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -259,7 +270,7 @@ def _create_locked_file(path: Path) -> int:
 
 
 def _remove_scratch(scratch: Path) -> bool:
-    """Removes a lease's own directory with the files in it; whether it is gone."""
+    """Removes a lease's own directory with the files in it; returns whether it is gone."""
     try:
         for path in scratch.iterdir():
             if path.is_symlink() or not path.is_dir():
@@ -267,13 +278,13 @@ def _remove_scratch(scratch: Path) -> bool:
         scratch.rmdir()
     except FileNotFoundError:
         return True
-    except OSError:  # a tree is in it, or it may not be removed
+    except OSError:  # it has a tree, or this user may not remove it
         return False
     return True
 
 
 def _read_pins(path: Path) -> set[str] | None:
-    """The lines of a lease file, None when nobody holds it."""
+    """The lines of a lease file; None if no process holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -287,16 +298,17 @@ def _read_pins(path: Path) -> set[str] | None:
 
 
 def _append(descriptor: int, data: bytes) -> None:
-    """Writes all of `data`: a line cut short would keep nothing."""
+    """Writes all of `data`: a line that is cut short would keep nothing."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None when there is no such file or it is not whole.
+    """The JSON object in `path`; None if the file is missing or damaged.
 
-    Such a file is only ever replaced by rename(2), so one that does not parse is damage: it counts as absent,
-    and whoever needs what it said makes that again. Raises StoreError when it cannot be read.
+    Commands replace such files only by rename(2), so a file that does not parse is damaged. It counts as
+    missing, and the next command that needs its content makes that again. Raises StoreError if the file
+    cannot be read.
     """
     with map_errors(path):
         try:
@@ -311,9 +323,9 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def list_by_time(directory: Path) -> list[tuple[float, Path]]:
-    """The records in a directory with the times at which they were written, the oldest first.
+    """The files in a directory with their modification times, the oldest first. Raises OSError.
 
-    Other commands may remove some meanwhile, which are none then. Raises OSError.
+    It skips files that another command removes meanwhile.
     """
     found = []
     for path in directory.iterdir():
@@ -323,16 +335,17 @@ def list_by_time(directory: Path) -> list[tuple[float, Path]]:
 
 
 def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Replaces `path` by a JSON object, at once; raises StoreError.
+    """Replaces the file `path` by a JSON object, atomically. Raises StoreError.
 
-    What is not `durable` may be gone or empty after a crash of the machine, and then counts as absent.
+    A file that is not `durable` may be missing or empty after a crash of the machine; then it counts as
+    missing.
     """
     write_bytes(lease, path, json.dumps(fields, indent=1).encode() + b"\n", durable=durable)
 
 
 def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replaces `path` by `data`, as `write` does."""
-    temporary = lease.temporary()
+    """Replaces the file `path` by `data`, as `write` does."""
+    temporary = lease.temporary_path()
     with map_errors(path):
         try:
             with temporary.open("xb") as file:

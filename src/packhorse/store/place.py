@@ -30,7 +30,7 @@ class StorePlace:
         layers: LayerStore,
         check: bool = False,
     ) -> None:
-        """With `check` layers that are here already are read, and replaced where they are damaged."""
+        """With `check`, writing reads the layers that are here, and replaces damaged ones."""
         self._name = name
         self._check = check
         self._lease = lease
@@ -39,22 +39,23 @@ class StorePlace:
         self._layers = layers
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError, FormatError when part of it is gone.
+        """The image under this name. Raises NotFoundError, and FormatError if a part of it is missing.
 
-        NotFoundError also where an earlier version gave a name with a digest to an image with another one.
+        Raises NotFoundError also if an earlier version gave a name with a digest to an image that is not
+        known to have that digest.
         """
         while True:
             record = self._images.find(self._name)
             if not record.has_right_digest:
                 raise NotFoundError(
                     f"no image {self._name!r} in the store",
-                    why=f"what has that name there is {record.id}, which nothing shows to have that digest",
+                    why=f"the image of that name there, {record.id}, is not known to have that digest",
                     fix=f"bring it from its registry: packhorse copy docker://{record.name} {record.name}",
                 )
             try:
                 return self._read(record)
             except FormatError:
-                # Another command may have given the name to another image, and removed this one.
+                # Another command may have given the name to another image, and removed this one: read again.
                 if self._images.find(self._name) == record:
                     raise
 
@@ -71,7 +72,7 @@ class StorePlace:
         layers = []
         for diff_id, descriptor in zip(config.diff_ids, stored, strict=True):
             layer = self._layers.find(diff_id, descriptor)
-            if layer is None and descriptor is not None:  # it may be here compressed in another way
+            if layer is None and descriptor is not None:  # the store may have another compressed form
                 layer = self._layers.find(diff_id)
             if layer is None:
                 why = ""
@@ -84,13 +85,14 @@ class StorePlace:
         return Image(config, tuple(layers), manifest, annotations, known_digests=known_by)
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Brings a layer here; writes nothing when it is here as a blob or as a kept tree."""
+        """Stores a layer, unless the store has it as a blob or as a kept tree."""
         return self._layers.add(layer, check=self._check)
 
     def write_image(self, image: Image) -> Receipt:
-        """Gives the image this name; StoreError, FormatError.
+        """Stores the image's documents, and gives it this name. Its layers have to be here.
 
-        Raises InputError for an image ID as a name, and for a digest in it that is not the image's.
+        Raises StoreError, FormatError. Raises InputError for an image ID as a name, and for a digest in the
+        name that is not the image's.
         """
         name = Reference.parse(self._name)
         if name.digest is not None and not image.has_digest(name.digest):
@@ -123,16 +125,16 @@ class StorePlace:
         before = self._images.set_name(new)
         if before is not None and replace(before, created=new.created) != new:
             store = self._lease.store
-            self._lease.note_unneeded(gc.needed_for(store, before) - gc.needed_for(store, new))
+            self._lease.note_unneeded(gc.paths_of_image(store, before) - gc.paths_of_image(store, new))
         if manifest is None:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))
 
     def _with_stored_layers(self, image: Image) -> Image | None:
-        """The image with its layers as they are here, if all are here as blobs; None when one is not.
+        """The image with its layers as the store has them; None unless all are here as compressed blobs.
 
-        So a manifest is only recorded whole: `index.json` must not send another tool to what is not there.
-        Raises FormatError when a layer is not here in any form.
+        Only then the image gets a manifest, because `index.json` must not lead other tools to missing blobs.
+        Raises FormatError if a layer is here in no form.
         """
         diff_ids = layer_ids(image)
         asked: tuple[Descriptor | None, ...] = (None,) * len(diff_ids)
@@ -141,10 +143,10 @@ class StorePlace:
         layers = []
         for diff_id, descriptor in zip(diff_ids, asked, strict=True):
             found = self._layers.find(diff_id, descriptor)
-            if found is None or found.descriptor is None:  # it may be here compressed in another way
+            if found is None or found.descriptor is None:  # the store may have another compressed form
                 found = self._layers.find(diff_id)
             if found is None:
-                why = f"its layer {diff_id} was not brought"
+                why = f"its layer {diff_id} is not in the store"
                 raise FormatError(f"the image {self._name} cannot be stored", why=why)
             layers.append(found)
         if any(layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS for layer in layers):
@@ -164,7 +166,7 @@ class StorePlace:
 
 def _incomplete_error(record: ImageRecord, digest: Digest, why: str = "") -> FormatError:
     return FormatError(
-        f"the image {record.name.familiar} is not whole in the store",
+        f"the image {record.name.familiar} is incomplete in the store",
         why=why or f"{digest} is missing",
         fix="bring it again: build it, or packhorse copy it from where it came",
     )

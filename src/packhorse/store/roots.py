@@ -1,9 +1,9 @@
 """Makes the root file system of an image, as a directory that a sandbox can mount.
 
-Each layer is unpacked once for each map of ids, into `trees/<map>/<diff ID>`. Hard links merge the layers of
-an image into one root, `roots/<map>/<chain ID>`, because the options of one mount hold only some 35
-directories and a builder has 150 layers. The trees serve only as lower directories; no step writes to them.
-`userns_worker` does the work inside the user namespace.
+It unpacks each layer once for each map of ids, into `trees/<map>/<diff ID>`, and merges the layers of an
+image by hard links into one root, `roots/<map>/<chain ID>`. The options of one mount have room for only about
+35 directories, and a builder may have 150 layers. The trees serve only as lower directories; no step writes
+to them. `userns_worker` does the work inside the user namespace. `Store.root` calls this module.
 """
 
 from __future__ import annotations
@@ -25,32 +25,35 @@ from packhorse.linux import userns
 from packhorse.linux.userns import IdMap, MapMode, Namespace
 from packhorse.store import userns_jobs
 from packhorse.store.layers import LayerStore
-from packhorse.store.leases import Lease, make_directory, map_errors, read, write
-from packhorse.store.snapshots import Disk, LayerSnapshots, TreeStamp
+from packhorse.store.leases import Lease, make_directory, map_errors, open_directory, read, write
+from packhorse.store.snapshots import LayerSnapshots
 from packhorse.store.trash import remove
+from packhorse.store.tree_sync import TreeStamp, TreeSync
 
 _PROCESSES = 2  # unpacking waits for the disk as much as for the processor
 
-_LONGEST = 880  # bytes of a store's path in the options of a mount, four of which name something in it
+_LONGEST = 880  # the most bytes of the store's path in mount options, in which it stands four times
 
 _HIDING = ("whiteouts", "opaque", "implied")
 
 
 class Trees:
-    """The trees of a store. What was found or made stays as long as the store is open."""
+    """The trees of a store. One that was found or made stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, disk: Disk, layers: LayerStore, snapshots: LayerSnapshots) -> None:
+    def __init__(
+        self, lease: Lease, tree_sync: TreeSync, layers: LayerStore, snapshots: LayerSnapshots
+    ) -> None:
         self._lease = lease
-        self._disk = disk
+        self._tree_sync = tree_sync
         self._layers = layers
         self._snapshots = snapshots
         self.meter = UNWATCHED
 
     def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
-        """The root file system of an image with these layers, its ids mapped by `idmap`; made when missing.
+        """The root file system of an image with these layers, with owners mapped by `idmap`.
 
-        Never to be written. Raises StoreError, FormatError (a layer that is no layer), HostError (no
-        namespace).
+        It makes the tree if it is missing. Do not write to it. Raises StoreError, FormatError for an invalid
+        layer, HostError if it can make no user namespace.
         """
         if not diff_ids:
             raise StoreError("an image without layers has no root file system")
@@ -58,21 +61,23 @@ class Trees:
         if length > _LONGEST:
             raise StoreError(
                 f"the path of the store is too long: {self._lease.store}",
-                why=f"with {length} bytes it does not fit into the options of a mount: {_LONGEST} would",
-                fix="move the store to a place with a shorter one (PACKHORSE_HOME)",
+                why=f"it takes {length} bytes of the options of a mount, and at most {_LONGEST} fit",
+                fix="move the store to a shorter path (PACKHORSE_HOME)",
             )
-        # Of a single layer the tree is the root already: what it hides is not there.
+        # The tree of a single layer is a root already: there are no lower entries for it to hide.
         home = "roots" if len(diff_ids) > 1 else "trees"
         chain_id = chain_ids(diff_ids)[-1]
         path = self._map_directory(home, idmap) / chain_id.hex
         if self._find(path) is not None:
             return path
-        # Root, for what buildpacks have shut even their owner out of.
+        # As root inside, because buildpacks may have made files whose mode denies their owner access.
         with userns.make_namespace(userns.map_as_root(idmap)) as namespace:
-            made = self._make_layers(diff_ids, idmap, namespace)
+            records = self._make_layers(diff_ids, idmap, namespace)
             if home == "roots":
                 layers = self._map_directory("trees", idmap)
-                order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
+                order = [
+                    {"name": item.hex, **{key: records[item][key] for key in _HIDING}} for item in diff_ids
+                ]
                 with self.meter.task(f"merging {len(diff_ids)} layers"):
                     self._find_or_make(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
@@ -80,7 +85,7 @@ class Trees:
     def _make_layers(
         self, diff_ids: Sequence[Digest], idmap: IdMap, namespace: Namespace
     ) -> dict[Digest, dict[str, Any]]:
-        """The records of the layers' trees, of which the missing ones are made."""
+        """Makes the missing trees of these layers; returns the records of all."""
         home = self._map_directory("trees", idmap)
         distinct = list(dict.fromkeys(diff_ids))
         with (
@@ -109,7 +114,7 @@ class Trees:
         workers: ThreadPool,
         unpackers: _UnpackerPool,
     ) -> dict[str, Any]:
-        """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
+        """Makes the tree `new`, by hard links to a kept tree with the same owner or from the layer's tar."""
         kept = self._snapshots.find_any(diff_id)
         inside = (
             kept.location if kept is not None and idmap.has(kept.location.uid, kept.location.gid) else None
@@ -120,13 +125,13 @@ class Trees:
             try:
                 self._merge(kept.directory.parent, order, new, namespace)
                 return own
-            except FormatError:  # a file in it has the name of a whiteout, which in its tar it is
+            except FormatError:  # a file has the name of a whiteout, and becomes one in the tar
                 remove(new, self._lease)
         layer = self._layers.find(diff_id)
         if layer is None:
             raise StoreError(
                 f"the layer {diff_id} is not in the store",
-                fix="build, or pull, the image it belongs to again",
+                fix="build or pull its image again",
             )
         with unpackers.borrow() as unpacker:
             try:
@@ -138,8 +143,8 @@ class Trees:
     def _merge(
         self, layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
     ) -> dict[str, Any]:
-        """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
-        with _open_directory(layers) as source, _open_directory(new.parent) as parent:
+        """Makes the tree `new` of trees in the directory `layers`; `order` has them, lowest first."""
+        with open_directory(layers) as source, open_directory(new.parent) as parent:
             return userns_jobs.run(
                 ["merge", str(source), str(parent), new.name],
                 where=new.parent,
@@ -152,7 +157,7 @@ class Trees:
     def _find_or_make(
         self, path: Path, digest: Digest, make: Callable[[Path], dict[str, Any]]
     ) -> dict[str, Any]:
-        """The record of the tree at `path`; `make` makes the tree under another name when there is none."""
+        """The record of the tree at `path`. If there is none, `make` makes the tree at a temporary path."""
         known = self._find(path)
         if known is not None:
             return known
@@ -161,28 +166,28 @@ class Trees:
             if known is not None:
                 return known
             remove(path, self._lease)
-            new = self._lease.temporary(path.parent)
+            new = self._lease.temporary_path(path.parent)
             try:
                 fields = make(new)
                 with map_errors(path):
                     new.rename(path)
-                    fields |= self._disk.stamp(path).fields()
+                    fields |= self._tree_sync.stamp(path).fields()
                 write(self._lease, _record_of(path), fields, durable=False)
             except BaseException:
-                with suppress(StoreError, HostError):  # the next sweep will
+                with suppress(StoreError, HostError):  # the next sweep will remove it
                     remove(new, self._lease)
                 raise
         return fields
 
     def _find(self, path: Path) -> dict[str, Any] | None:
-        """The record of the tree at `path`, None when there is no tree that can be relied on."""
+        """The record of the tree at `path`; None if there is no tree that can be trusted."""
         self._lease.pin(str(path.relative_to(self._lease.store)))
         fields = read(_record_of(path))
         stamp = None if fields is None else TreeStamp.parse(fields)
-        return fields if stamp is not None and self._disk.matches(path, stamp) else None
+        return fields if stamp is not None and self._tree_sync.matches(path, stamp) else None
 
     def _map_directory(self, kind: str, idmap: IdMap) -> Path:
-        """The directory for trees of one map of ids, in which the namespace's root can make some."""
+        """The directory for the trees of one map of ids; the namespace's root may write to it."""
         path = self._lease.store / kind / idmap.key
         with map_errors(path):
             if not path.exists():
@@ -193,7 +198,7 @@ class Trees:
 
 
 class _UnpackerPool:
-    """The children that unpack the layers of one image into the directory `home`; as many as are needed."""
+    """Starts and lends the children that unpack the layers of one image into the directory `home`."""
 
     def __init__(self, home: Path, namespace: Namespace, lease: Lease, *, owners: bool) -> None:
         self._start = partial(
@@ -208,7 +213,7 @@ class _UnpackerPool:
 
     @contextmanager
     def borrow(self) -> Iterator[userns_jobs.Unpacker]:
-        """One for a thread to use; it is not used again if that failed."""
+        """Lends a child to a thread. After an error it is ended and not lent again."""
         try:
             unpacker = self._idle.pop()
         except IndexError:
@@ -239,13 +244,3 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
 
 def _record_of(tree: Path) -> Path:
     return tree.with_name(f"{tree.name}.json")
-
-
-@contextmanager
-def _open_directory(path: Path) -> Iterator[int]:
-    with map_errors(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -1,25 +1,18 @@
-"""Keeps layer directories between builds, and knows which trees of the store are whole on the disk.
+"""Keeps layer directories between builds, as kept trees.
 
 A kept tree lies at `kept/<owner>/<diff ID, 32 digits>/layers/<id>/<layer>/…`. It is a lower directory of the
-overlay at `/layers`, and the source of the layer's tar when a command needs the bytes. It is never changed.
-Names are short because all lower directories of a mount share 4096 bytes.
-
-packhorse does not fsync(2) the files of a tree: 43,000 calls would take longer than a build. So it trusts a
-tree during the run of the machine (boot ID) that made it. After a restart the files may exist and be empty;
-then it trusts the tree only if a syncfs(2) came after it. `settled.json` records the time of the last
-syncfs(2) for each boot ID. The file `unsettled` exists while some tree has not been synced.
+overlay at `/layers`, and the source of the layer's tar if a command needs the bytes. It never changes. Names
+are short because all lower directories of a mount share 4096 bytes. `layer_cache` adds and finds kept trees
+for a build, `layers` and `roots` read them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
@@ -27,138 +20,26 @@ from packhorse.errors import FormatError, HostError, StoreError, TreeError
 from packhorse.fs import overlay
 from packhorse.fs.rooted import RootedTree
 from packhorse.linux import userns
-from packhorse.linux.processes import accept_signals, detach, python_command, start
 from packhorse.linux.userns import IdMap, MapMode
 from packhorse.oci.place import Layer
 from packhorse.oci.types import JsonNode
 from packhorse.store import userns_jobs
 from packhorse.store.leases import Lease, is_about, make_directory, make_error, map_errors, read, write
 from packhorse.store.trash import remove, trash
+from packhorse.store.tree_sync import TreeStamp, TreeSync
 from packhorse.tar.writer import TarEntry, digest, stream
 from packhorse.tar.writer import directory_entries as layer_entries
 
-_BOOTS = 100  # what is remembered; trees from before are looked at anew
-_WRITEBACK = 35.0  # seconds after which the kernel has written by itself nearly all that a command left to it
-
-
-@dataclass(frozen=True, slots=True)
-class TreeStamp:
-    """What tells a tree from every other: inode and change time (ns) of its directory, which no copy has.
-
-    `boot` is the run of the machine in which it was made, `made` when that was, in ns since its start.
-    """
-
-    inode: int
-    changed: int
-    boot: str
-    made: int
-
-    @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Self | None:
-        """Reads a stamp out of a record; None when there is none."""
-        inode, changed, boot, made = (fields.get(name) for name in cls.__slots__)
-        if isinstance(inode, int) and isinstance(changed, int) and isinstance(made, int):
-            return cls(inode, changed, boot, made) if isinstance(boot, str) else None
-        return None
-
-    def fields(self) -> dict[str, Any]:
-        """What a record has of this stamp."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-class Disk:
-    """What is known of a store's trees and the disk below them."""
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self._marker = lease.store / "unsettled"
-        self._notes = lease.store / "settled.json"
-
-    def stamp(self, directory: Path) -> TreeStamp:
-        """The stamp of a tree that is complete and has its name; raises OSError."""
-        status = directory.lstat()
-        stamp = TreeStamp(status.st_ino, status.st_ctime_ns, _boot(), _now())
-        # Last, so that a syncfs that takes the mark away has begun after everything of the tree was written.
-        os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        return stamp
-
-    def matches(self, directory: Path, stamp: TreeStamp) -> bool:
-        """Whether `directory` is the tree that the stamp was made of, with all that was written to it."""
-        try:
-            status = directory.lstat()
-        except OSError:
-            return False
-        if (status.st_ino, status.st_ctime_ns) != (stamp.inode, stamp.changed):
-            return False
-        return stamp.boot == _boot() or stamp.made <= self._read_synced().get(stamp.boot, -1)
-
-    def sync(self) -> None:
-        """Waits until all trees are on the disk (seconds after a large build), and notes it; StoreError."""
-        with map_errors(self._marker):
-            self._marker.unlink(missing_ok=True)
-        now = _now()
-        sync_filesystem(self._lease.store)
-        before = [(boot, made) for boot, made in self._read_synced().items() if boot != _boot()]
-        write(self._lease, self._notes, dict([*before[-_BOOTS + 1 :], (_boot(), now)]))
-
-    def sync_in_background(self) -> None:
-        """Starts a process that settles, for which nobody waits, once the kernel has written most itself."""
-        try:
-            age = time.time() - self._marker.stat().st_mtime
-        except OSError:
-            return
-        if 0 <= age < _WRITEBACK or self._lease.descriptor is None:
-            return
-        with map_errors(self._marker):
-            detach(start([*python_command("packhorse.store.snapshots"), str(self._lease.store)]))
-
-    def _read_synced(self) -> dict[str, int]:
-        notes = read(self._notes) or {}
-        return {boot: made for boot, made in notes.items() if isinstance(made, int)}
-
-
-def sync_filesystem(directory: Path) -> None:
-    """Puts what was written to the file system of `directory` on the disk (syncfs(2)); raises StoreError."""
-    with map_errors(directory):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        finally:
-            os.close(descriptor)
-
-
-def main(words: list[str]) -> int:
-    """Settles the store at the path given; started by `sync_in_background`, whose command may be
-    over by now.
-    """
-    accept_signals()
-    lease = Lease.acquire(Path(words[0]))
-    try:
-        Disk(lease).sync()
-    finally:
-        lease.close()
-    return 0
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _now() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 NAME_LENGTH = 32
-"""How many digits of a diff ID name a kept tree."""
+"""The number of digits of the diff ID in the name of a kept tree."""
 
 Owner = tuple[int, int]
-"""The user and group, as ids of this machine, that a kept tree's files belong to."""
+"""The user and group that own the files of a kept tree, as ids of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerLocation:
-    """Where a layer is inside: its directory (`/layers/<id>/<name>`), and the ids of its entries there."""
+    """Where a layer is in the sandbox: its directory (`/layers/<id>/<name>`), and the ids of its owner."""
 
     path: str
     uid: int
@@ -167,7 +48,7 @@ class LayerLocation:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A kept layer: its diff ID, the length of its tar in bytes, and the directory it rests in."""
+    """A kept tree: its layer's diff ID, the length of the layer's tar in bytes, and the tree's directory."""
 
     location: LayerLocation
     diff_id: Digest
@@ -176,40 +57,40 @@ class Snapshot:
 
     @property
     def lower(self) -> Path:
-        """What an overlay at `/layers` has as a lower."""
+        """The lower directory for an overlay at `/layers`."""
         return self.directory / "layers"
 
     @property
     def owner(self) -> Owner:
-        """Whom its files belong to on this machine."""
+        """The owner of its files on this machine."""
         uid, _, gid = self.directory.parent.name.partition("-")
         return int(uid), int(gid)
 
 
 class LayerSnapshots:
-    """The kept trees of a store. What was found or kept stays as long as the store is open."""
+    """The kept trees of a store. One that was found or added stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, disk: Disk) -> None:
+    def __init__(self, lease: Lease, tree_sync: TreeSync) -> None:
         self._lease = lease
-        self._disk = disk
+        self._tree_sync = tree_sync
 
     def owner_directory(self, owner: Owner) -> Path:
-        """The directory that the kept trees of `owner` are in, made when missing."""
+        """The directory with the kept trees of `owner`; makes it if it is missing."""
         path = self._lease.store / "kept" / f"{owner[0]}-{owner[1]}"
         with map_errors(path):
             make_directory(path)
         return path
 
     def find(self, diff_id: Digest, owner: Owner) -> Snapshot | None:
-        """The kept tree of a layer, None when there is none that can be relied on.
+        """The kept tree of a layer; None if there is none with the right content.
 
-        One that was made shortly before the machine went down, or was copied here with the store, is read and
-        hashed once, and stays only if it is what it should be.
+        If a tree was made shortly before a crash of the machine, or copied with the store, it is read and
+        hashed once, and removed if it has changed.
         """
         return self._find(self.owner_directory(owner) / diff_id.hex[:NAME_LENGTH], diff_id)
 
     def find_any(self, diff_id: Digest) -> Snapshot | None:
-        """As `find`, whoever owns the files: for the bytes, which do not depend on it."""
+        """Finds a kept tree of any owner, for a caller that needs the layer's bytes."""
         with map_errors(self._lease.store):
             homes = sorted((self._lease.store / "kept").iterdir())
         for home in homes:
@@ -219,18 +100,21 @@ class LayerSnapshots:
         return None
 
     def remove_damaged(self, diff_id: Digest) -> None:
-        """Reads the kept trees of a layer, whoever owns them, and removes those that have changed."""
+        """Reads the kept trees of a layer, of all owners, and removes those that have changed."""
         with map_errors(self._lease.store):
             homes = sorted((self._lease.store / "kept").iterdir())
         for home in homes:
             self.is_intact(home / diff_id.hex[:NAME_LENGTH])
 
     def is_intact(self, directory: Path) -> bool:
-        """Whether a kept tree, if `directory` has one, is what its record says; else it is removed."""
+        """Whether the kept tree at `directory` is what its record says; removes it if not.
+
+        True if there is none.
+        """
         self._lease.pin(_object_path(directory))
         known = self._read_record(directory)
         if known is None:
-            return True  # whoever looks for one finds none
+            return True  # `find` finds none here either
         with self._lease.lock("kept", known[0].diff_id):
             sound = _has_right_content(known[0])
             if not sound:
@@ -238,10 +122,10 @@ class LayerSnapshots:
         return sound
 
     def add(self, directory: Path, location: LayerLocation, owner: Owner) -> Snapshot:
-        """Hashes the tree `directory`, which has `layers/<id>/<name>` and lies in `home(owner)`, and keeps
-        it.
+        """Hashes the tree `directory`, and moves it to the kept trees.
 
-        If an equal one is kept already, that stays and the new one goes. TreeError when it cannot be a layer.
+        The tree has `layers/<id>/<name>`, and lies in `owner_directory(owner)`. If an equal tree is kept
+        already, that one stays and the new one is removed. Raises TreeError if the tree cannot be a layer.
         """
         diff_id, size = digest(_make_tar(directory, location))
         target = self.owner_directory(owner) / diff_id.hex[:NAME_LENGTH]
@@ -251,7 +135,7 @@ class LayerSnapshots:
             known = self._read_record(target)
             useless = directory
             if known is None or known[0].diff_id != diff_id or not known[1]:
-                useless = self._lease.temporary(target.parent)
+                useless = self._lease.temporary_path(target.parent)
                 with map_errors(target):
                     if os.path.lexists(target):
                         target.rename(useless)
@@ -261,9 +145,9 @@ class LayerSnapshots:
         return tree
 
     def chunks(self, tree: Snapshot) -> Iterator[bytes]:
-        """The layer's tar, made anew and checked against its diff ID as it streams.
+        """Makes the layer's tar, and checks it against the diff ID while it streams.
 
-        Raises StoreError, after the last chunk, when the tree is no longer what it was; it is removed then.
+        If the tree has changed, it removes the tree, and raises StoreError after the last chunk.
         """
         total = hashlib.sha256()
         try:
@@ -287,14 +171,14 @@ class LayerSnapshots:
             return tree
         with self._lease.lock("kept", diff_id):
             if _has_right_content(tree):
-                with suppress(StoreError):  # in a store that can only be read it is hashed every time
+                with suppress(StoreError):  # in a read-only store the tree is hashed each time
                     self._write_record(tree)
                 return tree
             self._drop(directory)
         return None
 
     def _read_record(self, directory: Path) -> tuple[Snapshot, bool] | None:
-        """The tree that a record speaks of, and whether the one in its place is that for certain."""
+        """The tree that a record describes, and whether the tree at `directory` is certainly this one."""
         fields = read(record_of(directory))
         if fields is None or not os.path.lexists(directory):
             return None
@@ -304,12 +188,12 @@ class LayerSnapshots:
             tree = Snapshot(inside, node.digest("diff_id"), node.size("size"), directory)
         except FormatError:
             return None
-        return tree, stamp is not None and self._disk.matches(directory, stamp)
+        return tree, stamp is not None and self._tree_sync.matches(directory, stamp)
 
     def _write_record(self, tree: Snapshot) -> None:
-        """Writes the record of a tree that is in its place."""
+        """Writes the record of a tree at its final path. Raises StoreError."""
         with map_errors(tree.directory):
-            stamp = self._disk.stamp(tree.directory)
+            stamp = self._tree_sync.stamp(tree.directory)
         fields = {
             "path": tree.location.path,
             "uid": tree.location.uid,
@@ -321,7 +205,7 @@ class LayerSnapshots:
         write(self._lease, record_of(tree.directory), fields, durable=False)
 
     def _drop(self, directory: Path) -> None:
-        with suppress(StoreError):  # in a store that can only be read it is passed over every time
+        with suppress(StoreError):  # in a read-only store the tree stays, and is skipped each time
             remove(record_of(directory), self._lease)
             remove(directory, self._lease)
 
@@ -332,7 +216,7 @@ def record_of(directory: Path) -> Path:
 
 
 def _has_right_content(tree: Snapshot) -> bool:
-    """Whether a tree has the digest that it is named by, and the owner, which the digest does not cover."""
+    """Whether a tree has the diff ID in its record, and the right owner, which the diff ID does not cover."""
     try:
         return digest(_make_tar(tree.directory, tree.location))[0] == tree.diff_id and _has_right_owner(tree)
     except TreeError:
@@ -346,9 +230,9 @@ def _has_right_owner(tree: Snapshot) -> bool:
 
 
 def _make_tar(directory: Path, location: LayerLocation) -> Iterator[bytes]:
-    """The layer of a tree. Directories above it are made up (reference: lifecycle v0.21 `layers/`).
+    """Makes a tree's layer. The entries of the parent directories do not come from the disk.
 
-    Raises TreeError for a tree that is no layer, StoreError for one that the system does not read.
+    Raises TreeError for a tree that is no layer, StoreError if this machine cannot read it.
     """
     top, parent = (location.path.rsplit("/", count)[0] for count in (2, 1))
     parents = [TarEntry.directory(name, uid=location.uid, gid=location.gid) for name in (top, parent)]
@@ -363,14 +247,14 @@ def _make_tar(directory: Path, location: LayerLocation) -> Iterator[bytes]:
 
 
 def _object_path(directory: Path) -> str:
-    """A tree's path inside the store."""
+    """The path of a tree inside the store."""
     return str(Path(*directory.parts[-3:]))
 
 
 def _damage_error(tree: Snapshot) -> StoreError:
     return StoreError(
         f"the kept layer {tree.location.path} was damaged",
-        why=f"the files in {tree.directory} no longer have the digest {tree.diff_id}; they are removed now",
+        why=f"the files in {tree.directory} no longer have the digest {tree.diff_id}; packhorse removed them",
         fix="build the image again",
     )
 
@@ -378,13 +262,14 @@ def _damage_error(tree: Snapshot) -> StoreError:
 def import_layer(
     lease: Lease, kept: LayerSnapshots, layer: Layer, inside: LayerLocation, idmap: IdMap
 ) -> bool:
-    """Unpacks and keeps a layer of that place and those ids, from a cache image for instance.
+    """Unpacks a layer, of a cache image for instance, and adds it to the kept trees.
 
-    False when its tar is not the one of such a layer. Raises StoreError, and what reading the layer raises.
+    False if the tar is not exactly that of a layer at `inside`. Raises StoreError, and what reading the layer
+    raises.
     """
     owner = idmap.to_outside(inside.uid, inside.gid)
     home = kept.owner_directory(owner)
-    work, tree = lease.temporary(home), lease.temporary(home)
+    work, tree = lease.temporary_path(home), lease.temporary_path(home)
     try:
         with map_errors(work):
             make_directory(work)
@@ -401,14 +286,14 @@ def import_layer(
         return False
     finally:
         for path in (work, tree):
-            with suppress(StoreError, HostError):  # the next sweep will
+            with suppress(StoreError, HostError):  # the next sweep will remove it
                 remove(path, lease)
 
 
 def _unpack(lease: Lease, layer: Layer, work: Path, idmap: IdMap, inside: LayerLocation) -> None:
-    """Makes `tree` in `work`, by a child to which nothing else belongs; all is to be the CNB user's."""
+    """Unpacks a layer to `tree` in the directory `work`, with the CNB user as the owner of everything."""
     owners = "yes" if idmap.mode is MapMode.ROOT else "no"
-    # A user's tree has to be his own: he could not move what belongs to a subordinate id.
+    # An ordinary user must own the tree: it could not move files of a subordinate id.
     ids = (
         idmap
         if idmap.mode is MapMode.ROOT

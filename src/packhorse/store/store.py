@@ -2,19 +2,19 @@
 
 ::
 
-    oci-layout  index.json  blobs/sha256/    an OCI layout of the images that are whole (blobs, images)
-    images.json                              every name (images)
+    oci-layout  index.json  blobs/sha256/    an OCI layout of the complete images (blobs, images)
+    images.json                              all names and their images (images)
     layers/<diff ID>.json                    facts about a layer (layers)
     layers/<diff ID>.pieces                  where the directories of an application lie in it (layers)
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (roots)
     kept/<owner>/  caches/<app>.json         layers for the next build, by owner (snapshots, layer_cache)
     copied.json                              applications that get copies of layers (layer_cache)
-    settled.json  unsettled                  which trees are on the disk for certain (snapshots)
+    settled.json  unsettled                  which trees are certainly on the disk (tree_sync)
     leases/  scratch/  gate  locks/          what running commands use, and unfinished files (leases)
-    version  spare/                          the store's version; reserved room for commands that free some
+    version  spare/                          the store's version; room reserved for commands that free space
 
-`Store` joins the parts, and opens, creates or upgrades the directory; `host.wiring` opens it. A command may
-be killed at any point: the next one can use the store.
+`Store` joins the parts, and opens, creates or upgrades the directory. Commands open it through `host.wiring`.
+If a command is killed at any point, the next one can use the store.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from packhorse.base.digest import Digest
 from packhorse.base.progress import Meter
 from packhorse.errors import HostError, StoreError
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.userns import IdMap
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Descriptor, Index
 from packhorse.store import gc, images
 from packhorse.store.blobs import Blobs
 from packhorse.store.build_layers import CopyLayerCache, OverlayLayerCache
-from packhorse.store.gc import FreedSpace
+from packhorse.store.gc import DamageReport, FreedSpace
 from packhorse.store.images import ImageRecord, Images, RemovedNames
 from packhorse.store.layer_cache import (
     CachedApp,
     CacheUsage,
     LayerCacheWriter,
     choose_removed,
+    find_copied_writers,
     find_last_use,
     forget_copies,
     measure_caches,
-    needing_copies,
     remember_copies,
     remove_apps,
 )
@@ -66,14 +66,12 @@ from packhorse.store.leases import (
 )
 from packhorse.store.place import StorePlace
 from packhorse.store.roots import Trees
-from packhorse.store.snapshots import Disk, LayerLocation, LayerSnapshots, import_layer
+from packhorse.store.snapshots import LayerLocation, LayerSnapshots, import_layer
 from packhorse.store.trash import open_trash_lease, remove, remove_in_background, trash, wait_for_removal
-
-if TYPE_CHECKING:
-    from packhorse.store.gc import DamageReport
+from packhorse.store.tree_sync import TreeSync
 
 VERSION = 2
-"""Of what is in a store. 1 had trees that are not recognised now: they are made anew, or read once."""
+"""The version of the store's format. Trees of version 1 are made again, or read once."""
 
 _DIRECTORIES = (
     *("blobs", "blobs/sha256", "layers", "trees", "roots", "kept", "caches"),
@@ -89,7 +87,10 @@ _SPARE_FILES, _SPARE_BYTES = 8, 1 << 17
 
 
 def open_or_create(path: Path, *, frees: bool = False) -> Lease:
-    """A lease in the store at `path`, which is made if there is none; StoreError when that cannot be used."""
+    """Opens the store at `path`, or creates one, and returns a lease in it. Raises StoreError.
+
+    With `frees` it first releases the reserved room, for commands that free space.
+    """
     with map_errors(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
@@ -103,7 +104,7 @@ def open_or_create(path: Path, *, frees: bool = False) -> Lease:
     if version is None:
         _create_directories(path)
     elif status.st_mode & 0o077:
-        # Layers may have setuid files of this user's, which others must not come to.
+        # Layers may have setuid files of this user, which other users must not be able to execute.
         with suppress(OSError):
             path.chmod(0o700)
     if frees:
@@ -120,7 +121,7 @@ def open_or_create(path: Path, *, frees: bool = False) -> Lease:
 
 
 def reserve_space(path: Path) -> None:
-    """Lays files aside for commands that free space, so that they can write on a full disk; if it is not."""
+    """Reserves room, if there is some, with which commands that free space can write on a full disk."""
     for number in range(_SPARE_FILES):
         with suppress(OSError), (path / "spare" / f"{number}").open("xb") as file:
             os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
@@ -133,7 +134,7 @@ def _release_reserve(path: Path) -> None:
 
 
 def _read_version(path: Path) -> int | None:
-    """The version of a store, None where one is still to be made; StoreError for one that cannot be used."""
+    """The version of a store; None if there is no store yet. Raises StoreError for an unknown version."""
     file = path / "version"
     with map_errors(file):
         try:
@@ -143,7 +144,7 @@ def _read_version(path: Path) -> int | None:
     version = int(text) if text.isdigit() and len(text) < 9 else 0
     if not 1 <= version <= VERSION:
         raise StoreError(
-            f"the store at {path} has another version",
+            f"the store at {path} has an unknown version",
             why=f"it is version {text[:20].decode(errors='replace')!r}, this packhorse knows 1 to {VERSION}",
             fix="use the packhorse that made it, or choose another place for the store",
         )
@@ -151,7 +152,7 @@ def _read_version(path: Path) -> int | None:
 
 
 def _create_directories(path: Path) -> None:
-    """Makes the directories of a store, unless `path` has other things in it."""
+    """Makes the directories of a store. Raises StoreError if `path` has other files in it."""
     with map_errors(path):
         ours = {*_DIRECTORIES, *_FILES, *_OTHERS}
         others = [entry.name for entry in path.iterdir() if entry.name not in ours]
@@ -161,7 +162,7 @@ def _create_directories(path: Path) -> None:
         if others:
             raise StoreError(
                 f"{path} is not a store",
-                why=f"it has no version file, and other things in it: {', '.join(sorted(others)[:5])}",
+                why=f"it has no version file, but other files: {', '.join(sorted(others)[:5])}",
                 fix="choose an empty or a new directory for the store",
             )
         path.chmod(0o700)
@@ -171,7 +172,7 @@ def _create_directories(path: Path) -> None:
 
 
 def _complete(lease: Lease) -> None:
-    """Makes the rest of a store, or brings an earlier version up to this; the caller holds the gate."""
+    """Makes the files of a new store, or upgrades an earlier version. The caller holds the gate."""
     path = lease.store
     version = _read_version(path)
     if version == VERSION:
@@ -182,25 +183,25 @@ def _complete(lease: Lease) -> None:
     with map_errors(path):
         make_directory(path / "spare")
     if version == 1:
-        # Unfinished files had names of their own, and locks were files of their own.
+        # Version 1 had other names for unfinished files, and a file for each lock.
         for pattern in ("**/.*~", "locks/*-*"):
             for file in path.glob(pattern):
                 file.unlink(missing_ok=True)
     reserve_space(path)
-    # The version comes last: with it the store is whole.
+    # Write the version last: a store with a version is complete.
     write_bytes(lease, path / "version", b"%d\n" % VERSION)
 
 
 _ENTRIES, _SECONDS = 100, 0.03
-"""What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
+"""The removal budget of a command that hurries: more entries than a small build leaves behind."""
 
 
 _ROOM, _PART = 5 << 30, 10
-"""Bytes that have to be free, or the part of a small disk, for a command not to wait for what is removed."""
+"""A command waits for removals only if fewer bytes are free, on a small disk a tenth of it."""
 
 
 def _has_room(store: Path) -> bool:
-    """Whether a build is likely to find enough room before what is removed meanwhile is gone."""
+    """Whether the disk has enough room for a build while a background process still removes files."""
     disk = os.statvfs(store)
     free = disk.f_bavail * disk.f_frsize
     few_inodes = disk.f_files and disk.f_favail * _PART < disk.f_files
@@ -208,36 +209,36 @@ def _has_room(store: Path) -> bool:
 
 
 class Store:
-    """An open store. What is found or made through it stays until it is closed, whatever `gc` does."""
+    """An open store. `gc` keeps what was found or made through it until it is closed. A context manager."""
 
     def __init__(self, lease: Lease, *, frees: bool = False) -> None:
         self.path = lease.store
         self._lease = lease
         self._frees = frees
-        self._disk = Disk(lease)
+        self._tree_sync = TreeSync(lease)
         self._blobs = Blobs(lease)
         self._index = LayerIndex(lease)
-        self._snapshots = LayerSnapshots(lease, self._disk)
+        self._snapshots = LayerSnapshots(lease, self._tree_sync)
         self._images = Images(lease)
-        self._left: set[Path] = set()
+        self._kept_scratch: set[Path] = set()
         self._layers = LayerStore(lease, self._blobs, self._index, self._snapshots)
-        self._trees = Trees(lease, self._disk, self._layers, self._snapshots)
+        self._trees = Trees(lease, self._tree_sync, self._layers, self._snapshots)
 
     @classmethod
     def open(cls, path: Path, *, frees: bool = False, hurries: bool = False) -> Self:
-        """Opens the store at `path`, and makes it when there is none; one that can only be read can be read.
+        """Opens the store at `path`, or creates one. A read-only store can be read.
 
-        With `frees`, for commands that make room, it can be done also where the disk is full. With
-        `hurries` what takes long to remove is removed by a process that goes on after `close`. Raises
-        StoreError when it belongs to another user, has another version, or cannot be made.
+        With `frees`, for commands that free space, it can also open a store on a full disk. With `hurries`, a
+        process that outlives `close` does long removals. Raises StoreError if the store belongs to another
+        user, has an unknown version, or cannot be created.
         """
         lease = open_or_create(path.absolute(), frees=frees)
-        lease.removal_budget = Patience(_ENTRIES, _SECONDS) if hurries else None
+        lease.removal_budget = RemovalBudget(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
 
     @property
     def meter(self) -> Meter:
-        """What counts the long work of this store's command, for whoever waits for it."""
+        """Reports the progress of long work in the store to the user."""
         return self._trees.meter
 
     @meter.setter
@@ -245,21 +246,21 @@ class Store:
         self._trees.meter = meter
 
     def close(self) -> None:
-        """Lets go of everything, and removes what this command has replaced, unless others need it.
+        """Ends the lease, and removes what this command has replaced, unless it is still needed.
 
-        What is not finished is removed by the next `sweep`.
+        The next `sweep` removes unfinished files that remain.
         """
         own = self._lease
         own.close()
         unremoved = own.removal_budget is not None and own.trash
-        if own.unneeded or (unremoved and not self._left):
-            # What cannot be removed now is found by `gc`, which says why.
+        if own.unneeded or (unremoved and not self._kept_scratch):
+            # `gc` removes later what cannot be removed now, or reports why it cannot.
             with suppress(StoreError, HostError):
                 self._remove(own.unneeded, own.removal_budget)
         if self._frees:
             reserve_space(self.path)
 
-    def _remove(self, unneeded: set[str], budget: Patience | None) -> None:
+    def _remove(self, unneeded: set[str], budget: RemovalBudget | None) -> None:
         own = open_trash_lease(self.path)
         own.removal_budget = budget
         try:
@@ -279,8 +280,8 @@ class Store:
     def place(self, name: str, *, check: bool = False) -> StorePlace:
         """The image called `name` (for reading also an image ID), as a `Place`.
 
-        With `check`, for commands that bring an image, what is here of its layers is read, and replaced where
-        it is damaged.
+        With `check`, for commands that bring an image, writing also reads the layers that are here, and
+        replaces damaged ones.
         """
         return StorePlace(
             name,
@@ -292,20 +293,18 @@ class Store:
         )
 
     def find_damage(self, say: Callable[[str], None]) -> DamageReport:
-        """Reads everything, removes what is damaged, and answers what that was; raises StoreError.
+        """Reads the whole store, removes damaged files, and reports them. Raises StoreError.
 
-        `say` is told how much is read.
+        It calls `say` with a line about how much it reads.
         """
-        from packhorse.store.gc import find_damage  # for the doctor alone
-
-        return find_damage(self.path, self._images, self._blobs, self._snapshots, self._layers, say=say)
+        return gc.find_damage(self.path, self._images, self._blobs, self._snapshots, self._layers, say=say)
 
     def images(self) -> tuple[ImageRecord, ...]:
-        """Every image by name."""
+        """The records of all names, sorted by name. Raises StoreError."""
         return self._images.all()
 
     def size(self, image: ImageRecord) -> int:
-        """How long the layers of an image are, in bytes; compressed if a tar was never read."""
+        """The bytes of an image's layers; of a layer whose tar's length is unknown, the compressed bytes."""
         total = 0
         for diff_id in image.layers:
             fact = read_record(self.path, diff_id)
@@ -313,13 +312,13 @@ class Store:
         return total
 
     def find(self, text: str) -> ImageRecord:
-        """The image with a name or with the beginning of an ID; raises NotFoundError, InputError."""
+        """The image with a name, or with an ID that begins with `text`. Raises NotFoundError, InputError."""
         return self._images.find(text)
 
     def remove(self, text: str, *, force: bool = False) -> RemovedNames:
-        """Takes a name away, or all of an image given by ID, as `docker rmi` does; `gc` frees the space.
+        """Removes a name, or with an ID all names of an image, as `docker rmi` does; `gc` frees the space.
 
-        What builds of that name have kept for the next is forgotten.
+        It also removes the caches of builds with these names.
         """
         removed = self._images.remove(text, force=force)
         for name in removed.untagged:
@@ -327,22 +326,22 @@ class Store:
         return removed
 
     def config(self, digest: Digest) -> bytes | None:
-        """An image config by its digest, the image ID, if it is here."""
+        """An image config by its digest, the image ID; None if it is not here."""
         return self._blobs.read(digest) if self._blobs.size(digest) is not None else None
 
     def layer(self, diff_id: Digest) -> Layer | None:
-        """A layer by its diff ID, if its bytes are here in any form."""
+        """A layer by its diff ID; None if the store has it in no form."""
         return self._layers.find(diff_id)
 
     def compressed_form(self, diff_id: Digest) -> Descriptor | None:
-        """What a layer is compressed to, where that is known; its blob need not be here."""
+        """The descriptor of a layer's compressed form, if it is known. Its blob may be missing here."""
         return self._index.get(diff_id).proven_blob
 
     def remember_compressed(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
-        """Notes what a layer was compressed to for a push, and to which repository (registry and all).
+        """Records the compressed form of a layer, and the repository to which it was pushed.
 
-        The caller has compressed it, or unpacked it: what an image says of its layers is not remembered.
-        Where the store has the layer in another compressed form it keeps that in mind.
+        The caller has compressed or unpacked it itself; do not record the claim of an image. `repository`
+        includes the registry. If the store has a blob of another compressed form, it records nothing.
         """
         found = self._layers.find(diff_id)
         here = found.descriptor if found is not None else None
@@ -351,25 +350,28 @@ class Store:
         self._index.update(diff_id, blob=compressed, repository=repository)
 
     def repositories(self, diff_id: Digest) -> tuple[str, ...]:
-        """Those to which a layer was pushed as `compressed_form` says, the last first; it may be
-        gone there.
+        """The repositories to which a layer was pushed in its `compressed_form`, the latest first.
+
+        They may no longer have it.
         """
         return self._index.get(diff_id).repositories
 
     def root(self, image: Image, idmap: IdMap) -> Path:
-        """The root file system of an image in the store, its ids mapped by `idmap`: read-only for everybody.
+        """The root file system of an image in the store, with owners mapped by `idmap`. Do not write to it.
 
-        Unpacked and merged the first time. Raises StoreError, FormatError, HostError.
+        The first call for an image and a map unpacks and merges the layers. Raises StoreError, FormatError,
+        HostError.
         """
         return self._trees.root(image.config.diff_ids, idmap)
 
     def open_layers(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
     ) -> OverlayLayerCache:
-        """The layers of one build of `app` (any text that is the same at its next build), as a LayerCache.
+        """The layers of one build of `app`, as a LayerCache on an overlay.
 
-        `uid` and `gid` are the CNB user's; `scratch` is a directory made by `scratch`. `like` is another app
-        with the layers of which this build begins (`nearest_app`).
+        `app` is any text that is the same at the app's next build. `uid` and `gid` are the CNB user's.
+        `scratch` is a directory made by `scratch`. With `like`, the build begins with the layers of that app
+        (`nearest_app`); apps of one `family` may do that.
         """
         app_of = self._make_app(app, family, like)
         return OverlayLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "overlay"))
@@ -377,19 +379,20 @@ class Store:
     def open_layer_copies(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
     ) -> CopyLayerCache:
-        """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
+        """As `open_layers`, but buildpacks get plain copies of the layers instead of an overlay."""
         app_of = self._make_app(app, family, like)
         return CopyLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "copies"))
 
     def import_layer(self, layer: Layer, path: str, idmap: IdMap, *, uid: int, gid: int) -> bool:
-        """Keeps a layer from elsewhere whose directory is `path`, as a build's own; False if it is none.
+        """Adds a layer from elsewhere, whose directory is `path`, to the kept trees.
 
-        Raises StoreError, and what reading the layer raises.
+        False if its tar is not exactly that of such a layer. Raises StoreError, and what reading the layer
+        raises.
         """
         return import_layer(self._lease, self._snapshots, layer, LayerLocation(path, uid, gid), idmap)
 
     def last_build(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
-        """What the last build of `app` has left for the next: its metadata, and the layers by their paths."""
+        """The record of the last build of `app`: its metadata, and those of its layers that are here."""
         fields = read(self._cache(app)) or {}
         metadata = str(fields.get("metadata", "")).encode("utf-8", "surrogateescape")
         layers = fields.get("layers")
@@ -400,7 +403,7 @@ class Store:
         return metadata, tuple(layer for layer in found if layer is not None)
 
     def nearest_app(self, app: str, family: str) -> str:
-        """The app whose layers a build of `app` begins with: itself, or the last built of its family."""
+        """The app with whose layers a build of `app` begins: itself, or the last built one of its family."""
         if self._cache(app).exists():
             return app
         with map_errors(self.path):
@@ -412,11 +415,11 @@ class Store:
         return app
 
     def copied_writers(self, writers: Sequence[str]) -> tuple[str, ...]:
-        """Those who write to layers, of these names, that are to have copies of them."""
-        return needing_copies(self.path, writers)
+        """Those of the buildpacks `writers` that are known to need copies of layers."""
+        return find_copied_writers(self.path, writers)
 
     def remember_copied(self, writer: str, app: str) -> None:
-        """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
+        """Records that the buildpack `writer` needs copies, as long as `app` has a cache. StoreError."""
         remember_copies(self._lease, writer, self._cache(app).stem)
 
     def _make_app(self, name: str, family: str, like: str) -> CachedApp:
@@ -431,7 +434,7 @@ class Store:
         return LayerCacheWriter(self._lease, self._snapshots, app, uid=uid, gid=gid, owner=owner), directory
 
     def forget(self, app: str) -> bool:
-        """Forgets what the next build of `app` could restore; False when there was nothing."""
+        """Removes the cache of `app`; False if there was none. Raises StoreError."""
         path = self._cache(app)
         with map_errors(path):
             there = path.exists()
@@ -440,25 +443,26 @@ class Store:
         return there
 
     def caches(self) -> CacheUsage:
-        """What is kept for the next builds of all apps; every file of it is looked at."""
+        """The sizes of all caches; it stats every kept file. Raises StoreError."""
         return measure_caches(self._lease)
 
     def last_uses(self) -> dict[str, float]:
-        """When each app with a cache was last built, in seconds since 1970."""
+        """The time of the last build of each app with a cache, in seconds since 1970."""
         return find_last_use(self._lease)
 
     def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], FreedSpace]:
-        """Removes what is kept for these apps; answers which there were, and what that freed. StoreError."""
+        """Removes the caches of these apps; returns the apps found, and the space freed. StoreError."""
         found, given_up = remove_apps(self._lease, apps)
         return found, gc.collect(self._lease, only=given_up)
 
     def caches_beyond(self, limit: int) -> tuple[str, ...]:
-        """The apps, the longest unused first, whose caches have to go for `limit` bytes to be enough."""
+        """The apps, longest unused first, whose caches to remove so that at most `limit` bytes are kept."""
         return choose_removed(self._lease, limit)
 
     def trim(self, limit: int, *, stays: str) -> tuple[str, ...]:
-        """Forgets what is kept `caches_beyond` a limit, but for the app `stays`; the disk is free
-        with `close`.
+        """Removes the caches beyond a limit, but not that of the app `stays`; returns the apps.
+
+        `close` frees the disk space.
         """
         gone = choose_removed(self._lease, limit, stays=stays)
         if gone:
@@ -467,14 +471,14 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A directory for one build on the store's file system, removed afterwards whoever its files belong
-        to, unless it was given to `keep_scratch`.
+        """A directory for one build on the store's file system, removed at the end of the block.
 
-        That it cannot be written is a StoreError also where others do that.
+        `keep_scratch` prevents the removal. An OSError in the block that is about the store becomes a
+        StoreError.
         """
-        path = self._lease.temporary()
+        path = self._lease.temporary_path()
         with ExitStack() as stack:
-            # Once more, for a command that is called off (once) while it clears away.
+            # Twice, because a cancellation (which comes once) may interrupt the first removal.
             stack.callback(self._remove_scratch, path)
             stack.callback(self._remove_scratch, path)
             with map_errors(path):
@@ -482,47 +486,45 @@ class Store:
             try:
                 yield path
             except BaseException as error:
-                self._lease.removal_budget = None  # what failed may have filled the disk
+                self._lease.removal_budget = None  # the disk may be full: remove everything now
                 if not isinstance(error, OSError) or not is_about(error, self.path):
                     raise
                 raise make_error(error, path) from error
 
     def _remove_scratch(self, scratch: Path) -> None:
-        if scratch not in self._left and os.path.lexists(scratch):
-            with suppress(StoreError, HostError):  # then `remove_leftovers` does, or gc says why not
+        if scratch not in self._kept_scratch and os.path.lexists(scratch):
+            with suppress(StoreError, HostError):  # `remove_leftovers` tries again, and `gc` reports why
                 trash(scratch, self._lease)
 
     def keep_scratch(self, scratch: Path) -> None:
-        """Lets a scratch directory stay, for a person to look at, until the next `remove_leftovers`
-        or `gc`.
-        """
-        self._left.add(scratch)
+        """Keeps a scratch directory, for a person to read, until the next `remove_leftovers` or `gc`."""
+        self._kept_scratch.add(scratch)
 
     def remove_tree(self, path: Path) -> None:
-        """Removes a tree outside the store too, whoever its files belong to; raises StoreError."""
+        """Removes a tree in or outside the store, whoever owns its files. Raises StoreError, HostError."""
         remove(path, self._lease)
 
     def lock_task(self, task: str) -> AbstractContextManager[None]:
-        """Holds a lock that is named by a task, against other processes; waits for it."""
+        """Waits for the lock with the name `task`, and holds it against other processes."""
         return lock_file(self.path / "locks" / task)
 
     def remove_leftovers(self) -> None:
-        """What a command begins with that writes much: removes what commands that are over have left, killed
-        or on purpose, and has the trees of earlier ones put on the disk, without waiting for it.
+        """Removes what ended commands have left behind, and starts to sync their trees.
 
-        A command that hurries waits for what takes long to remove only where there is little room.
+        Call it before writing much. A command that hurries waits for long removals only if the disk has
+        little room.
         """
-        # What cannot be removed is no reason not to build; `gc` says why.
+        # A failed removal must not prevent a build; `gc` reports why it failed.
         with suppress(StoreError, HostError):
             if gc.has_leftovers(self._lease):
                 self._sweep()
-        self._disk.sync_in_background()
+        self._tree_sync.sync_in_background()
 
     def _sweep(self) -> None:
         own = open_trash_lease(self.path)
         try:
             if self._lease.removal_budget is not None and _has_room(self.path):
-                own.removal_budget = Patience(_ENTRIES, _SECONDS)
+                own.removal_budget = RemovalBudget(_ENTRIES, _SECONDS)
                 gc.sweep(own, remove=trash)
                 remove_in_background(own)
             else:
@@ -532,19 +534,20 @@ class Store:
             own.close()
 
     def gc(self) -> FreedSpace:
-        """Removes what no image, no cache and no running command needs; safe beside running builds.
+        """Removes what no image, cache or running command needs. Builds may run meanwhile.
 
-        What earlier commands have left to processes is gone afterwards, too.
+        It waits for the background removals of earlier commands.
         """
         freed = gc.collect(self._lease)
         wait_for_removal(self.path)
         return freed
 
     def sync(self) -> None:
-        """Waits until all trees are on the disk (seconds after a large build), so that a crash cannot cost
-        them.
+        """Waits until all trees are on the disk, so that a crash cannot damage them.
+
+        After a large build this takes seconds. Raises StoreError.
         """
-        self._disk.sync()
+        self._tree_sync.sync()
 
     def _cache(self, app: str) -> Path:
         return self.path / "caches" / f"{Digest.of(app.encode()).hex[:32]}.json"

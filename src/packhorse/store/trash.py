@@ -1,8 +1,8 @@
 """Removes files and trees from the store, whatever user they belong to.
 
 A command need not wait for a removal: a process that outlives the command does the rest. That process takes
-over the lease under which the files were put aside, so that no other command sweeps them away meanwhile. If
-it is killed, nobody holds the lease any more, and the next `sweep` removes the files.
+over the lease under which the command renamed the files, so no other command removes them meanwhile. If the
+process is killed, the lease is no longer held, and the next `sweep` removes the files.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from packhorse.fs import overlay, walk
 from packhorse.linux import userns
 from packhorse.linux.processes import accept_signals, detach, python_command, start
 from packhorse.store import userns_jobs
-from packhorse.store.leases import Lease, find_unfinished, map_errors
+from packhorse.store.leases import Lease, find_unfinished, map_errors, open_directory
 
 
 def remove(path: Path, lease: Lease) -> int:
-    """Removes a file or a tree, following nothing, and answers how many bytes of disk that freed; StoreError.
+    """Removes a file or a tree, through no link; returns the bytes of disk that this freed.
 
-    A missing one is no error. What belongs to a user's subordinate ids is removed by a child that acts as the
-    root of these ids. What cannot be removed is left to the next `sweep`.
+    A missing path is no error. If files belong to a user's subordinate ids, a child process removes them as
+    root of these ids. If the removal fails, the next `sweep` tries again. Raises StoreError, HostError.
     """
     try:
         freed = _remove(path, lease)
@@ -36,26 +36,24 @@ def remove(path: Path, lease: Lease) -> int:
 
 
 def trash(path: Path, lease: Lease) -> int:
-    """As `remove`, of what a command needs no more; with no more of the lease's patience than there is.
+    """Removes as `remove` does, within the lease's `removal_budget`, what a command no longer needs.
 
-    What that does not suffice for, or takes another's rights, is `left` to who closes the lease; it is half
-    gone, and counts nothing.
+    If the budget runs out or permissions are missing, the rest stays in `lease.trash`, for whoever closes the
+    lease, and the answer is 0 bytes.
     """
     if lease.removal_budget is None:
         return remove(path, lease)
     lease.trash.add(path)
     freed = 0
-    with suppress(walk.Unfinished, OSError), lease.removal_budget.running():
+    with suppress(walk.BudgetExceeded, OSError), lease.removal_budget.count_time():
         with overlay.open_directory(path.parent) as parent:
-            freed = walk.remove(parent, path.name, patience=lease.removal_budget)
+            freed = walk.remove(parent, path.name, budget=lease.removal_budget)
         lease.trash.discard(path)
     return freed
 
 
 def _remove(path: Path, lease: Lease) -> int:
-    with map_errors(path):
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with open_directory(path.parent) as parent:
         with map_errors(path):
             try:
                 return walk.remove(parent, path.name)
@@ -71,25 +69,23 @@ def _remove(path: Path, lease: Lease) -> int:
                 directories=[parent],
             )
             return int(answer["freed"])
-    finally:
-        os.close(parent)
 
 
 _PURPOSE = "aside"
 
-_LEAST = 19
-"""The niceness of what nobody waits for; the disk serves it last then, too (ionice(1))."""
+_NICENESS = 19
+"""The niceness of the process that removes files; the disk also serves it last (ionice(1))."""
 
 
 def open_trash_lease(store: Path) -> Lease:
-    """A new lease to put things aside under; raises StoreError."""
+    """Makes a lease for files that are renamed to be removed. Raises StoreError."""
     return Lease.acquire(store, purpose=_PURPOSE)
 
 
 def remove_in_background(own: Lease) -> None:
-    """Has what the lease has `left` removed by a process, which goes on when this one is over.
+    """Starts a process that removes the lease's `trash`, and does not wait for it.
 
-    Where none can be started, it is the next `sweep`'s.
+    If no process can be started, the next `sweep` removes the files.
     """
     if own.trash and own.descriptor is not None:
         words = python_command("packhorse.store.trash", packages=True)
@@ -99,7 +95,7 @@ def remove_in_background(own: Lease) -> None:
 
 
 def wait_for_removal(store: Path) -> None:
-    """Returns when no such process works in the store any more; raises StoreError."""
+    """Waits until no process of `remove_in_background` works in the store. Raises StoreError."""
     with map_errors(store):
         for path in (store / "leases").glob(f"*-{_PURPOSE}"):
             with suppress(FileNotFoundError), path.open("rb") as file:
@@ -107,10 +103,10 @@ def wait_for_removal(store: Path) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Removes what was put aside in a store under the lease of that name, whose descriptor it has."""
+    """Removes the trash of a lease. `words` are the store, the lease's name, and its descriptor."""
     store, name, descriptor = words
     accept_signals()
-    os.nice(_LEAST)
+    os.nice(_NICENESS)
     own = Lease(Path(store), name, int(descriptor))
     try:
         with map_errors(own.store):

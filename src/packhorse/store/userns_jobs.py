@@ -1,7 +1,7 @@
 """Starts a child as root of a sandbox's user namespace, and gives it work in the store (`userns_worker`).
 
-Only that root can use a user's subordinate ids and remove files that belong to them. A hostile tar is also
-read there, where it can gain nothing.
+Only that root can give files to a user's subordinate ids, and remove such files. The child also parses
+hostile tars, because there a tar that exploits a fault gains no rights over the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from packhorse.errors import FormatError, StoreError
 from packhorse.linux import userns
 from packhorse.linux.processes import python_command
 from packhorse.linux.userns import Namespace
-from packhorse.store.leases import Lease, map_errors
+from packhorse.store.leases import Lease, map_errors, open_directory
 
 
 def run(
@@ -30,13 +30,14 @@ def run(
     directories: Sequence[int],
     stdin: Iterable[bytes] = (),
 ) -> dict[str, Any]:
-    """Runs `inside` with `words` in `namespace`, feeds it `stdin`, and answers the JSON object it prints.
+    """Runs `userns_worker` with `words` in `namespace`, writes `stdin` to it, and returns its JSON answer.
 
-    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. It
-    holds the lease too, so that nobody sweeps away what it still works on when this process was killed.
-    Raises FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
+    The child inherits the descriptors `directories`; `words` names them by number. Errors name the path
+    `where`. The child holds the lease too: if this process is killed, no sweep removes the files that the
+    child still uses. Raises FormatError for a layer that cannot be unpacked, StoreError, and what iterating
+    over `stdin` raises.
     """
-    assert lease.descriptor is not None  # who made a name for what is written has asked for it
+    assert lease.descriptor is not None  # `Lease.temporary_path` has refused a read-only store
     with userns.spawn(
         [*python_command("packhorse.store.userns_worker"), *words],
         namespace=namespace,
@@ -51,8 +52,8 @@ def run(
                 for chunk in stdin:
                     child.stdin.write(chunk)
             except BrokenPipeError:
-                pass  # it has ended early, and says why
-            answer, said = child.communicate()
+                pass  # the child has ended early, and its answer says why
+            answer, message = child.communicate()
         except BaseException:
             child.kill()
             with suppress(BrokenPipeError):
@@ -62,43 +63,35 @@ def run(
         return _parse_answer(answer)
     if child.returncode == 1 and answer:
         raise _child_error(_parse_answer(answer), where)
-    raise _ended_error(child, where, said)
+    raise _ended_error(child, where, message)
 
 
 class Unpacker:
-    """A child that unpacks one layer after another into the directory `where`; to start one takes 60 ms.
+    """A child that unpacks one layer after another into the directory `where`, because a start takes 60 ms.
 
-    `owners` says whether the namespace has more than one id. One that has failed is of no more use.
+    `owners` says whether the namespace has more than one id. After an error it cannot be used again.
     """
 
     def __init__(self, where: Path, *, namespace: Namespace, lease: Lease, owners: bool) -> None:
-        assert lease.descriptor is not None  # as above
+        assert lease.descriptor is not None  # as in `run`
         self._where = where
-        with map_errors(where):
-            parent = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with open_directory(where) as parent:
+            words = ["unpack-all", str(parent), "yes" if owners else "no"]
             self._child = userns.spawn(
-                [
-                    *python_command("packhorse.store.userns_worker"),
-                    "unpack-all",
-                    str(parent),
-                    "yes" if owners else "no",
-                ],
+                [*python_command("packhorse.store.userns_worker"), *words],
                 namespace=namespace,
                 pass_fds=(parent, lease.descriptor),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-        finally:
-            os.close(parent)
 
     def unpack(self, name: str, chunks: Iterable[bytes]) -> dict[str, Any]:
-        """Unpacks a tar into the new directory `name`; raises as `run` does."""
+        """Unpacks the tar in `chunks` into the new directory `name`. Raises the same errors as `run`."""
         stdin, stdout = self._child.stdin, self._child.stdout
         assert stdin is not None
         assert stdout is not None
-        with suppress(BrokenPipeError):  # it has ended early, and says why
+        with suppress(BrokenPipeError):  # the child has ended early, and its answer says why
             stdin.write(f"{name}\n".encode())
             for chunk in filter(None, chunks):
                 stdin.write(len(chunk).to_bytes(4, "little"))
@@ -110,15 +103,16 @@ class Unpacker:
             return answer
         if answer:
             raise _child_error(answer, self._where)
-        raise _ended_error(self._child, self._where, self._read_answer())
+        raise _ended_error(self._child, self._where, self._read_message())
 
-    def _read_answer(self) -> bytes:
+    def _read_message(self) -> bytes:
+        """Ends the child, and returns what it has written to stderr."""
         self.close()
         assert self._child.stderr is not None
         return self._child.stderr.read() or b""
 
     def close(self) -> None:
-        """Ends the child; what it has unpacked stays."""
+        """Ends the child. Layers that it has unpacked stay."""
         assert self._child.stdin is not None
         with suppress(BrokenPipeError):
             self._child.kill()
@@ -126,9 +120,9 @@ class Unpacker:
         self._child.wait()
 
 
-def _ended_error(child: subprocess.Popen[bytes], where: Path, said: bytes) -> StoreError:
-    """The error for a child that has ended and not said why."""
-    why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
+def _ended_error(child: subprocess.Popen[bytes], where: Path, message: bytes) -> StoreError:
+    """The error for a child that has ended without an answer."""
+    why = message.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
     return StoreError(f"the store cannot be used at {where}", why=why, check="store")
 
 
@@ -139,7 +133,7 @@ def _parse_answer(text: bytes) -> dict[str, Any]:
 
 
 def _child_error(answer: dict[str, Any], where: Path) -> Exception:
-    """The child's error, raised here."""
+    """The error that the child's answer describes, for `where`."""
     if answer["kind"] == "OSError":
         try:
             with map_errors(where):

@@ -5,9 +5,9 @@
     merge LAYERS PARENT NAME      merges layers of the directory LAYERS, listed on stdin, into the new NAME
     remove PARENT NAME            removes the file or tree NAME
 
-LAYERS and PARENT are descriptors, because paths above the store may be closed to these ids. OWNERS is `yes`
-where the namespace has more than one id. The child prints one JSON object on stdout. If it fails, the object
-says why, and the exit status is 1.
+LAYERS and PARENT are descriptors, because these ids may not be allowed to search the directories above the
+store. OWNERS is `yes` if the namespace has more than one id. The child prints one JSON object on stdout, or
+one a line for `unpack-all`. If it fails, the object says why, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 
 def main(words: list[str]) -> int:
-    """Does what the command line says, and prints the answer; returns the exit status."""
+    """Runs the command line `words`, and prints the answer; returns the exit status."""
     verb, *arguments = words
     syscalls.die_with_parent()
     try:
@@ -64,25 +64,25 @@ def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[st
 
 
 def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
-    """Unpacks layers until there are no more, and answers each with a line; ends at the first that fails."""
+    """Unpacks the layers of a stream, and prints a line for each. Raises the first error."""
     while name := stream.readline():
         frames = _read_frames(stream)
         with _new_directory(parent, name.decode().rstrip("\n")) as target:
             answer = asdict(unpack(frames, target, owner=owner))
         for _ in frames:
-            pass  # to the end of this layer, where the next one begins
+            pass  # skip to the end of this layer, where the next one begins
         print(json.dumps(answer), flush=True)
     return 0
 
 
 def _read_frames(stream: BinaryIO) -> Iterator[bytes]:
-    """The chunks of one layer: each has its length before it, and one of length 0 is the end."""
+    """The chunks of one layer. Each has its length before it; the length 0 ends the layer."""
     while length := int.from_bytes(stream.read(4), "little"):
         yield stream.read(length)
 
 
 def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> dict[str, Any]:
-    """Applies layers to a new tree, lowest first."""
+    """Applies layers, lowest first, to a new tree."""
     count = 0
     with _new_directory(parent, name) as target:
         for layer in order:
@@ -99,7 +99,7 @@ def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> 
 
 @contextmanager
 def _new_directory(parent: int, name: str) -> Iterator[int]:
-    """A new directory, as the root of a file system has to be."""
+    """Makes a directory with mode 0755, and opens it."""
     os.mkdir(name, 0o755, dir_fd=parent)
     with overlay.open_subdirectory(parent, name) as directory:
         os.fchmod(directory, 0o755)

@@ -1,7 +1,8 @@
 """Lists a layer's tar without unpacking it: its entries by path, or the bytes of a few files.
 
-Bills of materials and comparisons use it. It does not follow links on the way to an entry: it says what is in
-the tar. `tar.unpack` decides which paths are valid.
+`report` uses it for SBOMs and to compare images. It resolves no links: paths are those in the tar, without
+dots and leading slashes. It refuses names with `..`, and accepts depths and lengths that `tar.unpack`
+refuses.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from packhorse.tar.unpack import AUFS, OPAQUE, WHITEOUT, UnpackLimits, join, sho
 
 
 class EntryKind(StrEnum):
-    """What an entry is. `REMOVED` hides an entry of the layers below, `EMPTIED` all in a directory there."""
+    """The kind of an entry. REMOVED hides an entry of the layers below, EMPTIED everything in a directory."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -40,17 +41,17 @@ _KINDS = {
     b"6": EntryKind.FIFO,
 }
 _DEFAULT = UnpackLimits()
-_DATA_LIMIT = 64 << 20  # bytes of files that are kept of one layer
-_SHORT = 64  # bytes of an extended attribute that are told; a capability has 20 or 24
+_DATA_LIMIT = 64 << 20  # the most bytes of kept files of one layer
+_SHORT = 64  # bytes up to which an extended attribute is listed whole; a capability has 20 or 24
 
 
 @dataclass(frozen=True, slots=True)
 class ListedEntry:
-    """One entry of a layer. `link` is where a link leads; `content` the SHA-256 of a file's bytes.
+    """One entry of a layer. `link` is the target of a link, `content` a digest of the bytes of a file.
 
-    `mode` has the twelve permission bits; `size` is in bytes, 0 unless it is a file; `mtime` is in
-    nanoseconds since 1970. `attributes` are the extended ones by name, in its order: the value in hexadecimal
-    digits, or of a long one its digest. `data` are a file's bytes where its path was one to keep.
+    `mode` has the twelve permission bits. `size` is in bytes, 0 unless it is a file. `mtime` is in
+    nanoseconds since 1970. `attributes` are the extended attributes, sorted by name: the value in hexadecimal
+    digits, or the digest of a long one. `data` are the bytes of a file that was to be kept, else None.
     """
 
     kind: EntryKind
@@ -67,9 +68,9 @@ class ListedEntry:
 
 @dataclass(frozen=True, slots=True)
 class PickedFiles:
-    """The files that were asked for, and the paths whose entries below this layer are hidden.
+    """The files that were wanted, and the paths that this layer hides in the layers below.
 
-    A path that ends in "/" says that all in that directory is.
+    A path that ends in "/" hides everything in that directory.
     """
 
     files: dict[str, bytes]
@@ -82,11 +83,11 @@ def list_entries(
     keep: Callable[[str], bool] = lambda path: False,
     limits: UnpackLimits = _DEFAULT,
 ) -> dict[str, ListedEntry]:
-    """All entries by path (relative, surrogateescape, the top is "."); of several with one the last.
+    """All entries by path: relative, surrogateescape, "." for the top. The last entry with a path counts.
 
-    An entry has the bytes of a file that `keep` asks for, unless these are very many in all. What is hidden
-    is there by its own path, and with a "/" behind it where all in a directory is. Reads the tar to its end.
-    Raises FormatError for bytes that are no tar, a path that leads out, and a limit passed.
+    Files for whose paths `keep` is true have their bytes in `data`, up to 64 MiB in all. A hidden entry is
+    listed by its own path; a directory whose content is hidden by its path with "/" at the end. Reads the tar
+    to its end. Raises FormatError for bytes that are no tar, a path with `..`, and a limit exceeded.
     """
     found: dict[str, ListedEntry] = {}
     left = _DATA_LIMIT
@@ -105,9 +106,9 @@ def list_entries(
 def merge_layers(
     below: Mapping[str, ListedEntry], above: Mapping[str, ListedEntry]
 ) -> dict[str, ListedEntry]:
-    """What two layers hold, one on the other; what the upper hides of yet others stays told."""
+    """Merges the entries of two layers. What the upper one hides stays listed, for the layers below both."""
     hidden = {path for path, entry in above.items() if entry.kind in (EntryKind.REMOVED, EntryKind.EMPTIED)}
-    # What is no directory any more has nothing in it.
+    # An entry that replaces a directory hides everything in it.
     directories = _find_directories(below)
     hidden |= {
         path for path, entry in above.items() if path in directories and entry.kind is not EntryKind.DIRECTORY
@@ -117,7 +118,7 @@ def merge_layers(
 
 
 def _find_directories(paths: Iterable[str]) -> set[str]:
-    """All that have something in them, whether they have an entry of their own or not."""
+    """All directories of which `paths` has an entry, whether they have an entry of their own or not."""
     found: set[str] = set()
     for path in paths:
         above = path.rstrip("/").rpartition("/")[0]
@@ -130,10 +131,9 @@ def _find_directories(paths: Iterable[str]) -> set[str]:
 def pick_files(
     chunks: Iterable[bytes], wanted: Callable[[str], bool], *, limit: int, limits: UnpackLimits = _DEFAULT
 ) -> PickedFiles:
-    """The bytes of the files whose paths are `wanted`, at most `limit` bytes of all; otherwise as
-    `list_entries`.
+    """The bytes of the regular files whose paths are `wanted`. Reads and raises as `list_entries` does.
 
-    A link is no file.
+    Raises FormatError too if they have more than `limit` bytes in all.
     """
     files: dict[str, bytes] = {}
     hidden, total = set(), 0
@@ -154,7 +154,7 @@ def pick_files(
 
 
 def _walk(archive: TarReader, limits: UnpackLimits) -> Iterator[tuple[TarHeader, bytes]]:
-    """Each header with its path, dots and leading slashes dropped."""
+    """Each header with its path, without dots and leading slashes. Raises FormatError beyond the limits."""
     count = total = paths = 0
     for header in archive:
         parts = [part for part in header.name.split(b"/") if part and part != b"."]
@@ -184,7 +184,7 @@ def _entry_kind(header: TarHeader, path: bytes) -> EntryKind:
 
 
 def _hidden_path(path: str) -> str:
-    """What a whiteout's own path hides."""
+    """The path that the whiteout at `path` hides."""
     above, _, name = path.rpartition("/")
     if name == os.fsdecode(OPAQUE):
         return f"{above}/"
@@ -213,12 +213,12 @@ def _make_entry(archive: TarReader, header: TarHeader, kind: EntryKind, *, keep:
 
 
 def _shorten_attribute(value: bytes) -> str:
-    """The value of an extended attribute, of whatever length, in few characters."""
+    """The value of an extended attribute in hexadecimal digits, or the digest of a long one."""
     return value.hex() if len(value) <= _SHORT else f"sha256:{hashlib.sha256(value).hexdigest()}"
 
 
 def _digest(archive: TarReader, header: TarHeader) -> bytes:
-    """The digest of a file; of the holes of a sparse one only where they are."""
+    """The SHA-256 of a file's bytes. A sparse file's holes go in by their offsets, not as zeros."""
     total, end = hashlib.sha256(), 0
     for offset, piece in archive.content():
         if offset != end:

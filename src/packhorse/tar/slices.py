@@ -1,11 +1,11 @@
-"""Divides an application directory into slices, and packs them from pieces of their last tar where it can.
+"""Divides an application directory into slices, and reuses parts of the last build's tar.
 
-Slices: buildpack.md, B-081 to B-086. `lifecycle.export` decides here which entry goes into which layer;
-`tar.writer` makes the bytes.
+Slices are in buildpack.md, B-081 to B-086. `lifecycle.export` calls `divide` to learn which entry goes into
+which layer; `tar.writer` makes the bytes.
 
 Entries of a tar are in byte order of their paths, so the content of a directory is one contiguous piece. If
-nothing changed in a directory at any depth, the piece is copied and no file is looked at. A stamp of each
-directory, made before packing (`source.files`), tells whether something changed.
+nothing below a directory has changed, its piece is copied and its files are not read. A stamp of each
+directory, made before packing (`source.files`), shows whether something has changed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from packhorse.fs.compare import Entry, stamp
 from packhorse.tar.writer import Found, PackedTree, Position
 
 _WORTH = 4
-"""A tar is read and hashed whole, even for one piece: with less than a quarter to copy it is left alone."""
+"""The former tar is used only if at least a quarter of it can be copied: all of it is read to verify it."""
 
 
 class Piece(NamedTuple):
-    """All that is below a directory: where in the tar it starts and ends, in bytes, and the directory's
-    stamp, which tells what was directly in it.
+    """The part of a tar with everything below a directory: its first byte, its end, the directory's stamp.
+
+    The stamp covers the entries directly in the directory.
     """
 
     stamp: str
@@ -39,8 +40,10 @@ class Piece(NamedTuple):
 
 
 class FormerSlice(NamedTuple):
-    """A layer as it was packed before: its pieces by the paths of directories ("" for the layer's own, else
-    below it), the length of its tar, and what reads that from one offset to before another, in chunks.
+    """A layer of the last build: its pieces by directory, the length of its tar, and a function to read it.
+
+    Directories are relative to the application, "" for itself. `read` takes a start and an end in bytes, and
+    returns that part in chunks.
     """
 
     pieces: Mapping[str, Piece]
@@ -49,11 +52,11 @@ class FormerSlice(NamedTuple):
 
 
 class Pieces:
-    """What the directories of a layer were packed to, and what they become.
+    """Finds the pieces of the last tar that can be copied, and notes those of the new tar in `made`.
 
-    `stamps` has that of each directory of the source as it is now, empty where it is not known. `is_plain`
-    says of a directory of the layer whether it is the source's, with all below it: nothing is hidden in it,
-    or written over it.
+    `stamps` has the present stamp of each directory of the source, empty if unknown. `is_plain` says whether
+    a directory of the layer, with everything below it, is the source's own: no buildpack has written there
+    or removed anything.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Pieces:
         self.made: dict[str, Piece] = {}
 
     def find_unchanged(self, path: str) -> PackedTree | None:
-        """What now comes of everything below a directory, where it is what came of it before; else None."""
+        """The former bytes of everything below the directory `path` if nothing there changed, else None."""
         former = self._former
         if former is None or path in self._changed or path not in self._stamps or not self._is_plain(path):
             return None
@@ -87,13 +90,13 @@ class Pieces:
         return PackedTree(f"{path}/", partial(former.read, start, end))
 
     def note_listed(self, path: str, nodes: Sequence[Node]) -> None:
-        """Says which entries of a directory are packed; if its stamp was made of others, it is no piece."""
+        """Notes the entries of a directory that are packed. If its stamp covers others, it makes no piece."""
         known = self._stamps.get(path)
         if known and stamp([_stamp_entry(node) for node in nodes]) == known:
             self._as_stamped.add(path)
 
     def note_packed(self, path: str, start: int) -> None:
-        """Says that everything below a directory was packed, from `start` up to here."""
+        """Notes that everything below a directory is in the tar, from `start` up to `position`."""
         if path in self._as_stamped:
             self.made[path] = Piece(self._stamps[path], start, self.position.bytes)
 
@@ -109,15 +112,16 @@ class Pieces:
 
 
 def _stamp_entry(node: Node) -> Entry:
-    mode = FORMATS.get(node.kind, 0) | node.mode  # 0: no stamp has that
+    mode = FORMATS.get(node.kind, 0) | node.mode  # 0, a kind that no stamp has, never matches
     if node.kind is NodeKind.DIRECTORY:
         return node.name, mode, 0, 0, 0, 0
     return node.name, mode, node.size, node.mtime_ns, node.ctime_ns, node.inode
 
 
 def _changed_directories(stamps: Mapping[str, str], former: Mapping[str, Piece]) -> set[str]:
-    """The directories below which something, at any depth, is not as it was. One that is no more is seen by
-    the stamp of that above it.
+    """The directories in which, or at any depth below which, something has changed.
+
+    The stamp of a directory changes too if a directory in it is gone.
     """
     changed = set[str]()
     for path, now in stamps.items():
@@ -134,9 +138,10 @@ Glob = str
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The entries of one layer, in byte order of their paths; none for a slice that matched nothing.
+    """The entries of one layer, in byte order of their paths; none if no entry matched the slice.
 
-    They may be gone through several times, by who tells `position` how long the tar of them is.
+    A caller may iterate over them several times. Each time it has to set `position` to the length of the tar
+    so far, before it takes an entry (as `tar.writer.stream` does).
     """
 
     entries: Iterable[Found | PackedTree]
@@ -146,11 +151,10 @@ class Slice:
 def divide(
     view: TreeView, directory: str, slices: Sequence[Sequence[Glob]], pieces: Pieces | None = None
 ) -> list[Slice]:
-    """One slice for each list of globs, and one, last, with everything that is left.
+    """Makes one slice for each list of globs, and a last one with all other entries.
 
-    A directory that a glob matches brings all below it; a taken file brings the directories above it along.
-    Where no glob divides it, that last is made with the `pieces` of it there are. Raises FormatError for a
-    malformed glob.
+    A directory that matches a glob comes with everything below it. Each entry comes with the directories
+    above it. If there are no globs, the last slice uses `pieces`. Raises FormatError for a malformed glob.
     """
     if not any(slices):
         pieces = pieces or _no_pieces()
@@ -168,17 +172,19 @@ def _no_pieces() -> Pieces:
 def _list_found(everything: Iterable[Found | PackedTree]) -> Iterator[Found]:
     for found in everything:
         if isinstance(found, PackedTree):
-            raise FormatError(f"{found.path} is known as a whole only", why="this is a defect of packhorse")
+            raise FormatError(f"{found.path} cannot be divided", why="this is a defect of packhorse")
         yield found
 
 
 def check_globs(globs: Sequence[Glob]) -> None:
-    """Raises FormatError when one of `globs` is malformed."""
+    """Raises FormatError if one of `globs` is malformed."""
     for glob in globs:
         _compile(glob)
 
 
 class _Directory:
+    """All entries of an application directory, of which each slice takes some."""
+
     def __init__(self, found: Iterable[Found]) -> None:
         self._nodes = dict(found)
         self._children: dict[str, list[str]] = {
@@ -220,18 +226,16 @@ class _Directory:
 
 
 class _TreeEntries:
-    """A directory and everything below it, at any depth, in byte order of paths.
+    """Iterates over a directory and everything below it, in byte order of paths.
 
-    It is looked at while it is gone through, a directory at a time, so there may be any number of files. What
-    there are `pieces` of is not looked at.
+    It reads one directory at a time, while the caller iterates, so memory does not limit the number of files.
+    It does not read directories of which `pieces` has an unchanged piece.
     """
 
     def __init__(self, view: TreeView, directory: str, pieces: Pieces) -> None:
         root = view.stat(directory, follow=True)
         if root is None or root.kind is not NodeKind.DIRECTORY:
-            raise FormatError(
-                f"{directory} is not a directory", why="so there is not an application to export"
-            )
+            raise FormatError(f"{directory} is not a directory", why="there is no application to export")
         self._view = view
         self._directory = directory
         self._root = root
@@ -240,7 +244,7 @@ class _TreeEntries:
     def __iter__(self) -> Iterator[Found | PackedTree]:
         pieces = self._pieces
         yield "", self._root
-        waiting = [("", 0, iter(self._below("")))]
+        waiting = [("", 0, iter(self._list_directory("")))]
         while waiting:
             above, start, rest = waiting[-1]
             for path, node in rest:
@@ -249,15 +253,17 @@ class _TreeEntries:
                 elif unchanged := pieces.find_unchanged(path[:-1]):
                     yield unchanged
                 else:
-                    waiting.append((path, pieces.position.bytes, iter(self._below(path))))
+                    waiting.append((path, pieces.position.bytes, iter(self._list_directory(path))))
                     break
             else:
                 waiting.pop()
                 pieces.note_packed(above[:-1], start)
 
-    def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
-        """What is in one directory, and for each directory there once more where what is in that belongs: not
-        behind its name, but where a slash at its end puts it (`a`, `a-b`, `a/b`).
+    def _list_directory(self, start: str) -> Sequence[tuple[str, Node | None]]:
+        """The entries of one directory, in order; each directory appears twice.
+
+        First with its node, then with a slash at the end and None, where the entries below it belong. Others
+        may come between: `a`, `a-b`, `a/b`.
         """
         nodes = self._view.list(f"{self._directory}/{start}".rstrip("/"))
         self._pieces.note_listed(start[:-1], nodes)
@@ -265,7 +271,7 @@ class _TreeEntries:
         directories = [(f"{path}/", None) for path, node in found if node and node.kind is NodeKind.DIRECTORY]
         if directories:
             found += directories
-            # Text sorts as its bytes do, but for bytes that are no text.
+            # ASCII text sorts as its bytes do, without a slower key function.
             plain = all(path.isascii() for path, _ in found)
             found.sort(key=itemgetter(0) if plain else lambda one: os.fsencode(one[0]))
         return found
@@ -278,10 +284,10 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _compile(glob: Glob) -> re.Pattern[str]:
-    """Go's filepath.Match (B-082) as a regular expression.
+    """Translates a glob of Go's filepath.Match (B-082) to a regular expression.
 
-    What stands between two stars is taken where it is found first, as Go does, and not looked for again
-    (`(?>…)`): else a glob of thirty stars would keep the export busy for years.
+    As in Go, the text between two stars matches at the first place it is found, without backtracking
+    (`(?>…)`). With backtracking, a glob of thirty stars would take years.
     """
     pieces, index, end = [""], 0, len(cleaned := posixpath.normpath(glob))
     while index < end:
@@ -309,7 +315,7 @@ def _compile(glob: Glob) -> re.Pattern[str]:
 
 
 def _compile_class(text: str, index: int, glob: Glob) -> tuple[str, int]:
-    """A bracket expression that begins before `index`: its regular expression, and where it ends."""
+    """Translates the bracket expression whose `[` is before `index`; also returns the index after it."""
     negated = text.startswith("^", index)
     index += negated
     ranges: list[str] = []

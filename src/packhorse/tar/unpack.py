@@ -1,11 +1,11 @@
 """Unpacks one hostile layer into a directory of its own.
 
-`store` calls it in a child that is root of the user namespace whose ids the tree gets. Nothing is opened by a
-path: every directory is entered one name at a time below the target. A link on the way is resolved by hand,
-with the target as its root, and no entry is written through a link. Directories get their attributes last.
-The result lists what whiteouts hide; `fs.apply` carries them out when the store merges layers.
+`store.userns_worker` calls it as root of a user namespace, which gives the tree the owners of that namespace.
+It opens no path of several names: it enters each directory below the target by one name. It resolves links on
+the way itself, with the target as their root, and writes no entry through a link. Directories get their
+attributes last. The result lists what whiteouts hide; `fs.apply` removes that when the store merges layers.
 
-Paths here are relative bytes without `.` and `..`; a resolved path has no link in it.
+Paths here are relative, in bytes, without `.` and `..`. A resolved path has no link in it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from packhorse.tar.reader import TarHeader, TarReader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TARGET = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN = 64  # descriptors kept; a process has 1024 by default
-_STEPS = 1024  # names looked up on one way through links; more is a loop, or meant to cost time
+_OPEN = 64  # directories that stay open; a process may usually have 1024 descriptors
+_STEPS = 1024  # the most names that resolving one link may look up: more is a loop, or an attack
 _IMPLIED = TarHeader(b"", b"5", 0o755, 0, 0, 0, 0, b"")
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
-"""How the names of aufs's own files begin, which docker passes over too, but for the links to them."""
+"""The prefix of aufs's own files. Like docker, unpacking drops them, but keeps hard links to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackLimits:
-    """The most that a layer may hold: entries, bytes of content, bytes of one name, names in one path.
+    """The limits for one layer: entries, bytes of content, bytes of one name, names in one path.
 
-    `paths` bounds the bytes that are remembered of names, `lookups` the names looked up on the way to
-    entries: links can make both many times what the archive has.
+    `paths` limits the bytes of all paths in memory, `lookups` the names looked up on the way to entries.
+    Links can make both far larger than the archive.
     """
 
     entries: int = 1_000_000
@@ -52,13 +52,13 @@ class UnpackLimits:
 
 
 class Directories:
-    """The tree below `target`, of which this object must be the only writer; a context manager."""
+    """Makes and removes directories below `target`. Nothing else may write there. A context manager."""
 
     def __init__(self, target: int | Path, *, limits: UnpackLimits, owner: bool) -> None:
         self._root = os.dup(target) if isinstance(target, int) else os.open(target, _TARGET)
         self._limits = limits
         self._owner = owner
-        self._headers: dict[bytes, TarHeader | None] = {}  # of every directory there is; None when implied
+        self._headers: dict[bytes, TarHeader | None] = {}  # of all directories; None for an implied one
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._resolved: dict[bytes, bytes] = {b"": b""}
         self._aufs: set[bytes] = set()
@@ -74,15 +74,15 @@ class Directories:
             os.close(descriptor)
 
     @property
-    def implied(self) -> list[bytes]:
-        """The directories that came to be without an entry of their own; the top ("") may be one."""
+    def implied_directories(self) -> list[bytes]:
+        """The directories that have no entry of their own, among them perhaps the top ("")."""
         top = [] if b"" in self._headers else [b""]
         return top + [path for path, header in self._headers.items() if header is None]
 
     def parts(self, name: bytes) -> list[bytes]:
-        """The names in an entry's name, leading slashes and dots dropped.
+        """Splits an entry's name at its slashes, and drops empty names and dots.
 
-        Raises FormatError for `..`, and for a name or a depth beyond the limits.
+        Raises FormatError for `..`, for a name that is too long, and for too many names.
         """
         parts = [part for part in name.split(b"/") if part and part != b"."]
         if b".." in parts:
@@ -95,7 +95,7 @@ class Directories:
         return parts
 
     def resolve(self, path: bytes) -> bytes:
-        """The directory that `path` means, links on the way resolved inside the tree; made if missing."""
+        """The directory that `path` leads to, with links resolved inside the tree; makes missing ones."""
         known = self._resolved.get(path)
         if known is None:
             above, _, name = path.rpartition(b"/")
@@ -105,14 +105,14 @@ class Directories:
         return known
 
     def find(self, path: bytes) -> bytes:
-        """The directory that `path` means, as `resolve` has it, whether the layer has one there or not."""
+        """Resolves `path` as `resolve` does, but makes no directory."""
         here = b""
         for name in path.split(b"/") if path else ():
             here = self._walk(here, name, make=False)
         return here
 
     def count_path(self, path: bytes) -> None:
-        """Counts the bytes of a path that is kept until the end."""
+        """Counts the bytes of a path that stays in memory. Raises FormatError at the limit."""
         self._remembered += len(path)
         if self._remembered > self._limits.paths:
             raise FormatError(
@@ -121,7 +121,7 @@ class Directories:
             )
 
     def descriptor(self, path: bytes) -> int:
-        """The open directory at the resolved `path`: valid until the next call of any method."""
+        """A descriptor of the directory at the resolved `path`, valid until the next call of any method."""
         if not path:
             return self._root
         found = self._open.get(path)
@@ -133,9 +133,9 @@ class Directories:
         return found
 
     def make(self, here: bytes, name: bytes, header: TarHeader) -> bool:
-        """Makes the directory `name` in `here`, or takes the one there, to get the attributes of `header`.
+        """Makes the directory `name` in `here` if it is missing, and notes its `header` for `finish`.
 
-        Says whether it took the place of something else, so that it is empty whatever lies below the layer.
+        Returns whether it replaced an entry of another kind; such a directory hides those of lower layers.
         """
         path = join(here, name)
         replaced = False
@@ -150,11 +150,11 @@ class Directories:
         return replaced
 
     def set_top_metadata(self, header: TarHeader) -> None:
-        """Notes that the top of the tree is to get the attributes of `header`."""
+        """Notes the header from which `finish` takes the attributes of the top directory."""
         self._headers[b""] = header
 
     def clear(self, here: bytes, name: bytes) -> None:
-        """Removes the entry `name` in `here`, with all below it; a missing one is no error."""
+        """Removes the entry `name` in `here` and everything below it; a missing entry is no error."""
         self._resolved = {b"": b""}
         parent = self.descriptor(here)
         path = join(here, name)
@@ -165,7 +165,7 @@ class Directories:
                 os.unlink(name, dir_fd=parent)
 
     def set_metadata(self, descriptor: int, header: TarHeader) -> None:
-        """Gives an open file or directory the attributes of `header`: mode last, chown clears setuid."""
+        """Gives an open file or directory its owner, mode and time; chown first, because it clears setuid."""
         if self._owner:
             with _explain_refused_ids(header):
                 os.fchown(descriptor, header.uid, header.gid)
@@ -173,7 +173,7 @@ class Directories:
         os.utime(descriptor, ns=(header.mtime, header.mtime))
 
     def set_link_metadata(self, here: bytes, name: bytes, header: TarHeader) -> None:
-        """Gives a link or FIFO, `name` in `here`, the attributes of `header`; links have no mode."""
+        """Gives the link or FIFO `name` in `here` its owner and time, and a FIFO its mode."""
         parent = self.descriptor(here)
         if self._owner:
             with _explain_refused_ids(header):
@@ -183,7 +183,10 @@ class Directories:
         os.utime(name, ns=(header.mtime, header.mtime), dir_fd=parent, follow_symlinks=False)
 
     def finish(self) -> None:
-        """Gives every directory its attributes, after which nothing more can be placed: deepest first."""
+        """Removes aufs's own directories, then gives every directory its attributes, the deepest first.
+
+        Call it last: afterwards directories may deny access.
+        """
         for path in sorted(self._aufs):
             here, _, name = path.rpartition(b"/")
             if path in self._headers:
@@ -212,7 +215,10 @@ class Directories:
         raise FormatError(f"{shorten(join(here, name))} is reached through too many links")
 
     def _enter(self, here: bytes, name: bytes, *, make: bool) -> bytes | None:
-        """The target of the link `name` in `here`; None when it is a directory, which it is to become."""
+        """The target of the link `name` in `here`; None if it is a directory, or missing.
+
+        With `make` it makes a missing directory.
+        """
         path = join(here, name)
         if path in self._open:
             return None
@@ -277,7 +283,7 @@ class Directories:
 
 @contextmanager
 def _explain_refused_ids(header: TarHeader) -> Iterator[None]:
-    """Says it when the ids of `header` are not ours to give."""
+    """Turns the OSError of a refused chown(2) into a HostError that names the entry and its ids."""
     try:
         yield
     except OSError as error:
@@ -295,7 +301,7 @@ def join(here: bytes, name: bytes) -> bytes:
 
 
 def shorten(name: bytes) -> str:
-    """A name from an archive as it may be printed: at most 200 bytes."""
+    """A name from an archive for messages: its first 200 bytes."""
     return name[:200].decode("utf-8", "backslashreplace")
 
 
@@ -317,12 +323,12 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class UnpackResult:
-    """What a layer held. `files` counts entries written, `bytes` their content, `skipped` devices.
+    """The result of unpacking: `files` counts entries written, `bytes` the content, `skipped` the devices.
 
-    Paths are relative, decoded with surrogateescape and in the order of the archive. `whiteouts` hide an
-    entry of the layers below, `opaque` directories all of theirs. `implied` directories had no entry of their
-    own: their mode and owner are made up (0755, root) and a layer below knows better, where one of them may
-    even be a link. The top is "".
+    Paths are relative, decoded with surrogateescape, in the order of the archive. A path in `whiteouts` hides
+    an entry of the layers below; a directory in `opaque` hides all their entries in it. Directories in
+    `implied` have no entry of their own. They got mode 0755 and owner root; a lower layer has the right
+    attributes, or even a link there. The top is "".
     """
 
     files: int
@@ -336,12 +342,12 @@ class UnpackResult:
 def unpack(
     chunks: Iterable[bytes], target: int | Path, *, owner: bool, limits: UnpackLimits = _DEFAULT
 ) -> UnpackResult:
-    """Unpacks the tar in `chunks`, all of them, into the empty directory `target`, a path or a descriptor.
+    """Unpacks the tar in `chunks` into the empty directory `target`, a path or a descriptor.
 
-    `owner` gives entries the ids of their headers, which takes root of a namespace that has them. Modes,
-    setuid included, and modification times are kept; extended attributes are not. A later entry replaces an
+    With `owner`, entries get the ids in their headers; that needs root of a namespace that has them. It keeps
+    modes, setuid included, and modification times, but no extended attributes. A later entry replaces an
     earlier one. Raises FormatError for bytes that are no tar, an entry that would leave the target, and a
-    limit passed; HostError when this machine cannot hold the tree.
+    limit exceeded; HostError if this machine cannot hold the tree.
     """
     archive = TarReader(chunks)
     header: TarHeader | None = None
@@ -357,6 +363,8 @@ def unpack(
 
 
 class _Unpacker:
+    """Unpacks the entries of one archive."""
+
     def __init__(self, archive: TarReader, directories: Directories, *, limits: UnpackLimits) -> None:
         self._archive = archive
         self._directories = directories
@@ -366,7 +374,7 @@ class _Unpacker:
         self._opaque: list[bytes] = []
 
     def unpack_entry(self, header: TarHeader) -> None:
-        """Puts one entry where it belongs, or notes it."""
+        """Writes one entry, or notes a whiteout."""
         self._count(header)
         parts = self._directories.parts(header.name)
         if not parts:
@@ -393,7 +401,7 @@ class _Unpacker:
                 self._replace(here, name, lambda parent: os.mkfifo(name, 0o600, dir_fd=parent))
                 self._directories.set_link_metadata(here, name, header)
             case b"3" | b"4":
-                # A namespace makes no devices. What the device would have replaced is not there either.
+                # No user namespace can make a device. It still hides what it would have replaced.
                 self._directories.clear(here, name)
                 self._add_path(self._whiteouts, join(here, name))
                 self._skipped += 1
@@ -403,14 +411,14 @@ class _Unpacker:
         self._files += 1
 
     def result(self) -> UnpackResult:
-        """The account of what was placed."""
+        """The result, after `Directories.finish`."""
         return UnpackResult(
             self._files,
             self._bytes,
             self._skipped,
             tuple(map(os.fsdecode, self._whiteouts)),
             tuple(map(os.fsdecode, self._opaque)),
-            tuple(map(os.fsdecode, self._directories.implied)),
+            tuple(map(os.fsdecode, self._directories.implied_directories)),
         )
 
     def _count(self, header: TarHeader) -> None:
@@ -482,7 +490,7 @@ class _Unpacker:
             os.close(directory)
 
     def _replace(self, here: bytes, name: bytes, make: Callable[[int], _Made]) -> _Made:
-        """Makes the entry `name` in `here`, in place of what is there."""
+        """Calls `make` with the directory `here`, again after removing the entry `name` if it exists."""
         try:
             return make(self._directories.descriptor(here))
         except FileExistsError:

@@ -1,12 +1,12 @@
-"""Turns directories into uncompressed layer bytes, the same as Go's archive/tar writes for the reference.
+"""Turns directories into the tars of layers, with the same bytes that the reference lifecycle writes.
 
 Entries have the order and owners that the reference gives them (lifecycle v0.21 `layers/`, `archive/`). The
 caller makes the entries above a layer's directory, and those of the launcher layers, with
-`TarEntry.directory` and its siblings. They never come from stat, because what the host has there must not
-reach a digest.
+`TarEntry.directory` and its siblings. They never come from stat(2), because the host's own directories must
+not change a digest.
 
-A header is USTAR where every field fits and PAX otherwise. Each entry has the date 1980-01-01T00:00:01Z and
-no user name. Two zero blocks end the tar, without further padding.
+A header is USTAR if every field fits, else PAX (Go's archive/tar). Each entry has the date
+1980-01-01T00:00:01Z and no user name. Two zero blocks end the tar, without further padding.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from packhorse.base.tree import Node, NodeKind, TreeView
 from packhorse.errors import FormatError, TreeError
 
 Found = tuple[str, Node]
-"""A path below some directory ("" for itself), and the entry there."""
+"""A path relative to a directory, "" for the directory itself, and the entry there."""
 
 
 class TarEntry(NamedTuple):
-    """One entry of a layer; a tuple, as `Node` is. `name` is absolute, and has no slash at its end.
+    """One entry of a layer. `name` is an absolute path without a slash at its end.
 
-    `mode` has the twelve permission bits. A file has `size`, in bytes, and of these it is told where they
-    are `at`, a tree and the path in it, or what starts a pass over them (`open`). `link` is a link's target.
-    Text is decoded with surrogateescape.
+    `mode` has the twelve permission bits, `size` is the length of a file in bytes. Its bytes are either `at`
+    a path in a tree, or come from `open`, which returns a stream. `link` is the target of a link. Text is
+    decoded with surrogateescape. It is a tuple, as `Node` is, because a layer has so many.
     """
 
     name: str
@@ -47,24 +47,24 @@ class TarEntry(NamedTuple):
 
     @classmethod
     def directory(cls, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
-        """A directory that no tree has, such as a parent of a layer."""
+        """A directory that is in no tree, such as a parent of a layer."""
         return cls(name, NodeKind.DIRECTORY, mode, uid, gid)
 
     @classmethod
     def symlink(cls, name: str, target: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
-        """A link that no tree has."""
+        """A link that is in no tree."""
         return cls(name, NodeKind.LINK, mode, uid, gid, link=target)
 
     @classmethod
     def file(cls, name: str, size: int, open: Callable[[], BinaryIO], *, mode: int = 0o755) -> Self:
-        """A file of root's that comes from elsewhere, such as the launcher."""
+        """A file that is in no tree and belongs to root, such as the launcher."""
         return cls(name, NodeKind.FILE, mode, 0, 0, size=size, open=open)
 
 
 class PackedTree(NamedTuple):
-    """In the place of all entries below a directory, the bytes that they were in a tar before.
+    """Stands for all entries below a directory, with their bytes from an earlier tar.
 
-    `path` is the directory's, with a slash at its end: behind it they stand, as a `Found` behind its own.
+    `path` is the directory's, with a slash at its end: by that it sorts among the paths of `Found`.
     """
 
     path: str
@@ -72,7 +72,7 @@ class PackedTree(NamedTuple):
 
 
 class Position:
-    """How many bytes of a tar there are so far."""
+    """The number of bytes of a tar that are made so far."""
 
     __slots__ = ("bytes",)
 
@@ -83,10 +83,10 @@ class Position:
 def directory_entries(
     view: TreeView, path: str, *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
 ) -> Iterator[TarEntry]:
-    """The layer made of the directory `path`: `parents`, then the directory and all below it, of one owner.
+    """The entries of a layer: `parents`, then the directory `path` and everything below it, with one owner.
 
-    An entry whose name is among `parents` is written once, as it is there. Sockets and devices are left out.
-    Raises TreeError when `path` is not a directory.
+    An entry whose name is among `parents` is left out, and so are sockets and devices. Raises TreeError if
+    `path` is not a directory.
     """
     yield from parents
     make = _entry_maker(view, path, uid, gid, parents)
@@ -105,10 +105,10 @@ def selected_entries(
     gid: int,
     parents: Sequence[TarEntry] = (),
 ) -> Iterator[TarEntry | PackedTree]:
-    """The layer made of what was `found` below `path`, and no more: `parents`, then the rest in its order.
+    """The entries of a layer: `parents`, then those `found` below `path`, in their order.
 
-    It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in
-    `directory_entries`.
+    It has no entries at all, not even `parents`, if `found` is empty (B-085). Owners and left out entries are
+    as in `directory_entries`.
     """
     make = _entry_maker(view, path, uid, gid, parents)
     is_first = True
@@ -122,7 +122,7 @@ def selected_entries(
 
 
 def _walk(view: TreeView, path: str) -> Iterator[Found]:
-    """Everything from `path` down: a directory before its entries, those in byte order, no link followed."""
+    """The directory `path` and everything below it: a directory before its entries, these in byte order."""
     top = view.stat(path)
     if top is None or top.kind is not NodeKind.DIRECTORY:
         raise TreeError(f"{path} is not a directory", why="a layer is made of a directory")
@@ -142,7 +142,7 @@ def _join(path: str, below: str) -> str:
 def _entry_maker(
     view: TreeView, path: str, uid: int, gid: int, parents: Sequence[TarEntry]
 ) -> Callable[[str, Node], TarEntry | None]:
-    """Makes the entry of what is below `path`; None of what is among `parents`, and of what no layer has."""
+    """A function that makes an entry of a node below `path`; None for those that are left out."""
     written = {parent.name for parent in parents}
 
     def make(below: str, node: Node) -> TarEntry | None:
@@ -162,36 +162,36 @@ def _entry_maker(
 
 
 CHUNK = 1 << 20
-"""The most bytes in one piece of a stream."""
+"""The most bytes in one chunk of a stream."""
 
 _SMALL = 1 << 18
-"""Bytes up to which a file of a tree is read at once."""
+"""The most bytes of a file of a tree that is read by one call."""
 
 _BLOCK = 512
 _FIELD = 100  # bytes for a name or link target in a USTAR header
 _PREFIX = 155  # bytes for the leading directories of a longer name
-_ID_LIMIT = 1 << 21  # seven octal digits
-_SIZE_LIMIT = 1 << 33  # eleven octal digits
+_ID_LIMIT = 1 << 21  # more than seven octal digits
+_SIZE_LIMIT = 1 << 33  # more than eleven octal digits
 _TYPES = {NodeKind.FILE: b"0", NodeKind.LINK: b"2", NodeKind.DIRECTORY: b"5", NodeKind.FIFO: b"6"}
-_MTIME_FIELD = b"\x00%011o\x00" % 315532801  # 1980-01-01T00:00:01Z, behind the size
+_MTIME_FIELD = b"\x00%011o\x00" % 315532801  # the end of the size field, then 1980-01-01T00:00:01Z
 _USTAR = b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2  # no user and group name, device 0/0 in digits
 _PAX = b"ustar\x0000" + bytes(80)  # Go leaves the device of an extended header empty
 _ZEROS = bytes(_BLOCK)
-_BEFORE = 154  # bytes of a block before the end of the checksum's digits
-_UNSUMMED = 7 * 0x20  # POSIX sums a header with its checksum taken as eight spaces, of which one is there
+_BEFORE = 154  # bytes of a header up to the end of the checksum's digits
+_UNSUMMED = 7 * 0x20  # a checksum counts its own field as eight spaces; one of them is in the header's end
 
 
 def stream(entries: Iterable[TarEntry | PackedTree], position: Position | None = None) -> Iterator[bytes]:
     """The tar of `entries`, in chunks of at most 1 MiB.
 
-    `position` is told how long it is, before each of `entries` is asked for. Raises TreeError for a file that
-    has another size than its entry says, FormatError for a name with a NUL.
+    It sets `position` to the length of the tar so far, before it takes an entry. Raises TreeError for a file
+    whose size differs from its entry's, FormatError for a name with a NUL.
     """
     position = position or Position()
     position.bytes = 0
     parts: list[bytes] = []
     length = 0
-    for piece in chain(_blocks(entries), (bytes(2 * _BLOCK),)):
+    for piece in chain(_make_blocks(entries), (bytes(2 * _BLOCK),)):
         position.bytes += len(piece)
         length += len(piece)
         if length > CHUNK:
@@ -203,9 +203,9 @@ def stream(entries: Iterable[TarEntry | PackedTree], position: Position | None =
 
 
 def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
-    """The digest of all `chunks`, a layer's diff ID when they are its tar, and their length in bytes.
+    """The digest of `chunks`, and their length in bytes. For the tar of a layer this is its diff ID.
 
-    A thread hashes each, but for the last, while the next is made: to read many files takes as long.
+    A thread hashes each chunk except the last while the next one is made, which takes about as long.
     """
     total, size, last = hashlib.sha256(), 0, b""
     with Pipeline(total.update, "digest") as beside:
@@ -218,10 +218,8 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
-    """For each entry its header, and of a file its content and what fills its last block: a small one's as
-    one piece.
-    """
+def _make_blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
+    """The bytes of each entry: its header, then a file's content and padding. A small file is one piece."""
     with ExitStack() as reading:
         last: TreeView | None = None
         for entry in entries:
@@ -233,7 +231,8 @@ def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
                 if view is not last:
                     reading.close()
                     first, last = reading.enter_context(view.head_reader()), view
-                # One byte more is asked for, so growth is seen; what has changed is told by who reads again.
+                # Ask for one byte more, to notice that the file has grown. If its size has changed, the code
+                # below reads it again and raises the error.
                 data = first(path, entry.size + 1)
                 if len(data) == entry.size:
                     yield b"%b%b%b" % (header(entry), data, _ZEROS[: -entry.size % _BLOCK])
@@ -241,12 +240,12 @@ def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
             yield header(entry)
             start = entry.open if entry.at is None else partial(entry.at[0].open, entry.at[1])
             if start is not None:
-                yield from _content(entry, start)
+                yield from _read_content(entry, start)
                 yield _ZEROS[: -entry.size % _BLOCK]
 
 
-def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
-    """The bytes of a file. One more than are left is asked for, so growth is seen without another read."""
+def _read_content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
+    """The bytes of a file. It asks for one byte more than it expects, to notice that the file has grown."""
     left = entry.size
     with start() as file:
         while True:
@@ -271,7 +270,7 @@ def _changed_error(entry: TarEntry, verb: str) -> TreeError:
 
 
 def header(entry: TarEntry) -> bytes:
-    """The header blocks of `entry`: one, or with an extended header before it three or more.
+    """The header blocks of `entry`: one, or three and more with an extended header.
 
     Raises FormatError for a name or link target with a NUL.
     """
@@ -285,7 +284,7 @@ def header(entry: TarEntry) -> bytes:
     if fits and name.isascii() and link.isascii():
         if len(name) <= _FIELD:
             return _main_header(same, name, size, kind, link)
-        split = _split(name)
+        split = _split_name(name)
         if split is not None:
             return _main_header(same, split[1], size, kind, link, split[0])
     rest = size if size < _SIZE_LIMIT else 0
@@ -308,7 +307,10 @@ def _main_header(
 
 @lru_cache(maxsize=1000)
 def _common_fields(kind: NodeKind, mode: int, uid: int, gid: int) -> tuple[bytes, bytes, int]:
-    """What most headers have in common: mode and owner, what follows the checksum, and the sum of both."""
+    """The parts that many headers share: mode and owner, all after the checksum, and the sum of their bytes.
+
+    The sum also counts the date and the checksum's spaces.
+    """
     owner = uid if uid < _ID_LIMIT else 0, gid if gid < _ID_LIMIT else 0
     numbers = b"%07o\x00%07o\x00%07o\x00" % (mode & 0o7777, *owner)
     end = _header_end(_TYPES[kind], b"", _USTAR, b"")
@@ -316,7 +318,7 @@ def _common_fields(kind: NodeKind, mode: int, uid: int, gid: int) -> tuple[bytes
 
 
 def _header_end(flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
-    """What follows the checksum."""
+    """The bytes of a header after the checksum's digits."""
     head = b"\x00 %b%b%b%b" % (flag, link.ljust(_FIELD, b"\x00"), fixed, prefix)
     return head.ljust(_BLOCK - _BEFORE, b"\x00")
 
@@ -327,8 +329,8 @@ def _block(name: bytes, numbers: bytes, flag: bytes, fixed: bytes) -> bytes:
     return b"%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, total, end)
 
 
-def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """A long `name` cut at the last slash with at most 155 bytes before it, if 100 then hold the rest."""
+def _split_name(name: bytes) -> tuple[bytes, bytes] | None:
+    """Splits a long `name` at the last slash with at most 155 bytes before it; None if over 100 follow."""
     prefix, slash, rest = name[: _PREFIX + 1].rpartition(b"/")
     rest += name[_PREFIX + 1 :]
     if not slash or not prefix or not 0 < len(rest) <= _FIELD:
@@ -337,7 +339,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
-    """The PAX header with what USTAR cannot say; its own name only helps readers that do not know it."""
+    """The PAX header with the fields that do not fit into USTAR. Readers without PAX see it as a file."""
     records = []
     if entry.gid >= _ID_LIMIT:
         records.append((b"gid", b"%d" % entry.gid))
@@ -349,7 +351,7 @@ def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
         records.append((b"size", b"%d" % entry.size))
     if entry.uid >= _ID_LIMIT:
         records.append((b"uid", b"%d" % entry.uid))
-    data = b"".join(_record(key, value) for key, value in records)
+    data = b"".join(_make_record(key, value) for key, value in records)
     above, _, last = name.rpartition(b"/")
     label = _ascii(above + b"/PaxHeaders.0/" + last)[:_FIELD].rstrip(b"/")
     numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%011o\x00" % (0, 0, 0, len(data), 0)
@@ -357,8 +359,8 @@ def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
     return block + data + bytes(-len(data) % _BLOCK)
 
 
-def _record(key: bytes, value: bytes) -> bytes:
-    """A PAX record: its length in decimal, counting those digits too, then key and value."""
+def _make_record(key: bytes, value: bytes) -> bytes:
+    """A PAX record: its length in decimal, which counts these digits too, then key and value."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if length != rest + len(str(length)):
@@ -371,9 +373,9 @@ def _ascii(text: bytes) -> bytes:
 
 
 def _shorten_name(text: bytes) -> bytes:
-    """What the main header keeps of a name that a PAX record has whole.
+    """The part of a name that the main header has; a PAX record has the whole name.
 
-    Where the cut falls on a slash, Go ends the name before it: old readers would take it for a directory's.
+    If the last byte is a slash, Go ends the name before it: old readers would take it for a directory's.
     """
     text = _ascii(text)
     field = bytearray(text[:_FIELD])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import tempfile
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -99,7 +101,9 @@ def test_what_a_build_takes_beyond_npm_is_held_against_packs_and_against_a_secon
     same = {"packhorse": runs(0.4, written=500_000)}
     found = (("cold", cold), ("one dependency added", added), ("nothing changed", same))
     record = recorded(tmp_path, "builds", *(Finding(f"Express: {step}", series) for step, series in found))
-    held = {bar.what: (bar.figure, bar.held) for bar in bars(record.scenarios["builds"]["findings"])}
+    held = {
+        bar.what: (bar.figure, bar.held) for bar in bars("builds", record.scenarios["builds"]["findings"])
+    }
     assert held == {
         "Express: nothing changed": (0.4, True),
         "Express: written when nothing changed": (0.5, True),
@@ -123,11 +127,42 @@ def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
     assert 40_000_000 <= took.own < 120_000_000
 
 
+STAYS_BEHIND = """
+import sys, time
+from pathlib import Path
+# `timed` reaps a program when it has taken the time.
+for _ in range(1000):
+    if not Path("/proc", sys.argv[1]).exists():
+        break
+    time.sleep(0.02)
+Path(sys.argv[2]).write_text(str(time.perf_counter()))
+"""
+
+
 @pytest.mark.system
-def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured() -> None:
+def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured(tmp_path: Path) -> None:
+    ended, script = tmp_path / "ended", 'flock "$0" "$1" -c "$2" $$ "$3" >/dev/null 2>&1 &'
     with tempfile.NamedTemporaryFile() as held:
         # It has the lock until it ends.
-        behind = f"flock {held.name} sleep 4 >/dev/null 2>&1 &"
-        run = timed(["sh", "-c", behind], {"PATH": os.environ["PATH"]})
-        assert run.seconds < 3.6
+        words = ["sh", "-c", script, held.name, sys.executable, STAYS_BEHIND, ended]
+        started = time.perf_counter()
+        run = timed(words, {"PATH": os.environ["PATH"]})
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert started + run.seconds < float(ended.read_text())
+
+
+def test_what_a_further_buildpack_adds_is_told_without_its_own_processes() -> None:
+    findings = {
+        "10 buildpacks: nothing changed": {"packhorse": 0.5, "own processes": 0.1},
+        "40 buildpacks: nothing changed": {"packhorse": 0.77, "own processes": 0.25},
+        "100 buildpacks: asked": {"packhorse": 0.5},
+    }
+    recorded_findings = {
+        title: {"series": {name: [{"value": seconds}] for name, seconds in series.items()}}
+        for title, series in findings.items()
+    }
+    held = {bar.what: (bar.figure, bar.held) for bar in bars("many", recorded_findings)}
+    assert held == {
+        "each further buildpack, without its own processes": (pytest.approx(4), True),
+        "100 buildpacks asked": (0.5, False),
+    }

@@ -25,7 +25,9 @@ def test_what_can_be_written_is_left_as_it_was(
     before = sorted(tmp_path.iterdir())
     archives = (f"oci-archive:{tmp_path}/a.tar", f"docker-archive:{tmp_path}/b.tar")
     layout, name = f"oci:{tmp_path}/not/there/yet", f"docker://{registry.host}/team/app"
-    check_destinations(wiring, parsed(*archives, layout, name), tmp_path / "report" / "of" / "it")
+    check_destinations(
+        wiring, parsed(*archives, layout, name), tmp_path / "report" / "of" / "it", tmp_path / "boms"
+    )
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -46,6 +48,8 @@ def test_below_a_file_there_is_no_layout_and_no_report(wiring: Wiring, tmp_path:
     assert raised.value.why == f"{tmp_path}/file is not a directory"
     with pytest.raises(InputError, match="no report can be written"):
         check_destinations(wiring, [], tmp_path / "file" / "report")
+    with pytest.raises(InputError, match="no SBOM can be written"):
+        check_destinations(wiring, [], None, tmp_path / "file" / "boms")
 
 
 READ_ONLY = """

@@ -64,7 +64,7 @@ def test_a_plan_is_a_value_and_leaves_the_store_as_it_is(
     assert plan == again and plan != other
     assert plan.excluded == ("x.log",) and plan.overlays and plan.previous.image_id is None
     assert plan.images is not None and plan.images.builder.name == BUILDER
-    assert [str(ref) for ref in plan.images.group] == ["test/shell@1.0.0"]
+    assert [str(each.ref) for each in plan.images.named.group] == ["test/shell@1.0.0"]
 
     told = describe(plan, tiny.host)
     assert "hunter2" not in json.dumps(told) and "s3cret" not in json.dumps(told)
@@ -128,7 +128,7 @@ def test_what_keeps_a_build_from_beginning_keeps_its_plan(
     with pytest.raises(InputError, match="there is no"):
         tiny.plan(tmp_path / "nosuch")
     with pytest.raises(NotFoundError, match="there is no buildpack"):
-        tiny.plan(app, Path("no-such-buildpack"))
+        tiny.plan(app, Path("no/such-buildpack"))
     with pytest.raises(InputError, match="is not a whole buildpack"):
         (tmp_path / "half").mkdir()
         (tmp_path / "half" / "buildpack.toml").write_text(

@@ -37,7 +37,12 @@ ALL = BuildProvenance(
     run_image="acme/run:2",
     exec_env="test",
     created=7,
+    system_buildpacks=False,
+    uid=5,
+    gid=0,
+    workspace="/app",
     network="none",
+    labels={"team": "blue"},
 )
 APP = App(lifecycle={"runImage": {"topLayer": "x", "reference": "2" * 64, "image": "acme/run"}})
 ASKED = BuildRequest(Reference.parse("x"), Path("src"), env={"A": "1", "B": "2"})
@@ -91,6 +96,11 @@ def test_a_build_is_asked_for_as_it_was() -> None:
         run_image="acme/run:2",
         exec_env="test",
         created=7,
+        system_buildpacks=False,
+        uid=5,
+        gid=0,
+        workspace="/app",
+        labels={"team": "blue"},
     )
     other = request_for(_image(), "app", replace(ASKED, builder="acme/other", network=Network.HOST))
     assert (other.builder, other.builder_id, other.network) == ("acme/other", "", Network.HOST)
@@ -110,7 +120,7 @@ def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
     assert raised.value.issues == (
         "its build had variables, whose values only you know: --env B",
         "its build had volumes: --volume SOURCE:/more",
-        "its build had buildpacks of directories (my/own@2): name all again with --buildpack",
+        "its build had buildpacks of its own machine (my/own@2): name all again with --buildpack",
     )
     request = request_for(
         _image(replace(known, volumes=())), "app", replace(ASKED, buildpacks=("acme/x", "own"))

@@ -57,6 +57,13 @@ def test_a_source_that_shows_the_store_is_refused(source: str) -> None:
     assert "own store" in refused.value.issues[0]
 
 
+def test_another_workspace_is_refused_and_the_usual_one_is_not() -> None:
+    volumes = [Bind(Path("/srv"), "/workspace")]
+    assert check_volumes(volumes, Quiet(), store=_STORE, app="/app") == tuple(volumes)
+    with pytest.raises(InputError, match="nothing can be mounted there"):
+        check_volumes([Bind(Path("/srv"), "/app")], Quiet(), store=_STORE, app="/app")
+
+
 def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
     wanted = [Bind(Path("/srv"), target) for target in ("/layers2", "/x", "/xy", "/process")]
     assert {volume.target for volume in check_volumes(wanted, Quiet(), store=_STORE)} == {
@@ -104,13 +111,13 @@ def test_a_target_that_is_something_else_is_refused(
     (app / "link").symlink_to("/oldroot/etc")
     given = tmp_path / "given"
     given.mkdir() if as_directory else given.touch()
-    areas = ("/workspace", "/home/cnb", "/tmp")
+    areas = ("/home/cnb", "/tmp")
     with pytest.raises(InputError, match="--volume"):
-        check_targets([Bind(given, target)], builder, app, areas)
+        check_targets([Bind(given, target)], builder, app, "/workspace", areas=areas)
     good = [
         Bind(tmp_path, f"/{path}") for path in ("etc/new/x", "home/cnb/x", "home/cnb", "workspace/src", "srv")
     ]
-    check_targets(good, builder, app, areas)
+    check_targets(good, builder, app, "/workspace", areas=areas)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's files are the buildpacks' own")

@@ -165,7 +165,7 @@ def test_no_proxy_nor_mirror_is_on_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("line", "kind", "told"),
     [
-        ("dpkg: error: x: No space left on device", HostError, "make room"),
+        ("dpkg: error: x: No space left on device", HostError, "free space"),
         (
             "E: Failed to fetch http://m.example/x  Could not resolve 'm.example'",
             NetworkError,

@@ -170,7 +170,7 @@ def test_a_device_in_a_root_is_refused() -> None:
 
 
 def test_a_root_without_a_package_database_is_refused() -> None:
-    with pytest.raises(FormatError, match="not whole"):
+    with pytest.raises(FormatError, match="not complete"):
         write_root(debian_tar(without="./var/lib/dpkg/status"), io.BytesIO())
 
 

@@ -150,7 +150,7 @@ def test_a_file_that_is_no_text_or_leads_elsewhere_is_not_read(tmp_path: Path) -
     (source / "requirements.txt").unlink()
     (tmp_path / "secret").write_text("top secret\n")
     (source / "requirements.txt").symlink_to(tmp_path / "secret")
-    with pytest.raises(InputError, match="leads out of the buildpack"):
+    with pytest.raises(InputError, match="is a link out of the buildpack"):
         stage_directory(source, tmp_path / "staged")
 
 

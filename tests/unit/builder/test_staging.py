@@ -27,7 +27,7 @@ def test_what_cannot_be_staged_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a buildpack"):
         stage_buildpack(str(tmp_path), tmp_path / "x", [])
     (tmp_path / "buildpack.toml").touch()
-    with pytest.raises(InputError, match="is inside of"):
+    with pytest.raises(InputError, match="is inside "):
         stage_buildpack(str(tmp_path), tmp_path / "x", [])
     with pytest.raises(InputError, match="exists"):
         stage_buildpack("packhorse/nodejs", tmp_path, [])

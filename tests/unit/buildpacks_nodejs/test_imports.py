@@ -34,7 +34,18 @@ echo '{"name": "left", "version": "1.0.0"}' > node_modules/left/package.json
 """
 LOCK = {"lockfileVersion": 3, "packages": {"node_modules/left": {"version": "1.0.0"}}}
 
-BESIDE = ("__future__", "codecs", "collections.abc", "functools", "gc", "importlib", "io", "operator", "re")
+BESIDE = (
+    "__future__",
+    "atexit",
+    "codecs",
+    "collections.abc",
+    "functools",
+    "gc",
+    "importlib",
+    "io",
+    "operator",
+    "re",
+)
 """What costs next to nothing, or is imported by paths in any case."""
 
 
@@ -98,7 +109,7 @@ def with_these(*modules: str) -> set[str]:
 
 
 def is_own(name: str) -> bool:
-    return name.partition(".")[0] in ("packhorse", "nodejs", "nodesemver")
+    return name.partition(".")[0] in ("main", "packhorse", "nodejs", "nodesemver")
 
 
 def test_a_detection_imports_the_sdk_and_of_the_standard_library_what_paths_need(
@@ -108,7 +119,7 @@ def test_a_detection_imports_the_sdk_and_of_the_standard_library_what_paths_need
     others = {name for name in loaded if not is_own(name)}
     assert others <= with_these("pathlib", *BESIDE)
     assert {name for name in loaded if is_own(name)} == {
-        *("nodejs", "nodejs.detection", "packhorse", "packhorse.errors"),
+        *("main", "nodejs", "nodejs.detection", "packhorse", "packhorse.errors"),
         *(f"packhorse.base{name}" for name in ("", ".dataclass", ".go_toml", ".log")),
         "packhorse.base.target",
         *(f"packhorse.sdk{name}" for name in ("", ".arguments", ".context", ".plan", ".program")),

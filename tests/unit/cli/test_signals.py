@@ -73,7 +73,7 @@ def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path:
         Store.open(path).close()
         def lose():
             lease = Lease.acquire(path)
-            lease.temporary().write_text("not finished")
+            lease.temporary_path().write_text("not finished")
             send(signal.SIGTERM)
         lose()
         """
@@ -93,12 +93,16 @@ def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> N
         import threading
         waited_for = threading.Lock()
         waited_for.acquire()
+        main, wait_line = sys._getframe(), 0
         def take():
-            time.sleep(0.2)
+            # It stands on that line, and another thread runs, only while it waits for the lock.
+            while main.f_lineno != wait_line:
+                time.sleep(0.001)
             signal.pthread_kill(threading.get_ident(), signal.{name})
             time.sleep(25)
         signals.limit_time(1000, "too long")
         threading.Thread(target=take, daemon=True).start()
+        wait_line = main.f_lineno + 1
         waited_for.acquire()
         """
     )

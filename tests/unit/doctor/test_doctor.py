@@ -1,4 +1,4 @@
-"""Each line of the doctor says what is wrong where something is; mending is whole or not at all."""
+"""Each line of the doctor says what is wrong where something is; a fix is whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.users import let_pass
 from packhorse.base import installation
 from packhorse.doctor import machine
 from packhorse.doctor import machine as engines
@@ -31,7 +32,7 @@ REPOSITORY = Path(__file__).parents[3]
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who answers here does so at last, on a busy machine too."""
     for module in (engines, machine):
-        monkeypatch.setattr(module, "_PATIENCE", 60)
+        monkeypatch.setattr(module, "_TIMEOUT", 60)
 
 
 def line(name: str, home: Path, **environ: str) -> CheckResult:
@@ -166,8 +167,8 @@ def test_tools_of_the_default_builder_that_are_missing_are_installed_by_fix(tmp_
             b'{"Version": "99.1", "ApiVersion": "1.41", "Platform": {"Name": "Engine"}}',
             "(Engine 99.1, API 1.41)",
         ),
-        (b"[]", "(its answer makes no sense)"),
-        (b"\xff", "(its answer makes no sense)"),
+        (b"[]", "(its answer cannot be understood)"),
+        (b"\xff", "(its answer cannot be understood)"),
     ],
 )
 def test_an_engine_that_is_found_is_asked_for_its_version(answer: bytes, says: str, tmp_path: Path) -> None:
@@ -227,9 +228,7 @@ def restricted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> N
 def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
-            directory.chmod(0o755)
+    let_pass(tmp_path)
     home = {"PACKHORSE_HOME": str(tmp_path)}
     restricted(monkeypatch, tmp_path, "1\n")
     assert line("apparmor", tmp_path).finding.endswith("not root's")
@@ -263,29 +262,38 @@ def test_every_install_has_a_profile_of_its_own() -> None:
 
 
 @pytest.mark.system
-def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> None:
+def test_a_fix_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> None:
     target = tmp_path / "profile"
-    mend = Fix("mend", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
-    apply(mend)
-    apply(mend)
+    fix = Fix("fix", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
+    apply(fix)
+    apply(fix)
     assert (tmp_path / "loaded").read_text() == "text\n"
     assert target.stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded", "profile"]
 
 
 @pytest.mark.system
-def test_a_mend_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_fix_that_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "profile"
     with pytest.raises(HostError, match="status 1"):
-        apply(Fix("mend", (("false",),), ((target, "text\n"),)))
+        apply(Fix("fix", (("false",),), ((target, "text\n"),)))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.system
-def test_what_a_mend_runs_is_shown_before(tmp_path: Path) -> None:
-    mend = Fix("mend", (("load", "a b"),), ((tmp_path / "f", "text"),))
+def test_a_fix_whose_file_cannot_be_put_in_place_leaves_no_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "profile"
+    target.mkdir()
+    with pytest.raises(HostError, match="mv -fT"):
+        apply(Fix("fix", (), ((target, "text\n"),)))
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.system
+def test_what_a_fix_runs_is_shown_before(tmp_path: Path) -> None:
+    fix = Fix("fix", (("load", "a b"),), ((tmp_path / "f", "text"),))
     prefix = "" if os.geteuid() == 0 else "sudo "
-    assert shell_lines(mend) == [
+    assert shell_lines(fix) == [
         f"{prefix}install -m 0644 FILE {tmp_path}/.f.new",
         f"{prefix}mv -fT {tmp_path}/.f.new {tmp_path}/f",
         f"{prefix}load 'a b'",

@@ -126,7 +126,7 @@ def test_an_image_that_nobody_else_has_is_said_to_be_damaged(wiring: Wiring, pol
         blob(wiring.store.path, lost).unlink()
         with pytest.raises(FormatError) as caught:
             fetch_image(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
-        assert f"the image {name} is not whole in the store" in caught.value.what
+        assert f"the image {name} is incomplete in the store" in caught.value.what
         assert "is missing" in caught.value.why
         assert "packhorse copy it from where it came" in caught.value.fix
 
@@ -138,7 +138,7 @@ def test_a_mirror_is_asked_where_the_stores_copy_is_damaged(wiring: Wiring, regi
     push_image(IMAGE, wiring.registry(Reference.parse(names[1]), Target.host()))
     said: list[str] = []
     assert fetch_first(wiring, names, registry="", target=Target.host(), say=said.append).id == IMAGE.id
-    assert any("not whole in the store" in line for line in said)
+    assert any("incomplete in the store" in line for line in said)
 
 
 @pytest.mark.system

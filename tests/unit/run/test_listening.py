@@ -39,7 +39,7 @@ def told(publication: Publication, found: Sequence[Listener]) -> str:
             Network.OWN,
             [LOOPBACK],
             "port 3000 of the image is at http://10.0.0.1:80 "
-            "(for this machine alone: it listens on 127.0.0.1, not on 0.0.0.0)",
+            "(only from this machine: it listens on 127.0.0.1, not on 0.0.0.0)",
         ),
         (
             [Port(80, 8080)],

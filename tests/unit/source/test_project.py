@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import InputError
-from packhorse.source.project_toml import Project
+from packhorse.source.project_toml import Project, Script
 
 FILES = (
     *(
@@ -60,7 +60,9 @@ SECRET = {"secret/", "secret/key.pem", "secret/public/", "secret/public/cert.pem
 EXCLUDED = {
     "secret": SECRET,
     "secret/": SECRET,
-    "/secret/**": SECRET,
+    "/secret/**": SECRET - {"secret/"},
+    "/src/**/": {"src/lib/", "src/lib/deep/", "src/lib/deep/x.py", "src/lib/x.log"},
+    "*/": {name for name in ALL if "/" in name},
     "*.pem": {"secret/key.pem", "secret/public/cert.pem"},
     "build/": {"build/", "build/out.o"},
     "build": {"build/", "build/out.o", "docs/build"},
@@ -99,7 +101,9 @@ def test_with_include_nothing_else_is_part_of_the_source(
 
 def test_a_later_pattern_brings_back_what_is_below_an_excluded_directory(app: Path) -> None:
     project = Project(exclude=("secret", "!secret/public/*.pem", "src/**", "!src/lib/x.log", "*.log"))
-    left = {name for name in ALL if not name.startswith("src/")} - {"secret/key.pem", "a.log"}
+    # `src/**` matches what is in src, and not src itself.
+    left = {name for name in ALL if not name.startswith("src/")} | {"src/"}
+    left -= {"secret/key.pem", "a.log"}
     assert kept(app, project) == left
 
 
@@ -123,9 +127,9 @@ def test_a_name_that_is_no_text_is_matched(app: Path) -> None:
     assert "\udcff.pem" in Project(exclude=("*.pem",)).excluded_paths(app)
 
 
-def parse(text: str, *overridden: str) -> tuple[Project, list[str]]:
+def parse(text: str) -> tuple[Project, list[str]]:
     found: list[str] = []
-    return Project.parse(text.encode(), "project.toml", overridden=overridden, warn=found.append), found
+    return Project.parse(text.encode(), "project.toml", warn=found.append), found
 
 
 def test_both_schemas_are_read() -> None:
@@ -165,42 +169,55 @@ script = "make"
     )
 
 
-REFUSED = """\
+BUILDPACKS = """\
 [_]
 schema-version = "0.2"
 [io.buildpacks]
-builder = "x"
+builder = "acme/builder"
 [[io.buildpacks.group]]
 id = "a"
-[io.buildpacks.group.script]
-inline = "true"
-[[io.buildpacks.pre.group]]
-id = "b"
-[[io.buildpacks.post.group]]
+version = "1"
+[[io.buildpacks.group]]
+uri = "tools/b"
+[[io.buildpacks.group]]
 id = "c"
+[io.buildpacks.group.script]
+api = "0.10"
+inline = "make"
+shell = "/bin/bash"
+[[io.buildpacks.pre.group]]
+uri = "urn:cnb:builder:d@2"
+[[io.buildpacks.post.group]]
+id = "e"
+[io.buildpacks.post.group.script]
+api = "0.10"
+inline = "true"
 """
 
 
-def test_what_else_would_change_the_build_is_refused_by_file_line_and_table() -> None:
-    with pytest.raises(InputError) as raised:
-        parse(REFUSED)
-    assert [issue.split(" in project")[0] for issue in raised.value.issues] == [
-        "project.toml:5: io.buildpacks.group: buildpacks",
-        "project.toml:9: io.buildpacks.pre: buildpacks",
-        "project.toml:11: io.buildpacks.post: buildpacks",
-        "project.toml:4: io.buildpacks.builder: a builder",
+def test_builder_and_buildpacks_are_read_with_their_lines() -> None:
+    project, warnings = parse(BUILDPACKS)
+    assert project.builder == "acme/builder" and warnings == []
+    assert [entry.name for entry in project.group] == ["a@1", "tools/b", "c@0.0.0"]
+    assert [entry.where for entry in project.group] == [
+        "project.toml:6: io.buildpacks.group.id",
+        "project.toml:9: io.buildpacks.group.uri",
+        "project.toml:11: io.buildpacks.group.id",
     ]
-    assert "--buildpack" in raised.value.issues[0] and "--builder" in raised.value.issues[3]
-    with pytest.raises(InputError) as raised:
-        parse('[build]\nbuilder = "x"\n[[build.buildpacks]]\nid = "a"\n')
-    assert [issue.split(":")[1] for issue in raised.value.issues] == ["3", "2"]
+    assert project.group[2].script == Script("0.10", "make", "/bin/bash")
+    assert [entry.name for entry in project.pre] == ["urn:cnb:builder:d@2"]
+    assert [entry.script for entry in project.post] == [Script("0.10", "true", "/bin/sh")]
+    old, warnings = parse('[build]\nbuilder = "x"\n[[build.buildpacks]]\nid = "a"\n')
+    assert (old.builder, [entry.id for entry in old.group], warnings) == ("x", ["a"], [])
 
 
-def test_what_the_command_line_has_is_not_refused() -> None:
-    assert parse(REFUSED, "builder", "group") == (Project(), [])
-    with pytest.raises(InputError) as raised:
-        parse(REFUSED, "group")
-    assert len(raised.value.issues) == 1
+def test_a_uri_starts_at_the_directory_of_the_file() -> None:
+    text = BUILDPACKS.replace("tools/b", "../b").encode()
+    project = Project.parse(text, "project.toml", path=Path("/src/app/project.toml"))
+    assert project.group[1].name == "/src/app/../b"
+
+
+SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
 
 
 @pytest.mark.parametrize(
@@ -213,6 +230,25 @@ def test_what_the_command_line_has_is_not_refused() -> None:
         ('[[build.env]]\nname = "a=b"\n', "2: 'a=b' cannot be the name of a variable"),
         ('[[build.env]]\nname = "../a"\n', "2: '../a' cannot be the name of a variable"),
         ('[[build.env]]\nvalue = "a"\n', "1: build.env.name is missing"),
+        ('[[build.buildpacks]]\nversion = "1"\n', "1: build.buildpacks.id is missing"),
+        (
+            '[[build.buildpacks]]\nuri = "a"\nversion = "1"\n',
+            "2: build.buildpacks.uri and version cannot both be there",
+        ),
+        (
+            f"{SCRIPT}uri = 'a'\nscript = {{api = '0.10', inline = 'a'}}\n",
+            "3: build.buildpacks.uri and script",
+        ),
+        (f"{SCRIPT}script = {{inline = 'a'}}\n", "3: build.buildpacks.script.api is missing"),
+        (f"{SCRIPT}script = {{api = '0.10'}}\n", "3: build.buildpacks.script.inline is missing"),
+        (
+            f"{SCRIPT}script = {{api = '0.10', inline = 'a', shell = 'sh'}}\n",
+            "3: build.buildpacks.script.shell is 'sh', not the path of a program",
+        ),
+        (
+            2 * f"{SCRIPT}script = {{api = '0.10', inline = 'a'}}\n",
+            "5: two inline buildpacks are a@0.0.0: give each an id of its own",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_line(text: str, issue: str) -> None:
@@ -254,3 +290,67 @@ def test_a_project_file_that_is_no_file_is_not_passed_over(tmp_path: Path, kind:
         path.symlink_to("nowhere")
     with pytest.raises(InputError, match=r"project\.toml cannot be read"):
         Project.read(tmp_path)
+
+
+IGNORED = {
+    ".packhorseignore": (
+        "# comment\n*.log\n\nsrc/lib\n!src/lib/x.log\n",
+        {"a.log", "src/lib/deep/", "src/lib/deep/x.py"},
+    ),
+    # Docker's patterns start at the top directory.
+    ".dockerignore": (
+        "# comment\r\n*.log\n  ./secret/ \nlib\nout.o\n**/x.py\n!secret/public\n.\n",
+        {"a.log", "secret/key.pem", "src/lib/deep/x.py"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "out"), [(name, *row) for name, row in IGNORED.items()])
+def test_an_ignore_file_counts_where_project_toml_has_no_patterns_and_that_is_said(
+    app: Path, name: str, text: str, out: set[str]
+) -> None:
+    said: list[str] = []
+    (app / name).write_text(text)
+    project = Project.read(app, warn=said.append)
+    empty = {f"{path}/" for path in ("src/lib/deep",) if f"{path}/" in out}
+    assert ALL - kept(app, project) == out | empty and name in kept(app, project)
+    assert len(said) == 1 and said[0].startswith(f"{app / name}: its patterns decide what is left out")
+    (app / "project.toml").write_text('[build]\nexclude = ["a.log"]\n')
+    assert Project.read(app, warn=said.append) == Project(exclude=("a.log",)) and len(said) == 1
+
+
+def test_the_own_ignore_file_counts_before_dockers_also_if_it_is_empty(app: Path) -> None:
+    (app / ".dockerignore").write_text("secret\n")
+    (app / ".packhorseignore").write_text("")
+    said: list[str] = []
+    assert Project.read(app, warn=said.append).exclude == () and said == []
+
+
+def test_an_ignore_file_that_cannot_be_used_is_refused_with_its_line(app: Path) -> None:
+    (app / ".packhorseignore").write_text("*.log\n!\n")
+    with pytest.raises(InputError) as raised:
+        Project.read(app)
+    assert raised.value.issues[0].startswith(f"{app / '.packhorseignore'}:2: '!' is not a pattern")
+
+
+@pytest.mark.parametrize(
+    ("project", "key"),
+    [
+        (Project(exclude=("*",)), "exclude"),
+        (Project(include=("nosuch",)), "include"),
+        (Project(exclude=("**",), ignore_file=".dockerignore"), ".dockerignore"),
+    ],
+)
+def test_patterns_that_leave_out_the_whole_source_are_refused(app: Path, project: Project, key: str) -> None:
+    with pytest.raises(InputError, match="leaves out the whole source") as raised:
+        project.excluded_paths(app)
+    assert key in (raised.value.why or "")
+
+
+def test_a_descriptor_that_is_named_is_read_instead_and_must_be_there(app: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[build]\nexclude = ["b"]\n')
+    (app / "project.toml").write_text('[build]\nexclude = ["a"]\n')
+    assert Project.read(app, descriptor=other) == Project(exclude=("b",))
+    with pytest.raises(InputError, match=r"nosuch\.toml cannot be read"):
+        Project.read(app, descriptor=tmp_path / "nosuch.toml")

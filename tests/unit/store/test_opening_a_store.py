@@ -32,6 +32,15 @@ def test_a_store_that_was_opened_to_others_is_shut(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
 
 
+def test_a_link_may_lead_to_the_store(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to("disk")
+    with Store.open(tmp_path / "store") as store:
+        store.sync()
+        store.gc()
+    assert (tmp_path / "disk" / "settled.json").exists()
+
+
 def test_directories_in_a_store_can_be_passed_by_others_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
@@ -57,7 +66,7 @@ def test_a_store_that_was_made_halfway_is_finished(tmp_path: Path) -> None:
 def test_a_store_of_a_version_that_is_not_known_is_refused(tmp_path: Path, version: str) -> None:
     Store.open(tmp_path / "store").close()
     (tmp_path / "store" / "version").write_text(version)
-    with pytest.raises(StoreError, match="has another version") as caught:
+    with pytest.raises(StoreError, match="has an unknown version") as caught:
         Store.open(tmp_path / "store")
     assert version[:10].strip().replace("\0", "\\x00") in caught.value.why
     assert (tmp_path / "store" / "version").read_text() == version

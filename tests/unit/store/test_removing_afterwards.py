@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import pytest
 
 from fakes import afterwards, linux
 from packhorse.fs.rooted import RootedTree
-from packhorse.fs.walk import Patience
+from packhorse.fs.walk import RemovalBudget
 from packhorse.linux.processes import read_proc
 from packhorse.linux.userns import MapMode, choose_map
-from packhorse.store import snapshots
 from packhorse.store import trash as trash_module
+from packhorse.store import tree_sync
 from packhorse.store.leases import Lease
 from packhorse.store.store import Store
 from packhorse.store.trash import remove, trash
@@ -80,7 +81,7 @@ def held() -> Iterator[list[int]]:
         return process
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (snapshots, trash_module):
+        for module in (tree_sync, trash_module):
             patch.setattr(module, "start", stopped)
         yield processes
 
@@ -114,15 +115,15 @@ def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> Non
 def test_what_is_small_is_removed_at_once(path: Path) -> None:
     with Store.open(path):
         lease = Lease.acquire(path)
-        for patience, megabytes, goes in (
-            (Patience(0, 60), 0, True),
-            (Patience(101, 0), 0, True),
-            (Patience(100, 0), 0, False),
-            (Patience(101, 0), 2, False),
+        for budget, megabytes, goes in (
+            (RemovalBudget(0, 60), 0, True),
+            (RemovalBudget(101, 0), 0, True),
+            (RemovalBudget(100, 0), 0, False),
+            (RemovalBudget(101, 0), 2, False),
             (None, 2, True),
         ):
-            lease.removal_budget = patience
-            tree = lease.temporary()
+            lease.removal_budget = budget
+            tree = lease.temporary_path()
             tree.mkdir()
             for number in range(100):
                 (tree / f"{number}").touch()
@@ -182,14 +183,15 @@ def test_two_at_once_remove_what_each_was_left(path: Path) -> None:
 
 def test_gc_waits_for_what_is_being_removed(path: Path) -> None:
     process = replaced(path)
-    with Store.open(path) as store:
-        words = [
-            sys.executable,
-            "-c",
-            f"import os, time; time.sleep(0.3); os.kill({process}, {signal.SIGCONT})",
-        ]
-        with subprocess.Popen(words):
-            store.gc()
+
+    def let_go_on() -> None:
+        linux.wait_for_lock_waiter(os.getpid())
+        os.kill(process, signal.SIGCONT)
+
+    with Store.open(path) as store, ThreadPoolExecutor(1) as threads:
+        going_on = threads.submit(let_go_on)
+        store.gc()
+        going_on.result()
         assert not list(path.glob("kept/*/.*"))
         assert not list(path.glob("leases/*-aside"))
 
@@ -237,14 +239,14 @@ COMMAND = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from packhorse.store import snapshots, trash
+from packhorse.store import trash, tree_sync
 from packhorse.store.store import Store
 start = trash.start
 def stopped(*words, **options):
     process = start(*words, **options)
     os.kill(process.pid, signal.SIGSTOP)
     return process
-snapshots.start = trash.start = stopped
+tree_sync.start = trash.start = stopped
 with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
     for number in range(int(sys.argv[3])):
         (scratch / f"{number}").touch()

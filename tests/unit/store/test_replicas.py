@@ -45,7 +45,7 @@ def copied(tree: Path) -> Path:
     target = tree.parent.parent / "to"
     target.mkdir(exist_ok=True)
     with overlay.open_directory(tree.parent) as source, overlay.open_directory(target) as made:
-        copy.copy(source, tree.name, made)
+        copy.copy_entry(source, tree.name, made)
     return target / tree.name
 
 

@@ -1,4 +1,4 @@
-"""Bun: an adapter of `port.Manager`, and the layer `bun`, also for launch.
+"""Runs Bun: an adapter of `port.Manager`. Also provides the layer `bun`, for launch too.
 
 It installs copies. With a `focus` it installs for the named members and for the root. Of bun.lock only the
 paths of the projects are read. The binary lockfile (bun.lockb) is not read.
@@ -31,12 +31,12 @@ _PROJECT = re.compile(r'    "((?:[^"\\]|\\.)*)": \{.*')
 
 
 def check_lock(text: str) -> None:
-    """Raises InputError for a lock with conflicts of a merge, which Bun passes over."""
+    """Raises InputError for a lockfile with merge conflicts, which Bun ignores."""
     port.refuse_merge_conflicts(text, name=NAME, fix=f"resolve them, run `bun install`, and commit {NAME}")
 
 
 def lock_projects(text: str) -> Iterator[str]:
-    """The paths of all projects of the workspace, the root's empty."""
+    """The paths of all projects of the workspace; that of the root is empty."""
     table = ""
     for line in text.splitlines():
         if match := _TABLE.match(line):
@@ -73,9 +73,10 @@ _WORDS = {
 
 
 def provide_bun(context: sdk.BuildContext, choice: Choice, *, launch: bool) -> Tool:
-    """Makes or keeps the layer `bun`: what package.json asks for, else the newest, which reads all locks.
+    """Makes or keeps the layer `bun`: the version in package.json, else the newest, which reads all
+    lockfiles.
 
-    It is in the image for `launch`, where Bun runs the application.
+    With `launch`, it is in the image, and Bun runs the application.
     """
     arch = _ARCHITECTURES.get(context.target.arch, context.target.arch)
     commands = {"bun": "bin/bun", "bunx": "bin/bun"}
@@ -122,7 +123,9 @@ class Bun(DownloadedManager):
         return tuple(str(PurePosixPath(path, "node_modules")) for path in found)
 
     def install(self, order: Order) -> None:
-        """`bun install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
+        """Runs `bun install --frozen-lockfile`; see `port.Manager`. Lists the install scripts that did not
+        run.
+        """
         check_lock(self._text)
         if not self.lock:
             port.warn_of_missing_lock(self.context.log, NAME, self.command)
@@ -131,7 +134,9 @@ class Bun(DownloadedManager):
             self._warn_of_blocked(order.directory)
 
     def prune(self, order: Order) -> None:
-        """Removes what an installation for production, made beside it from the cache, does not have."""
+        """Removes the packages that an installation for production, made beside it from the cache, does not
+        have.
+        """
         with tempfile.TemporaryDirectory() as folder:
             beside = Path(folder)
             members = tuple(Workspace.read(order.directory, "").members)
@@ -151,7 +156,7 @@ class Bun(DownloadedManager):
 
     @property
     def _patches(self) -> tuple[str, ...]:
-        """The patches that package.json names, as the lock has them, by their paths."""
+        """The patches that package.json names, as in the lockfile, by their paths."""
         return tuple(sorted(path for path in set(_PATCH.findall(self._text)) if self.project.digest(path)))
 
     def _install(self, order: Order, *options: str) -> str:
@@ -198,7 +203,7 @@ def bun_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
 
 
 def _before_scripts(text: str) -> int:
-    """The number of lines that Bun itself prints before the first script runs."""
+    """The number of lines that Bun prints before the first script runs."""
     own = ("bun install v", "Resolv", "Saved lockfile", "$ ")
     lines = text.splitlines()
     return next((at for at, line in enumerate(lines) if not line.startswith(own)), len(lines))
@@ -211,7 +216,7 @@ def _address(text: str, name: str) -> str:
 
 
 def _npm_code(text: str) -> str:
-    """npm's or Node.js's own word for what Bun says."""
+    """The code of npm or Node.js with the same meaning as Bun's message."""
     if status := _STATUS.search(text):
         return f"E{status[1]}"
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -219,9 +224,9 @@ def _npm_code(text: str) -> str:
 
 
 def _keep_common(modules: Path, wanted: Path) -> None:
-    """Removes each package of `modules` that is not in `wanted`, whichever way Bun lays them out.
+    """Removes each package of `modules` that is not in `wanted`, in every layout of Bun.
 
-    What build scripts made there (`.prisma`) stays.
+    Files that build scripts made there (`.prisma`) stay.
     """
     for path in list(_packages(modules)):
         if not (wanted / path).exists() and not (wanted / path).is_symlink():
@@ -233,7 +238,7 @@ def _keep_common(modules: Path, wanted: Path) -> None:
 
 
 def _packages(modules: Path) -> Iterator[Path]:
-    """The packages of a node_modules directory and of those in it, by their paths below `modules`."""
+    """The packages of a node_modules directory and of those inside it, by their paths below `modules`."""
     for pattern in ("[!.@]*", "@*/*", f"{_STORE}/*"):
         for path in sorted(modules.glob(pattern)):
             if path.name == "node_modules":

@@ -1,7 +1,7 @@
 """Finds which package manager an application uses, in which version, and where it says so.
 
-On the arrow source → plan. Only looks which lockfiles exist. Called by `buildpack`. If there are several
-lockfiles, the manager in package.json wins, else the first in `LOCKS`. A warning names the others.
+Only looks which lockfiles exist. Called by `buildpack`. If there are several lockfiles, the manager in
+package.json wins, else the first in `LOCKS`. A warning names the others.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _FIELD = re.compile(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9
 class Choice:
     """A manager by its command (`npm`, `yarn`, `pnpm`, `bun`), a range of its versions, and why.
 
-    `range` is empty where the version that fits Node.js will do; `digest` is the hash of its archive that
-    `packageManager` has, as `<algorithm>.<hex>`, or empty. `lock` is the file that is read, if there is one;
-    `unread` has the locks of others.
+    `range` is empty if any version that fits Node.js will do. `digest` is the hash of its archive in
+    `packageManager`, as `<algorithm>.<hex>`, or empty. `lock` is the lockfile that is read, if there is one;
+    `unread` has the lockfiles of other managers.
     """
 
     manager: str
@@ -50,17 +50,17 @@ class Choice:
 
     @property
     def place(self) -> str:
-        """Where to write the version that is wanted instead."""
+        """Where to write another version."""
         field = self.source.partition(":")[0]
         return field if field.startswith("package.json ") and self.range else "package.json packageManager"
 
     @classmethod
     def of(cls, project: Project) -> Self:
-        """Takes package.json's `packageManager`, `devEngines`, else the lock's manager, else npm.
+        """Uses package.json's `packageManager` or `devEngines`, else the manager of the lockfile, else npm.
 
-        Without a lock either, a file that only one manager reads decides, else the only manager of `engines`.
-        A manager without a version there has the one of `engines`, Bun that of a file too. Raises InputError
-        for a field that names no manager or no version.
+        Without a lockfile, a file that only one manager reads decides, else the only manager in `engines`. A
+        version that is missing comes from `engines`, for Bun also from a file. Raises InputError for a field
+        that names no manager or no version.
         """
         there = [name for name in LOCKS if (project.directory / name).is_file()]
         manager, range_, digest, source = _named_in_manifest(project)
@@ -85,7 +85,7 @@ class Choice:
 
     @classmethod
     def of_bun(cls, project: Project, above: Project | None = None) -> Self:
-        """The Bun that runs an application which another manager installs; `above` is its workspace."""
+        """The Bun that runs an application with modules of another manager; `above` is its workspace."""
         range_, said = _range_in_engines(project, "bun")
         if not said and above is not None:
             range_, said = _range_in_engines(above, "bun")
@@ -93,7 +93,7 @@ class Choice:
 
 
 def _range_in_engines(project: Project, manager: str) -> tuple[str, str]:
-    """The range that `engines` has, for Bun `devEngines.runtime` or a file too, and where; or nothing."""
+    """The range in `engines`, for Bun also in `devEngines.runtime` or a file, and its place; else empty."""
     said = {f"engines.{manager}": project.engine(manager)}
     if manager == "bun":
         said["devEngines.runtime"] = project.runtimes.get("bun", "")
@@ -107,20 +107,20 @@ def _range_in_engines(project: Project, manager: str) -> tuple[str, str]:
 
 
 def _without_lock(project: Project) -> tuple[str, str]:
-    """The manager that a project without a lock asks for all the same, and where; or nothing."""
+    """The manager that a project without a lockfile asks for in another place, and that place; else empty."""
     for name, manager in _SETTINGS.items():
         if (project.directory / name).is_file():
             return manager, f"there is {name}"
     said = {name: project.engine(name) for name in MANAGERS}
     asked = [name for name, text in said.items() if text and versions.is_range(text)]
-    # Bun is a runtime, too: a package for both names it beside Node.js.
+    # Bun is a runtime too: a package that runs on both names it beside Node.js.
     if len(asked) == 1 and (asked != ["bun"] or project.runner == "bun"):
         return asked[0], f"package.json engines.{asked[0]}: {said[asked[0]]}"
     return "", ""
 
 
 def _named_in_manifest(project: Project) -> tuple[str, str, str, str]:
-    """Manager, range, digest and source as package.json names them; empty where it does not."""
+    """The manager, range, digest and source that package.json names; empty if it names none."""
     field = project.manifest.get("packageManager")
     if field is not None:
         match = _FIELD.fullmatch(field) if isinstance(field, str) else None

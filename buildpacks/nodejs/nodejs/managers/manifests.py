@@ -1,7 +1,7 @@
-"""Replaces manifests for a while by ones that ask for less.
+"""Replaces manifests for a while by ones with fewer dependencies.
 
-On the arrow plan → layers. Called by `yarn` and `npm`. Not every Yarn has a command that installs for
-production alone, or for some members of a workspace. Every Yarn does so if the manifests ask for no more.
+Called by `yarn` and `npm`. Not every Yarn has a command that installs only for production, or only for some
+members of a workspace. But every Yarn installs only what the manifests ask for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
     """In the block, manifests below `directory` have no devDependencies and no install scripts.
 
     Members of the workspace that `focus` does not name have no dependencies either, unless `focus` is empty.
-    Afterwards the files are what they were, also links.
+    Afterwards the files and links are as before.
     """
     workspace = Workspace.read(directory, "")
     with ExitStack() as stack:
@@ -41,7 +41,7 @@ def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def private_copy(path: Path) -> Iterator[None]:
-    """In the block, `path` may be written; afterwards it is what it was, or missing."""
+    """In the block, `path` may be written; afterwards it is as before, or missing again."""
     with _replace_file(path, lambda: path.read_bytes() if path.is_file() else b""):
         yield
 

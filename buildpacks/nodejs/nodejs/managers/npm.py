@@ -1,8 +1,8 @@
-"""npm, the manager that comes with Node.js: an adapter of `port.Manager`.
+"""Runs npm, the manager that comes with Node.js: an adapter of `port.Manager`.
 
-It also merges npm's settings files into one for managers that do not look where npm does (`merge_npmrcs`).
-pnpm 10 and newer fill variables (`${NPM_TOKEN}`) only into a user's settings and not into a project's. Here
-the project is the user's.
+`merge_npmrcs` merges npm's settings files into one, for managers that do not read all of npm's places. pnpm
+10 and newer fill variables (`${NPM_TOKEN}`) only into the settings of the user and not of the project. In a
+build the project may have variables too, because the project belongs to the user.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .port import Order
 
 @contextmanager
 def merge_npmrcs(context: sdk.BuildContext, project: Project) -> Iterator[dict[str, str]]:
-    """The variables that name the file, which may have credentials, and the registry."""
+    """Returns the variables that name the merged file, which may have credentials, and the registry."""
     import tempfile
 
     said = Registry(context).config("globalconfig", "userconfig", "registry")
@@ -47,7 +47,7 @@ def merge_npmrcs(context: sdk.BuildContext, project: Project) -> Iterator[dict[s
 
 
 def read_npmrcs(context: sdk.BuildContext, project: Project) -> list[str]:
-    """What the files say, the one that counts most last."""
+    """Reads the settings files; the last one wins."""
     return _read_files(Registry(context).config("globalconfig", "userconfig"), project)
 
 
@@ -60,7 +60,7 @@ def _read_files(said: Mapping[str, str], project: Project) -> list[str]:
 if TYPE_CHECKING:
     from .tool import Tool
 
-# Those before know no `--omit` and would install devDependencies.
+# Older versions do not know `--omit` and would install devDependencies.
 _OLDEST = 7
 _NEWEST_LOCK = 3
 _KINDS = ("optional", "peer")
@@ -68,9 +68,9 @@ _KINDS = ("optional", "peer")
 
 @dataclass(frozen=True, slots=True)
 class Npm:
-    """The npm of `runtime`, or the `tool` that package.json asks for instead, for `project`.
+    """The npm of `runtime`, or the `tool` that package.json asks for, for `project`.
 
-    `lock` is the name of its lock file, empty without one.
+    `lock` is the name of the lockfile, empty without one.
     """
 
     context: sdk.BuildContext
@@ -81,7 +81,7 @@ class Npm:
 
     @classmethod
     def of(cls, context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Self:
-        """Takes the npm that goes with Node.js if it is in the range of `choice`, else another one."""
+        """Chooses the npm that comes with Node.js if it is in the range of `choice`, else another one."""
         if not choice.range or versions.allows(choice.range, runtime.npm, loose=True):
             return cls(context, project, runtime, choice.lock)
         from .tool import Package, provide_tool, too_old_error
@@ -102,7 +102,7 @@ class Npm:
 
     @property
     def version(self) -> str:
-        """The version that goes with this Node.js, unless package.json asks for another."""
+        """The version that comes with this Node.js, unless package.json asks for another."""
         return self.tool.version if self.tool else self.runtime.npm
 
     @property
@@ -129,13 +129,13 @@ class Npm:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The lock, the settings, and what these name."""
+        """The lockfile, the settings, and the files that the settings name."""
         return tuple(name for name in (self.lock, ".npmrc") if name) + port.named_files(
             self.project, ".npmrc"
         )
 
     def install(self, order: Order) -> None:
-        """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
+        """Runs `npm ci`, or `npm install` without a lockfile; see `port.Manager`."""
         self._warn_of_newer_lock()
         said = self._settings()
         kind = [*_kind_options(order, said), *self._workspace_options(order)]
@@ -147,18 +147,20 @@ class Npm:
 
     @property
     def incremental(self) -> Self | None:
-        """npm itself, where a lock says what is to be there."""
+        """This adapter itself, if there is a lockfile."""
         return self if self.lock else None
 
     @property
     def follows(self) -> tuple[str, ...]:
-        """See `port.Amender`: the lock, and what package.json says of dependencies."""
+        """The lockfile and the dependencies in package.json; see `port.IncrementalInstaller`."""
         return ("dependencies", self.lock)
 
     record = ".package-lock.json"
 
     def install_changes(self, order: Order, record: bytes) -> bool:
-        """`npm install` of what is new, and a look at the lock as `npm ci` has one; see `port.Amender`."""
+        """Installs what is new with `npm install`, and compares the result with the lockfile, as `npm ci`
+        does; see `port.IncrementalInstaller`.
+        """
         from .manifests import private_copy
         from .npm_incremental import install_changes
 
@@ -171,15 +173,15 @@ class Npm:
 
         omit = [word.partition("=")[2] for word in kind if word.startswith("--omit=")]
         manifest, lock = order.directory / "package.json", order.directory / self.lock
-        # Which npm writes anew; the application's own are not to change.
+        # npm writes these again, and the application's own must not change.
         with private_copy(manifest), private_copy(lock):
             return install_changes(order.directory / "node_modules", lock, record, omit=omit, install=install)
 
     def prune(self, order: Order) -> None:
-        """`npm prune` with what it otherwise takes from NODE_ENV.
+        """Runs `npm prune` with an option for what NODE_ENV would decide.
 
-        Where some members are chosen, all goes that `npm ls` does not name: `npm prune` would install what
-        the other members need.
+        With a focus, it removes all packages that `npm ls` does not name, because `npm prune` would install
+        what the other members need.
         """
         if not order.focus:
             said = self._settings()
@@ -190,15 +192,17 @@ class Npm:
             _keep_only(order.directory / path / "node_modules", needed)
 
     def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`."""
+        """Runs `npm rebuild`."""
         rebuild_with_npm(self.context, directory, self.env)
 
     def _settings(self) -> dict[str, str]:
-        """What an installation has to know of the build image's npm, which takes a while to tell it."""
+        """The settings of the build image's npm that an installation needs. Asking npm takes a while."""
         return Registry(self.context).config("globalconfig", "omit")
 
     def _workspace_options(self, order: Order) -> list[str]:
-        """The members of the focus, and the root's own: members may lean on what npm puts above them."""
+        """The options for the members of the focus and the root, because members may use packages that npm
+        puts above them.
+        """
         members = [f"--workspace={member}" for member in order.focus]
         return [*members, "--include-workspace-root"] if members else []
 
@@ -210,16 +214,16 @@ class Npm:
 
         with tempfile.TemporaryDirectory() as folder:
             said = Path(folder, "paths")
-            # npm fails where a package is not the one that another asks for, which settings may allow.
+            # npm fails if a package is not the one that another asks for, which settings may allow.
             script = ["sh", "-c", '"$@" > "$0" || :', str(said)]
             self.context.capture([*script, *argv], cwd=order.directory, env={**NO_COMPILE_CACHE, **self.env})
             found = frozenset(said.read_text(errors="surrogateescape").splitlines())
         if str(order.directory.resolve()) not in found:
-            raise BuildpackFailed(f"`{' '.join(argv)}` did not name what the image needs")
+            raise BuildpackFailed(f"`{' '.join(argv)}` did not list the packages that the image needs")
         return found
 
     def _warn_of_newer_lock(self) -> None:
-        """npm itself takes every version from 3 on for the third, without a word."""
+        """Warns of a newer lockfile: npm silently reads every version from 3 on as version 3."""
         path = self.project.directory / self.lock
         try:
             said = json.loads(path.read_bytes()) if self.lock else {}
@@ -257,8 +261,8 @@ class Npm:
 def _kind_options(order: Order, said: Mapping[str, str]) -> list[str]:
     """The options for the kinds of dependencies: production has no devDependencies.
 
-    Nor what the user's settings leave out anyway. An option replaces all that variables and .npmrc say;
-    `include=dev` there would go before `--omit`.
+    It also has none of the kinds that the user's settings leave out. An option replaces everything in
+    variables and .npmrc, where `include=dev` would win over `--omit`.
     """
     if order.dev:
         return ["--include=dev"]
@@ -267,7 +271,7 @@ def _kind_options(order: Order, said: Mapping[str, str]) -> list[str]:
 
 
 def _keep_only(modules: Path, needed: frozenset[str]) -> None:
-    """Removes the packages of a node_modules directory, and of those in it, that are not `needed`."""
+    """Removes the packages that are not `needed` from a node_modules directory and those inside it."""
     for path in [*modules.glob("[!.@]*"), *modules.glob("@*/*")]:
         if str(path.parent.resolve() / path.name) in needed:
             if not path.is_symlink():

@@ -1,12 +1,12 @@
-"""Updates node_modules of the last build to what the lockfile says now.
+"""Updates node_modules of the last build to the present lockfile.
 
-On the arrow plan → layers. Called by `npm`. `npm ci` begins by removing everything. For 650 packages of which
-one is new that takes 14 seconds, and adding that one takes one second. The result must have the same bytes.
-So packages that the lockfile no longer has in this form are removed here, npm only adds, and npm's record of
-what it installed, and what it would make of package.json, are compared with the lockfile.
+Called by `npm`. `npm ci` begins by removing everything. If one of 650 packages is new, that takes 14 seconds,
+and adding only that one takes one second. The result must have the same bytes. So this module removes the
+packages that changed, and npm only adds packages. Then npm's record of what it installed, and the lockfile
+that it would write for package.json, must equal the lockfile.
 
 A package with install scripts stays as its scripts made it. That is right only if everything that it depends
-on stays too. Otherwise, and with links and packages within packages, everything is installed again.
+on stays too. Otherwise, and if there are links or packages inside packages, everything is installed again.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from packhorse.sdk.command import CommandFailed
 from ..node_modules import delete
 
 Packages = Mapping[str, Mapping[str, Any]]
-"""What a lock says of each package, by its path: `node_modules/a/node_modules/@b/c`."""
+"""The lockfile's entry of each package, by its path: `node_modules/a/node_modules/@b/c`."""
 
-# In which npm says what it has installed, in the form of a lock.
+# Here npm records what it installed, in the form of a lockfile.
 _RECORD = ".package-lock.json"
 _VERSIONS = (2, 3)
 _MODULES = "node_modules"
 _PATH = re.compile(
     r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*"
 )
-# What makes a package more than its archive, and than what its install scripts make of that.
+# Fields of a package that has more than its archive and what its install scripts make of that.
 _SPECIAL = ("link", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"
 _NEEDS = ("dependencies", "optionalDependencies", "peerDependencies")
-# What npm itself has in node_modules; scripts may have put more there, of which nobody knows whose it is.
+# npm's own files in node_modules. Scripts may have put others there, and their owner is unknown.
 _OWN = (".bin", _RECORD)
 _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 
@@ -46,11 +46,11 @@ _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 def install_changes(
     modules: Path, lock: Path, record: bytes, *, omit: Collection[str], install: Callable[[], None]
 ) -> bool:
-    """Makes of the directory `modules`, of which `record` speaks, what `npm ci` makes of nothing.
+    """Changes the directory `modules`, which `record` describes, to what `npm ci` would make.
 
-    `omit` has the kinds of dependencies that are left out; `install` runs `npm install` there, which writes
-    what it makes of package.json into `lock`, and raises CommandFailed. False where that cannot be done, or
-    was not; the directory is then of no use any more.
+    `omit` has the kinds of dependencies that are left out. `install` runs `npm install` there, which writes
+    its result for package.json into `lock`, and raises CommandFailed. Returns False if it cannot be done or
+    has failed; the directory then cannot be used.
     """
     try:
         return _install_changes(modules.parent, lock, record, omit, install)
@@ -73,7 +73,7 @@ def _install_changes(
     _remove_packages(directory, {path: entry for path, entry in before.items() if path not in shared})
     _remove_empty(directory, shared)
     content = {"lockfileVersion": _VERSIONS[-1], "requires": True, "packages": shared}
-    # Newer than all directories: npm looks whether somebody has been there since.
+    # The record must be newer than all directories, because npm checks if they changed after it.
     told = directory / _MODULES / _RECORD
     told.write_text(json.dumps(content))
     install()
@@ -85,7 +85,7 @@ def _install_changes(
 
 
 def read_packages(text: bytes) -> Packages | None:
-    """The packages of a lock or a record, without the project itself; None for another form or version."""
+    """The packages of a lockfile or a record, without the project; None for another form or version."""
     try:
         said = json.loads(text)
         if said["lockfileVersion"] not in _VERSIONS:
@@ -97,12 +97,14 @@ def read_packages(text: bytes) -> Packages | None:
 
 
 def reusable_packages(before: Packages, there: Packages, compiled: Collection[str] = ()) -> Packages:
-    """The packages of `before` that are to be `there` in the same place; none where that is not certain.
+    """Returns the packages of `before` that the new lockfile has in the same place; none if that is
+    uncertain.
 
-    They are described as they are to be. What lies in a package that is not the same is not the same either.
-    One with install scripts, or that npm compiles without any (`compiled`), has to be among them with all
-    that it depends on: what its scripts did elsewhere would stay, or what they would do now be missing. So
-    have those with packages in their archives, and all that have a program of one name.
+    The entries are those of the new lockfile. A package inside a changed package has changed too. A package
+    with install scripts, or one that npm compiles without any (`compiled`), can only be reused with all that
+    it depends on: otherwise the effects of its scripts on other packages would stay or be missing. The same
+    holds for a package with packages in its archive, and for all packages that have a program of the same
+    name.
     """
     if not all(_is_plain(path, entry) for path, entry in (*before.items(), *there.items())):
         return {}
@@ -121,10 +123,10 @@ def reusable_packages(before: Packages, there: Packages, compiled: Collection[st
 
 
 def packages_for_this_system(wanted: Packages, roots: Collection[str] = ()) -> Packages:
-    """The packages of a lock that npm installs on this system.
+    """The packages of a lockfile that npm installs on this system.
 
-    Those for other systems it leaves out, with what lies in them and what nobody else needs; `roots` are the
-    packages that the project itself needs.
+    npm leaves out packages for other systems, with the packages inside them and those that no other package
+    needs. `roots` are the packages that the project itself needs.
     """
     dependents: dict[str, set[str]] = {}
     for path in wanted:
@@ -142,13 +144,13 @@ def packages_for_this_system(wanted: Packages, roots: Collection[str] = ()) -> P
 
 
 def _roots(lock: bytes) -> set[str]:
-    """The paths of the packages that the project of a lock itself needs."""
+    """The paths of the packages that the project itself needs."""
     root = json.loads(lock)["packages"].get("", {})
     return {f"{_MODULES}/{name}" for table in (*_NEEDS, "devDependencies") for name in root.get(table, ())}
 
 
 def _needs(path: str, entries: Packages) -> Iterator[str]:
-    """The paths of what a package depends on, as Node.js finds it; missing ones left out."""
+    """The paths of a package's dependencies, as Node.js finds them, without missing ones."""
     for table in _NEEDS:
         needs = entries[path].get(table)
         for name in needs if isinstance(needs, dict) else ():
@@ -171,16 +173,18 @@ def _closure(path: str, entries: Packages) -> set[str]:
 
 
 def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
-    """As npm decides it (`--omit`): what both devDependencies and optional ones need goes with both."""
+    """Whether `--omit` leaves a package out. If both devDependencies and optional ones need it, only both
+    together do.
+    """
     if entry.get("devOptional"):
         return "dev" in omit and "optional" in omit
     return any(entry.get(kind) and kind in omit for kind in ("dev", "optional", "peer"))
 
 
 def _is_for_other_systems(entry: Mapping[str, Any]) -> bool:
-    """Whether npm leaves an optional package out without an error, as it is for other systems.
+    """Whether npm leaves out an optional package without an error, because it is for other systems.
 
-    Which ones these are the lock says; records do not always.
+    The lockfile says which packages these are; records do not always.
     """
     return any(_excludes(entry.get(name), value) for name, value in _this_system().items() if value)
 
@@ -196,7 +200,7 @@ def _is_bundled(entry: Mapping[str, Any]) -> bool:
 
 @cache
 def _this_system() -> Mapping[str, str]:
-    """This system in the words of package.json; empty where it has none."""
+    """This system in the words of package.json; empty if it has none."""
     return {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
 
 
@@ -209,15 +213,15 @@ def _excludes(said: object, value: str) -> bool:
 
 
 def _is_plain(path: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a package is what is in its archive, or what its own scripts make of that."""
-    # What comes in another's archive is under that one's integrity.
+    """Whether a package has only the files of its archive, and what its own scripts made of these."""
+    # A package in the archive of another is covered by the other's integrity.
     needed = ("version",) if entry.get("inBundle") else ("version", "integrity")
     named = all(isinstance(entry.get(name), str) for name in needed)
     return bool(_PATH.fullmatch(path)) and named and not any(entry.get(mark) for mark in _SPECIAL)
 
 
 def _rivals(entries: Packages) -> set[str]:
-    """The packages that have a program of one name for the same `.bin`: who comes last has it."""
+    """The packages that have a program of the same name for the same `.bin`; the last one gets it."""
     owners: dict[tuple[str, str], set[str]] = {}
     for path, entry in entries.items():
         programs = entry.get("bin")
@@ -232,12 +236,14 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _is_linked_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a package is the same, and so are its programs, to which npm makes links as the lock says."""
+    """Whether a package is the same, and so are its programs, to which npm makes links by the lockfile."""
     return _is_same(one, other) and one.get("bin") == other.get("bin")
 
 
 def _lock_has_all(ideal: Packages, lock: Packages) -> bool:
-    """Whether the lock has all that package.json asks for, as `npm ci` sees to it: what is left out, too."""
+    """Whether the lockfile has all that package.json asks for, also what is left out. `npm ci` checks the
+    same.
+    """
     return all(
         path in lock and lock[path].get("version") == one.get("version") for path, one in ideal.items()
     )
@@ -251,7 +257,7 @@ def _with_parents(path: str) -> Iterator[str]:
 
 
 def _is_as_recorded(directory: Path, entries: Packages) -> bool:
-    """Whether all packages that are named are there and no others."""
+    """Whether exactly the named packages exist."""
     seen = set()
     for path in ("", *entries):
         for found in _list_packages(directory, f"{path}/{_MODULES}" if path else _MODULES):
@@ -262,12 +268,12 @@ def _is_as_recorded(directory: Path, entries: Packages) -> bool:
 
 
 def _has_more(modules: Path) -> bool:
-    """Whether there is more beside the packages than npm puts there, such as `.prisma`."""
+    """Whether there is anything beside the packages that npm did not put there, such as `.prisma`."""
     return any(path.name.startswith(".") and path.name not in _OWN for path in modules.iterdir())
 
 
 def _list_packages(directory: Path, modules: str) -> Iterator[str]:
-    """The paths of what is in one node_modules, but what npm itself puts there."""
+    """The paths in one node_modules, without npm's own files."""
     try:
         with os.scandir(directory / modules) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
@@ -282,7 +288,7 @@ def _list_packages(directory: Path, modules: str) -> Iterator[str]:
 
 
 def _remove_packages(directory: Path, gone: Packages) -> None:
-    """Removes packages, the links to their programs, and a `.bin` that is empty then."""
+    """Removes packages, the links to their programs, and a `.bin` that becomes empty."""
     for path in sorted(gone):
         delete(directory / path)
     for path, entry in gone.items():
@@ -298,9 +304,9 @@ def _remove_packages(directory: Path, gone: Packages) -> None:
 
 
 def _remove_empty(directory: Path, kept: Packages) -> None:
-    """Removes directories of scopes, and below the top of modules, without a package.
+    """Removes directories of scopes and of nested modules that have no package.
 
-    There are some where packages were removed, and npm leaves them where it left an optional one out.
+    They remain after packages were removed, and npm leaves them if it left out an optional package.
     """
     for path in ("", *sorted(kept, reverse=True)):
         modules = directory / path / _MODULES
@@ -312,5 +318,5 @@ def _remove_empty(directory: Path, kept: Packages) -> None:
 
 
 def _are_all_locked(made: Packages, wanted: Packages) -> bool:
-    """Whether all that npm has made is what the lock says."""
+    """Whether everything that npm installed equals the lockfile."""
     return all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())

@@ -1,9 +1,9 @@
-"""pnpm: an adapter of `port.Manager`.
+"""Runs pnpm: an adapter of `port.Manager`.
 
-Its store of packages belongs to the build, and it installs copies: nothing in a layer is a link to a file
-outside of it. Without a `focus` it installs for all projects of a workspace. With one it installs for the
-named projects and for the root; links to members (`workspace:`) count as dependencies. pnpm keeps in
-node_modules/.pnpm what it installed for other projects, so that is removed here.
+pnpm's store of packages is never in the image, and pnpm installs copies: no file in a layer is a link out of
+the layer. Without a `focus` pnpm installs for all projects of a workspace. With one it installs for the named
+projects and for the root; links to members (`workspace:`) count as dependencies. pnpm keeps packages of other
+projects in node_modules/.pnpm, so this module removes them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _HOISTED = "node_modules"
 
 
 def remove_unneeded_packages(root: Path, projects: Mapping[str, Project]) -> None:
-    """Removes all packages below `root` that none of `projects`, by their paths, leads to, and links to them.
+    """Removes all packages below `root` that no project in `projects` (paths) needs, and the links to them.
 
-    A link of the root that its manifest does not name is a hoisted one, and holds nothing.
+    A link of the root that its manifest does not name was only hoisted, so it does not count.
     """
     store = root / _STORE
     if not store.is_dir():
@@ -53,7 +53,7 @@ def remove_unneeded_packages(root: Path, projects: Mapping[str, Project]) -> Non
 
 
 def _needed_folders(root: Path, store: Path, projects: Mapping[str, Project]) -> set[str]:
-    """The names of folders in the store that projects, and what these lead to, have links to."""
+    """The names of the folders in the store to which the projects lead, directly or through others."""
     waiting = [
         root / path / "node_modules" / name
         for path, project in projects.items()
@@ -69,7 +69,7 @@ def _needed_folders(root: Path, store: Path, projects: Mapping[str, Project]) ->
 
 
 def _store_folder(store: Path, link: Path) -> str:
-    """The folder of the store that a link leads to; empty for anything else."""
+    """The folder of the store to which a link leads; empty for other files."""
     target = Path(os.path.realpath(link))
     real = Path(os.path.realpath(store))
     return target.relative_to(real).parts[0] if target != real and target.is_relative_to(real) else ""
@@ -107,7 +107,9 @@ class Pnpm(DownloadedManager):
 
     @cached_property
     def env(self) -> Mapping[str, str]:
-        """Both on PATH, and a pnpm that neither becomes another one nor installs before scripts."""
+        """Node.js and pnpm on PATH, with settings so that pnpm switches to no other version and installs
+        nothing before it runs a script.
+        """
         return {
             **self.tool.env(self.runtime),
             **_variables(
@@ -139,7 +141,9 @@ class Pnpm(DownloadedManager):
 
     @property
     def inside_reason(self) -> str:
-        """Settings that make a path of the application a dependency, and scripts that need a directory."""
+        """Settings for which a dependency is a path in the application, and scripts that need a real
+        directory.
+        """
         if _DEV_HOOK in self.project.scripts:
             return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
         runs_scripts = not self.context.env.get(PROJECT_SETTING)
@@ -171,7 +175,7 @@ class Pnpm(DownloadedManager):
             self.context.log.warning(pnpm_failures.ignored_scripts_warning(packages))
 
     def prune(self, order: Order) -> None:
-        """`pnpm install --prod`, which unlike `pnpm prune` takes care of all projects of a workspace.
+        """Runs `pnpm install --prod`, which works for all projects of a workspace, unlike `pnpm prune`.
 
         It downloads nothing and runs no script: `prepare` may need the devDependencies.
         """
@@ -186,9 +190,10 @@ class Pnpm(DownloadedManager):
             remove_unneeded_packages(order.directory, {"": workspace.root, **kept})
 
     def rebuild(self, directory: Path) -> None:
-        """`pnpm rebuild`, which keeps to the modules that may run scripts.
+        """Runs `pnpm rebuild`, which runs only the install scripts that the settings allow.
 
-        `npm rebuild` for modules of another manager, and where pnpm runs all scripts and wants its store.
+        Runs `npm rebuild` instead for modules of another manager, and if pnpm would run all scripts and need
+        its store.
         """
         is_own = (directory / "node_modules/.modules.yaml").is_file()
         if is_own and major(self.version) >= _ASKS:
@@ -200,10 +205,10 @@ class Pnpm(DownloadedManager):
         lock = ("--frozen-lockfile",) if self.lock else ("--no-lockfile", "--no-frozen-lockfile")
         chosen = (f"--filter={name}" for name in order.focus)
         kind = () if order.dev else ("--prod",)
-        # As options, since settings of the project come before variables.
+        # These are options, because settings of the project win over variables.
         layout = (
             "--virtual-store-dir=node_modules/.pnpm",
-            # Not clone-or-copy, which makes hard links where it cannot clone.
+            # Not clone-or-copy, which makes hard links if it cannot clone.
             "--package-import-method=copy",
             "--config.enable-global-virtual-store=false",
             "--config.modules-cache-max-age=0",
@@ -215,7 +220,7 @@ class Pnpm(DownloadedManager):
         argv = ["pnpm", *args, f"--store-dir={home / 'store'}"]
         env = {
             **self.env,
-            # Questions are answered by pnpm itself.
+            # pnpm answers its own questions.
             "CI": "true",
             "npm_config_nodedir": self.runtime.headers,
             "XDG_STATE_HOME": str(home / "state"),
@@ -232,17 +237,18 @@ class Pnpm(DownloadedManager):
 
     @property
     def _ordered_reads(self) -> Mapping[str, str]:
-        """Has the projects of a workspace come in order of their paths.
+        """Makes pnpm handle the projects of a workspace in the order of their paths.
 
-        pnpm 10 and older take them as the reads of their settings end: of two versions of a package either
-        may then be hoisted. One thread ends the reads as they began; packages are copied by others.
+        pnpm 10 and older handle them in the order in which reading their settings ends, so either of two
+        versions of a package may be hoisted. With one thread, reads end in the order in which they begin.
+        Other threads copy the packages.
         """
         is_several = (self.project.directory / WORKSPACE).is_file()
         return {"UV_THREADPOOL_SIZE": "1"} if is_several and major(self.version) < _ORDERS else {}
 
     @property
     def _injected_member(self) -> str:
-        """A member that is no link but copied, by the lock; without one by what asks for copies."""
+        """A member that pnpm copies instead of linking, as the lockfile says, or else the setting for it."""
         lock = self.project.directory / pnpm_release.NAME
         if self.lock and lock.is_file():
             found = _COPIED.search(lock.read_text(errors="replace"))
@@ -259,7 +265,7 @@ class Pnpm(DownloadedManager):
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:
-        """The texts in which pnpm finds its settings, by where they are."""
+        """The texts with pnpm's settings, by their places."""
         yield "package.json pnpm", json.dumps(self.project.manifest.get("pnpm", {}))
         path = self.project.directory / WORKSPACE
         yield WORKSPACE, path.read_text(errors="replace") if path.is_file() else ""
@@ -286,7 +292,7 @@ class Pnpm(DownloadedManager):
 
 
 def find_patches(text: str) -> Iterator[str]:
-    """The paths of patches that a text names."""
+    """The paths of the patches that a text names."""
     for word in _WORD.findall(text):
         ends = [found.end() for found in _PATCH.finditer(word)]
         if ends:
@@ -294,7 +300,7 @@ def find_patches(text: str) -> Iterator[str]:
 
 
 def is_recursive(script: str) -> bool:
-    """Whether one of its commands has pnpm run others in several projects."""
+    """Whether one of the commands lets pnpm run scripts in several projects."""
     for command in _COMMAND.split(script):
         call = _CALL.search(command)
         if call and _RECURSIVE.search(command, call.end()):
@@ -303,5 +309,5 @@ def is_recursive(script: str) -> bool:
 
 
 def _variables(**values: str) -> dict[str, str]:
-    """Settings as variables: until pnpm 10 they have the names of npm's, from 11 on names of their own."""
+    """Settings as variables. Until pnpm 10 they have the names of npm's variables, since 11 their own."""
     return {f"{prefix}_config_{name}": value for name, value in values.items() for prefix in ("npm", "pnpm")}

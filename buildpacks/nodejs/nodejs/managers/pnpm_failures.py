@@ -14,7 +14,7 @@ from packhorse.errors import BuildpackFailed, InputError, NetworkError, Packhors
 from ..failures import CODES, FailedScript, error_for_code, git_address, git_error
 from .pnpm_release import NAME
 
-# As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
+# As pnpm 6 to 10, 11 and 12 print codes; a warning has a word before its code.
 _CODE = re.compile(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
 _WORD = re.compile(r"\b[A-Z][A-Z_]+\b")
 _REASON = re.compile(r"^[^\w\n]*[A-Z]+ (.* failed, reason: .*)$", re.MULTILINE)
@@ -22,7 +22,7 @@ _PROGRESS = re.compile(r"(?:Progress|Packages):|\W*$")
 _STATUS = re.compile(r"status client error \((\d+)")
 _FRAME = re.compile(r"[\u2500-\u257f\u25b6\u00d7]+")
 _IGNORED = re.compile(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
-# Of a script pnpm shows `.../node_modules/a install$ node-gyp rebuild`, then each line behind `… install: `.
+# pnpm prints `.../node_modules/a install$ node-gyp rebuild` for a script, then its lines after `… install: `.
 _STAGE = r"(?P<path>\S+) (?:(?:pre|post)?install|prepare)"
 _STARTED = re.compile(rf"^({_STAGE})\$ (?P<command>.*)$", re.MULTILINE)
 _PRINTED = re.compile(rf"^{_STAGE}[:$] .*$", re.MULTILINE)
@@ -79,7 +79,7 @@ def pnpm_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhors
 
 
 def ignored_scripts(output: str) -> str:
-    """The packages whose install scripts pnpm did not run, as it lists them; empty when there are none."""
+    """The packages whose install scripts pnpm did not run, as pnpm lists them; empty if there are none."""
     found = _IGNORED.search(" ".join(_FRAME.sub(" ", output).split()))
     return found[1] if found else ""
 
@@ -90,7 +90,7 @@ def ignored_scripts_warning(packages: str) -> str:
 
 
 def _npm_code(code: str, text: str) -> str:
-    """npm's or Node.js's own word for what a code of pnpm's says."""
+    """The code of npm or Node.js with the same meaning as pnpm's code."""
     if code in _CODES:
         return _CODES[code]
     if status := _STATUS.search(" ".join(text.split())):
@@ -103,7 +103,7 @@ def _npm_code(code: str, text: str) -> str:
 
 
 def _script_error(text: str) -> PackhorseError | None:
-    """The error for an install script that failed; None where none did."""
+    """The error for an install script that failed; None if none failed."""
     if not _SCRIPT_FAILED.search(text):
         return None
     started = list(_STARTED.finditer(text))
@@ -120,13 +120,13 @@ def _script_error(text: str) -> PackhorseError | None:
 
 
 def _why(text: str) -> str:
-    """The first lines of what pnpm says behind a code."""
+    """The first lines of pnpm's message after a code."""
     lines = (" ".join(line.split()) for line in text.splitlines())
     return "\n".join([line for line in lines if not _PROGRESS.match(line)][:_SHOWN])
 
 
 def _difference(why: str) -> str:
-    """What differs; without advice that is meant for who may make the lock anew."""
+    """The difference between lockfile and package.json, without pnpm's advice to make the lockfile again."""
     lines = why.splitlines()
     told = [line for line in lines if line.startswith(("- ", "specifiers in"))]
     return "\n".join(told[-_SHOWN:]) or (lines[0] if lines else "")

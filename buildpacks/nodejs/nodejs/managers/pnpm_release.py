@@ -1,8 +1,8 @@
 """Chooses the pnpm for a project, and provides it as a layer for the build.
 
-On the arrows source → plan and plan → layers. Called by `managers`. package.json decides. If it leaves a
-choice, the lockfile and Node.js decide (`pnpm.toml`). pnpm writes pnpm-lock.yaml itself and always in the
-same form, so only the keys of its first two levels are read.
+Called by `managers`. package.json decides. If it leaves a choice, the lockfile and Node.js decide
+(`pnpm.toml`). pnpm writes pnpm-lock.yaml itself and always in the same form, so only the keys of its first
+two levels are read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _IMPORTER = re.compile(r"""  (?:'([^']+)'|"([^"]+)"|([^\s'"#][^'"]*)):\s*(?:\{\}
 
 @dataclass(frozen=True, slots=True)
 class PnpmLock:
-    """A lock: `version` as `lockfileVersion` has it, `importers` the paths of the projects, `.` for the root.
+    """A lockfile: its `lockfileVersion`, and in `importers` the paths of the projects, `.` for the root.
 
-    A lock of one project alone may leave these out.
+    A lockfile of a single project may have no `importers`.
     """
 
     version: str
@@ -41,7 +41,7 @@ class PnpmLock:
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
-        """Reads `directory`/pnpm-lock.yaml; None where there is none. Raises as `parse` does."""
+        """Reads `directory`/pnpm-lock.yaml; None without one. Raises as `parse` does."""
         path = directory / NAME
         return cls.parse(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
 
@@ -74,7 +74,7 @@ _NATIVE = 12
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRange:
-    """A range of versions of one `major` of which to take the newest, and its source in words."""
+    """A range of versions of one `major`, of which the newest is used, and its source in words."""
 
     range: str
     major: int
@@ -90,11 +90,11 @@ class Major:
     lock: str
 
     def runs_on(self, node: str) -> bool:
-        """Whether it runs on a version of Node.js."""
+        """Whether this pnpm runs on a version of Node.js."""
         return versions.allows(self.node, node, loose=True)
 
     def writes(self, lock: PnpmLock) -> bool:
-        """Whether it writes locks like this one."""
+        """Whether this pnpm writes lockfiles of this form."""
         return lock.version == self.lock or lock.version.startswith(f"{self.lock}.")
 
 
@@ -103,7 +103,7 @@ def provide_pnpm(
 ) -> tuple[Tool, str]:
     """Makes or keeps the layer `pnpm`; returns it and its source in words.
 
-    Raises InputError where no pnpm fits Node.js and the lock, and what `tool.provide` raises.
+    Raises InputError if no pnpm fits Node.js and the lockfile, and the errors of `tool.provide_tool`.
     """
     wanted = choose_release(PnpmLock.read(project.directory), choice, runtime.version)
     check_node(wanted.major, runtime.version)
@@ -112,7 +112,7 @@ def provide_pnpm(
 
 
 def choose_release(lock: PnpmLock | None, choice: Choice, node: str) -> ReleaseRange:
-    """What to look for; raises InputError where package.json leaves it open and nothing fits."""
+    """Chooses the range; InputError if package.json leaves a choice and no version fits."""
     if versions.is_version(choice.range):
         return ReleaseRange(choice.range, _lowest_major(choice.range), choice.source)
     fitting = [line for line in read_majors() if line.runs_on(node) and (not lock or line.writes(lock))]
@@ -142,7 +142,7 @@ def check_node(number: int, node: str) -> None:
 
 
 def read_majors() -> Iterator[Major]:
-    """The table that comes with the buildpack, in its order."""
+    """Reads the buildpack's own table, in its order."""
     table = tomllib.loads((Path(__file__).parents[1] / "pnpm.toml").read_text())
     return (Major(**line) for line in table["majors"])
 
@@ -163,7 +163,7 @@ def _no_release_error(lock: PnpmLock | None, node: str) -> InputError:
 
 
 def _package(context: sdk.BuildContext, number: int) -> Package:
-    """pnpm's package: JavaScript, and with it from 12 on a program for this architecture."""
+    """pnpm's package: JavaScript, and from 12 on also a native program for this architecture."""
     if number < _NATIVE:
         return Package("pnpm", {"pnpm": "bin/pnpm.cjs", "pnpx": "bin/pnpx.cjs"})
     arch = ARCHITECTURES.get(context.target.arch, context.target.arch)

@@ -1,8 +1,8 @@
 """Defines what the buildpack needs from a package manager, and what all adapters share.
 
-On the arrow plan → layers. Called by `modules`, which decides where modules are and what is kept from build
-to build. The manager decides how they get there. An adapter is a value: it holds the version to run and the
-variables to run it with, and keeps no state between calls.
+Called by `modules`, which decides where modules are and what is kept from build to build. The manager decides
+how they get there. An adapter is a value: it holds the version to run and the variables to run it with, and
+keeps no state between calls.
 
 Shared are: the files that settings name (certificates, hooks, plugins), which an installation elsewhere needs
 too; the warning about a missing lockfile; and the error for merge conflicts in one.

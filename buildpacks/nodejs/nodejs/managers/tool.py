@@ -1,8 +1,8 @@
 """Provides a package manager that does not come with Node.js, as a layer for the build.
 
-On the arrow plan → layers. Called by the managers. It is a package of the registry, fetched through the npm
-client. If package.json has a hash, the archive is checked against it. If the request is the same as in the
-last build, its version is used again without asking the registry.
+Called by the managers. It is a package of the registry, fetched through the npm client. If package.json has a
+hash, the archive is checked against it. If the request is the same as in the last build, its version is used
+again without asking the registry.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def provide_tool(
 
     It is in the image for `launch`.
 
-    Raises NotFoundError when there is none, InputError for one that is too old, NetworkError, and FormatError
+    Raises NotFoundError if there is none, InputError for one that is too old, NetworkError, and FormatError
     for an archive that is not the published one or not the one that package.json names.
     """
     registry = Registry(context)
@@ -167,7 +167,7 @@ def _verify_hash(path: Path, digest: str, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DownloadedManager:
-    """What the managers share that do not come with Node.js: `tool` for `project`, the root of a workspace.
+    """The base of the managers that do not come with Node.js: `tool` for `project`, the root of a workspace.
 
     `lock` is the name of its lockfile, empty without one.
     """
@@ -190,7 +190,7 @@ class DownloadedManager:
 
     @property
     def has_lock(self) -> bool:
-        """Whether there is a lock of this manager's."""
+        """Whether this manager's lockfile exists."""
         return bool(self.lock)
 
     @property
@@ -199,5 +199,5 @@ class DownloadedManager:
         return self.tool.env(self.runtime)
 
     def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`, for managers without such a command."""
+        """Runs `npm rebuild`, for managers without such a command."""
         rebuild_with_npm(self.context, directory, self.env)

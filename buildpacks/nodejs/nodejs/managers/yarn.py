@@ -1,7 +1,7 @@
-"""Yarn 1, and Yarn 2 and newer (Berry): two adapters of `port.Manager`.
+"""Runs Yarn 1, and Yarn 2 and newer (Berry): two adapters of `port.Manager`.
 
 With the linkers `node-modules` and `pnpm`, Berry installs like other managers. With Plug'n'Play it installs
-in the application, where `.pnp.cjs` has to be, and puts the packages where the order says.
+in the application, where `.pnp.cjs` must be, and puts the packages into the directory that the order names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Yarn(DownloadedManager):
-    """The Yarn of `tool`, 1, for `project`; `lock` is the name of its lock file, empty without one."""
+    """The Yarn 1 of `tool` for `project`; `lock` is the name of the lockfile, empty without one."""
 
     name = "Yarn"
     command = "yarn"
@@ -49,7 +49,7 @@ class Yarn(DownloadedManager):
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Node.js and Yarn on PATH, and npm's node-gyp, which Yarn 1 would fetch for itself."""
+        """Node.js and Yarn on PATH, and npm's node-gyp, because Yarn 1 would download its own."""
         env = self.tool.env(self.runtime)
         npm = Path(shutil.which("npm", path=env["PATH"]) or "").resolve().parents[1]
         gyp = ":".join(str(path) for path in sorted(npm.glob("node_modules/**/node-gyp-bin")))
@@ -63,7 +63,7 @@ class Yarn(DownloadedManager):
 
     @property
     def key(self) -> Mapping[str, str]:
-        """The lock, the settings, and the packages that come with the source."""
+        """The lockfile, the settings, and the packages that come with the source."""
         return {
             self.lock: self.project.digest(self.lock),
             ".npmrc": credentials.settings_digest(self.project.directory / ".npmrc"),
@@ -75,14 +75,14 @@ class Yarn(DownloadedManager):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The lock, the settings, what these name, and the packages that come with the source."""
+        """The lockfile, the settings and the files that they name, and packages that come with the source."""
         own = tuple(name for name in (self.lock, ".npmrc", yarn_settings.CLASSIC, self._mirror) if name)
         return own + port.named_files(self.project, ".npmrc", yarn_settings.CLASSIC)
 
     def install(self, order: Order) -> None:
-        """`yarn install --frozen-lockfile`, or without a lock `--no-lockfile`.
+        """Runs `yarn install --frozen-lockfile`, or `--no-lockfile` without a lockfile.
 
-        Yarn 1 itself knows no choice of members: what the others need is not asked for, see `trim`.
+        Yarn 1 cannot install for some members only, so `manifests` removes what the others need for a while.
         """
         if not self.lock:
             port.warn_of_missing_lock(self.context.log, NAME, self.command)
@@ -95,7 +95,7 @@ class Yarn(DownloadedManager):
             self._install(order)
 
     def prune(self, order: Order) -> None:
-        """Installs once more, without devDependencies; what is built already stays as it is."""
+        """Installs again without devDependencies; packages that are built already do not change."""
         with without_dev(order.directory, order.focus):
             self._install(order, "--ignore-scripts", "--prefer-offline")
 
@@ -134,9 +134,9 @@ class Yarn(DownloadedManager):
                 raise yarn_failures.classic_error(failure, self.project.directory) from failure
 
     def _redirect(self, lock: Path, registry: str, stack: ExitStack) -> None:
-        """Has the lock, for a while, name `registry` where it names the public ones, as npm does itself.
+        """Lets the lockfile name `registry` instead of the public ones for a while, as npm does by itself.
 
-        What is downloaded is held against the lock's hashes all the same.
+        Yarn still checks all downloads against the hashes of the lockfile.
         """
         text = lock.read_text(encoding="utf-8", errors="surrogateescape")
         changed = text
@@ -147,7 +147,7 @@ class Yarn(DownloadedManager):
             lock.write_text(changed, encoding="utf-8", errors="surrogateescape")
 
     def _public_registries(self) -> Iterator[str]:
-        """Where Yarn 1 and npm look when nobody tells them."""
+        """The registries that Yarn 1 and npm use by default."""
         unset = {name: "" for name in self.context.env if name.lower() == "npm_config_registry"}
         nowhere = {"HOME": "/nonexistent", "npm_config_globalconfig": "/nonexistent/npmrc"}
         env = {**NO_COMPILE_CACHE, **self.env, **unset, **nowhere}
@@ -157,7 +157,9 @@ class Yarn(DownloadedManager):
                 yield said.strip().rstrip("/")
 
     def _missing(self, directory: Path) -> Iterator[str]:
-        """What manifests ask for and the lock has not; of a workspace's members Yarn 1 does not see that."""
+        """What manifests ask for and the lockfile lacks; Yarn 1 does not notice it for members of a
+        workspace.
+        """
         settled = YarnLock.read(directory).resolutions
         workspace = Workspace.read(directory, "")
         spared = _settled_elsewhere(workspace)
@@ -170,7 +172,9 @@ class Yarn(DownloadedManager):
 
 
 def _settled_elsewhere(workspace: Workspace) -> set[str]:
-    """The members, and the packages that `resolutions` settle: `b` of `a/**/b`, `@s/b` of `**/@s/b@^1`."""
+    """The members, and the packages whose version `resolutions` sets: `b` of `a/**/b`, `@s/b` of
+    `**/@s/b@^1`.
+    """
     found = {member.name for member in workspace.members.values()}
     rules = workspace.root.manifest.get("resolutions")
     for pattern in rules if isinstance(rules, dict) else ():
@@ -194,7 +198,7 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Berry(DownloadedManager):
-    """The Yarn of `tool`, 2 or newer, for `project`; `lock` is its lock file's name, empty without one."""
+    """The Yarn 2 or newer of `tool` for `project`; `lock` is the name of the lockfile, empty without one."""
 
     name = "Yarn"
     command = "yarn"
@@ -204,23 +208,23 @@ class Berry(DownloadedManager):
 
     @property
     def linker(self) -> str:
-        """`pnp` where neither the user nor the project says otherwise."""
+        """`pnp`, unless the user or the project sets another linker."""
         return self.context.env.get("YARN_NODE_LINKER") or self._settings.linker
 
     @property
     def inside_reason(self) -> str:
-        """The linker `pnpm` has records in the project, without which it finds nothing again."""
+        """The linker `pnpm` keeps records in the project, and needs them to find its packages again."""
         return "Yarn's nodeLinker is pnpm" if self.linker == "pnpm" else ""
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Node.js and Yarn on PATH, Yarn as quiet as it can be."""
+        """Node.js and Yarn on PATH, with settings that make Yarn as quiet as possible."""
         # yarnPath is this very Yarn; it would start a second one.
         return {**self.tool.env(self.runtime), **_QUIET, "YARN_IGNORE_PATH": "1"}
 
     @property
     def key(self) -> Mapping[str, str]:
-        """The lock, the settings, the patches and plugins."""
+        """The lockfile, the settings, the patches and plugins."""
         directory = self.project.directory
         key = {
             self.lock: self.project.digest(self.lock),
@@ -234,17 +238,17 @@ class Berry(DownloadedManager):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The lock, the settings, and what these and package.json name."""
+        """The lockfile, the settings, and the files that they and package.json name."""
         own = tuple(name for name in (self.lock, yarn_settings.BERRY, *_FOLDERS, *self._patches()) if name)
         return own + port.named_files(self.project, yarn_settings.BERRY)
 
     @property
     def generated_files(self) -> tuple[str, ...]:
-        """A lock where there is none: Yarn runs no script without."""
+        """A lockfile, if there is none, because Yarn runs no script without one."""
         return () if self.lock else (NAME,)
 
     def install(self, order: Order) -> None:
-        """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
+        """Runs `yarn install --immutable`; `manifests` removes what production does not need for a while."""
         workspace = Workspace.read(order.directory, "")
         if not self.lock:
             port.warn_of_missing_lock(self.context.log, NAME, self.command)
@@ -268,7 +272,7 @@ class Berry(DownloadedManager):
                 (order.directory / name).unlink(missing_ok=True)
 
     def prune(self, order: Order) -> None:
-        """Installs once more, without devDependencies; what is built already stays as it is."""
+        """Installs again without devDependencies; packages that are built already do not change."""
         with without_dev(order.directory, order.focus):
             self._install(order, immutable=False, build=False)
 
@@ -303,7 +307,7 @@ class Berry(DownloadedManager):
         return self.project.directory / self._settings.cache
 
     def _places(self, order: Order, hosts: tuple[str, ...]) -> dict[str, str]:
-        """Variables for where packages come from, `hosts` without TLS among them, and go to."""
+        """Variables that say from where packages come, which `hosts` need no TLS, and where packages go."""
         places = yarn_settings.berry_variables(self.context, self._settings, hosts)
         if order.cache:
             places["YARN_GLOBAL_FOLDER"] = str(order.cache)
@@ -321,10 +325,10 @@ class Berry(DownloadedManager):
 
     @contextmanager
     def _linked_from(self, order: Order) -> Iterator[dict[str, str]]:
-        """Variables for a global folder that the linker `pnpm` can make hard links from, while it lasts.
+        """In the block, variables for a global folder from which the linker `pnpm` can make hard links.
 
-        It knows no other way, and a layer is on another file system than the application. What is downloaded
-        stays in the order's cache.
+        It can only link, and a layer is on another file system than the application. Downloads stay in the
+        order's cache.
         """
         if self.linker != "pnpm":
             yield {}
@@ -336,13 +340,17 @@ class Berry(DownloadedManager):
             yield more
 
     def _write_commands(self, directory: Path, layer: Path) -> None:
-        """Programs in `layer`/bin for the commands of direct dependencies: there is no node_modules/.bin."""
+        """Writes programs to `layer`/bin for the commands of direct dependencies, because there is no
+        node_modules/.bin.
+        """
         said = self.context.capture(["yarn", "bin", "--json"], cwd=directory, env=self.env)
         commands = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         plugnplay.write_commands(layer, {command["name"]: command["path"] for command in commands})
 
     def _patches(self) -> Iterator[str]:
-        """Files outside .yarn that `patch:` dependencies of the root and its members name, below the root."""
+        """The files outside .yarn, below the root, that `patch:` dependencies of the root and its members
+        name.
+        """
         workspace = Workspace.read(self.project.directory, "")
         for folder, project in {"": workspace.root, **workspace.members}.items():
             for table in _PATCHED:
@@ -353,7 +361,7 @@ class Berry(DownloadedManager):
 
 
 def _patch_files(spec: str, folder: str) -> Iterator[str]:
-    """The files that a `patch:` dependency of a manifest in `folder` names, of which Yarn itself has some."""
+    """The files that a `patch:` dependency of a manifest in `folder` names; Yarn itself has some of them."""
     for said in spec.partition("#")[2].partition("::")[0].split("&"):
         path = said.removeprefix("optional!")
         if not path or path.startswith(("~builtin<", "builtin<")):

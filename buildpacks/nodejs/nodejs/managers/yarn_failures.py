@@ -1,6 +1,6 @@
-"""Explains failures of Yarn, in the words that npm's failures have. Called by `yarn`.
+"""Explains failures of Yarn, with the same words as npm's failures. Called by `yarn`.
 
-Yarn 1 prints sentences and no codes. Its successors print both, and leave many failures to Node.js's codes.
+Yarn 1 prints sentences and no codes. Its successors print both, and for many failures only Node.js's codes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def berry_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhor
 
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
-    """The error for a lock that does not have what the manifests ask for."""
+    """The error for a lockfile that lacks something that the manifests ask for."""
     return failures.out_of_sync_error(differences, lock=NAME, command="yarn install")
 
 
@@ -118,7 +118,7 @@ def _explain(
 
 
 def _is_unreadable(output: str) -> bool:
-    """Whether it is the lock that Yarn cannot read."""
+    """Whether Yarn could not read the lockfile."""
     lines = (line for line in output.splitlines() if "yarn.lock" in line)
     return any(word in output for word in _UNREADABLE) or any(
         word in line for line in lines for word in _UNREADABLE_LINE
@@ -126,7 +126,7 @@ def _is_unreadable(output: str) -> bool:
 
 
 def _code(output: str) -> str:
-    """The code that npm would print."""
+    """The code that npm would print for the same failure."""
     for sentence, code in _SENTENCES:
         if sentence in output:
             return code
@@ -140,7 +140,7 @@ def _code(output: str) -> str:
 
 
 def _command_error(output: str) -> PackhorseError | None:
-    """The error for an install script, or a git, that Yarn 1 ran and that failed; None where it ran none."""
+    """The error for an install script or a git command of Yarn 1 that failed; None if none failed."""
     failed = _COMMAND.search(output)
     if failed is None:
         return None

@@ -1,9 +1,8 @@
 """Chooses the Yarn for a project, and provides it as a layer for the build.
 
-On the arrows source → plan and plan → layers. Called by `managers`. A release in the source (`yarnPath`)
-wins, as in Yarn itself. Then package.json decides, then the Yarn that wrote yarn.lock, then Node.js
-(`yarn.toml`). Yarn 1 and its successors use the same name for different lockfiles; only the keys of both are
-read.
+Called by `managers`. A release in the source (`yarnPath`) wins, as in Yarn itself. Then package.json decides,
+then the Yarn that wrote yarn.lock, then Node.js (`yarn.toml`). Yarn 1 and its successors use the same name
+for different lockfiles; only the keys of both are read.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ _DESCRIPTOR = re.compile(r'"((?:[^"\\]|\\.)*)"?|([^",\s:][^",\s]*)')
 
 @dataclass(frozen=True, slots=True)
 class YarnLock:
-    """What a lock settles: descriptors (`ms@^2.1.0`) and the resolution of each, empty in those of Yarn 1.
+    """A lockfile: its descriptors (`ms@^2.1.0`) and the resolution of each, empty for Yarn 1.
 
-    `form` is empty for a file without entries, `version` and `cache_key` are of the newer form alone.
+    `form` is empty for a file without entries. Only the newer form has `version` and `cache_key`.
     """
 
     form: Literal["classic", "berry", ""] = ""
@@ -48,13 +47,13 @@ class YarnLock:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Reads `directory`/yarn.lock, there or not; raises InputError for one with conflicts of a merge."""
+        """Reads `directory`/yarn.lock, which may be missing; InputError for merge conflicts in it."""
         path = directory / NAME
         return cls.parse(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else cls()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads the text of a lock."""
+        """Reads the text of a lockfile."""
         metadata: dict[str, str] = {}
         settled: dict[str, str] = {}
         names: list[str] = []
@@ -85,12 +84,14 @@ class YarnLock:
         )
 
     def find_changes(self, newer: YarnLock) -> list[str]:
-        """The descriptors that `newer`, of the same source, had to settle itself or settles otherwise."""
+        """The descriptors that the lockfile `newer` of the same source adds or resolves differently."""
         return [name for name, said in newer.resolutions.items() if self.resolutions.get(name) != said]
 
 
 def _field(line: str) -> tuple[str, str] | None:
-    """Name and value of a line such as `  version: 8` or `  version "1.2.3"`, if it is one that is read."""
+    """The name and value of a line such as ` version: 8` or ` version "1.2.3"`, if this module reads that
+    name.
+    """
     name, _, rest = line.strip().partition(" ")
     name, value = name.removesuffix(":"), rest.strip()
     if value[:1] == '"':
@@ -130,8 +131,8 @@ class Release:
 def provide_yarn(context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Release:
     """Makes or keeps the layer `yarn`.
 
-    Raises InputError where package.json, the lock and the release contradict each other, and what
-    `tool.provide` raises.
+    Raises InputError if package.json, the lockfile and the release contradict each other, and the errors of
+    `tool.provide_tool`.
     """
     lock = YarnLock.read(project.directory)
     path = yarn_settings.YarnSettings.read(project.directory).release
@@ -148,7 +149,7 @@ def provide_yarn(context: sdk.BuildContext, project: Project, runtime: Runtime, 
 
 
 def _provide_committed(context: sdk.BuildContext, project: Project, runtime: Runtime, path: str) -> Tool:
-    """A release of the source as a layer: it may not be executable where it is."""
+    """Makes a layer of the release in the source, which may not be executable in its place."""
     inside = PurePosixPath(path)
     file = project.directory / inside
     if inside.is_absolute() or ".." in inside.parts or not file.is_file():
@@ -188,7 +189,7 @@ def _read_version(context: sdk.BuildContext, runtime: Runtime, file: Path) -> st
 
 
 def _choose_range(lock: YarnLock, choice: Choice, node: str) -> tuple[str, str]:
-    """The range of versions to choose from, of one kind of Yarn alone, and its source."""
+    """The range of versions to choose from, which has only one kind of Yarn, and its source."""
     data = _read_table()
     if not choice.range:
         return _range_for_lock(lock, choice, node, data)
@@ -204,7 +205,7 @@ def _choose_range(lock: YarnLock, choice: Choice, node: str) -> tuple[str, str]:
 
 
 def _is_classic(range_: str) -> bool:
-    """Whether a range has versions of Yarn 1 alone."""
+    """Whether a range has only versions of Yarn 1."""
     import nodesemver
 
     parts = nodesemver.make_range(range_, loose=True).set
@@ -230,7 +231,7 @@ def _range_for_lock(lock: YarnLock, choice: Choice, node: str, data: Mapping[str
 
 
 def _lock_range(lock: YarnLock, data: Mapping[str, Any]) -> str:
-    """The versions that write locks like this one; empty for one that is newer than the table."""
+    """The versions that write lockfiles of this form; empty if it is newer than the table."""
     for line in data["locks"]:
         if line["version"] == lock.version and line.get("cache_key", lock.cache_key) == lock.cache_key:
             return str(line["yarn"])
@@ -238,18 +239,18 @@ def _lock_range(lock: YarnLock, data: Mapping[str, Any]) -> str:
 
 
 def refuse_newer_lock(lock: YarnLock, choice: Choice) -> None:
-    """Raises InputError for a lock that no Yarn known here writes, unless package.json names one."""
+    """Raises InputError for a lockfile that no known Yarn writes, unless package.json names a version."""
     if is_newer_lock(lock) and not versions.is_version(choice.range):
         raise newer_lock_error(lock)
 
 
 def is_newer_lock(lock: YarnLock) -> bool:
-    """Whether a lock is newer than any that a Yarn known here writes."""
+    """Whether a lockfile is newer than those of all known versions of Yarn."""
     return lock.form == "berry" and lock.version > _newest_lock()
 
 
 def newer_lock_error(lock: YarnLock) -> InputError:
-    """The error for such a lock, where the Yarn that is to read it cannot."""
+    """The error for such a lockfile, if the chosen Yarn cannot read it."""
     return InputError(
         f"{NAME} has version {lock.version}, which no Yarn that this buildpack knows writes",
         why=f"the newest it knows is {_newest_lock()}",
@@ -262,7 +263,7 @@ def _newest_lock() -> int:
 
 
 def _check_kind(lock: YarnLock, release: Release) -> None:
-    """Raises InputError for a lock that this Yarn would have to write in another form."""
+    """Raises InputError for a lockfile that this Yarn would write in another form."""
     if not lock.form or (lock.form == "classic") == release.is_classic:
         return
     form = "Yarn 1" if lock.form == "classic" else "Yarn 2 or newer"

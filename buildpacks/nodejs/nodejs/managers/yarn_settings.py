@@ -1,9 +1,9 @@
-"""Reads the project's Yarn settings, and gives Yarn what is set for npm.
+"""Reads the project's Yarn settings, and gives Yarn the settings for npm.
 
-On the arrows source → plan and plan → layers. Called by `yarn` and `yarn_release`. Only the few settings are
-read that decide how Yarn is run. Yarn 1 reads .npmrc, but not all of npm's places; its successors read none.
-So registry, proxy, certificates and credentials of npm are passed on, and one setting serves both. Settings
-for Yarn itself win. While Berry installs, npm's credentials are in a `.yarnrc.yml` of the user who builds.
+Called by `yarn` and `yarn_release`. It reads only the few settings that decide how to run Yarn. Yarn 1 reads
+.npmrc, but not all of npm's places; its successors read none. So npm's registry, proxy, certificates and
+credentials are passed on, and one setting serves both. Settings for Yarn itself win. While Berry
+installs, npm's credentials are in a `.yarnrc.yml` of the user who builds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class YarnSettings:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Reads what of the two files there is."""
+        """Reads the two files, if they exist."""
         berry = (_scalar(line) for line in _lines(directory / BERRY))
         classic = (_WORD.fullmatch(line) for line in _lines(directory / CLASSIC))
         return cls(
@@ -55,17 +55,19 @@ class YarnSettings:
 
     @property
     def linker(self) -> str:
-        """How Yarn 2 and newer lay modules out: `pnp` unless the project chooses another way."""
+        """How Yarn 2 and newer lay out modules: `pnp`, unless the project sets another linker."""
         return self.berry.get("nodeLinker", "pnp")
 
     @property
     def cache(self) -> str:
-        """Where below the project packages lie that come with the source."""
+        """The folder of the project with the packages that come with the source."""
         return self.berry.get("cacheFolder", ".yarn/cache")
 
 
 def _scalar(line: str) -> tuple[str, str] | None:
-    """Name and value of a line such as `nodeLinker: pnp`, the value plain or quoted, a comment behind it."""
+    """The name and value of a line such as `nodeLinker: pnp`, with a plain or quoted value and perhaps a
+    comment.
+    """
     name, _, said = line.partition(":")
     value = said.strip()
     if not name.isascii() or not name.isalpha() or not said[:1].isspace() or value[:1] in ("", "#"):
@@ -95,7 +97,7 @@ class NpmAccess:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Reads several .npmrc, of which the later ones count more."""
+        """Reads several .npmrc files; the later ones win."""
         scopes: dict[str, str] = {}
         registries: dict[str, dict[str, str]] = {}
         for text in texts:
@@ -108,12 +110,12 @@ class NpmAccess:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts of scopes that are asked without TLS, which Yarn refuses by itself."""
+        """The hosts of scopes that npm uses without TLS, which Yarn refuses by default."""
         urls = [urlsplit(url) for url in self.scopes.values()]
         return tuple(dict.fromkeys(url.hostname for url in urls if url.scheme == "http" and url.hostname))
 
     def yaml(self) -> str:
-        """As `.yarnrc.yml` has it, for unscoped packages, too; empty where there is nothing."""
+        """The text for `.yarnrc.yml`, for unscoped packages too; empty if there is nothing to set."""
         lines = ["npmScopes:"] if self.scopes else []
         for scope, url in sorted(self.scopes.items()):
             lines += [f"  {json.dumps(scope)}:", f"    npmRegistryServer: {_quote(url)}"]
@@ -127,9 +129,9 @@ class NpmAccess:
 
 @contextmanager
 def lend_npm_access(context: sdk.BuildContext, project: Project) -> Iterator[tuple[str, ...]]:
-    """While it lasts, Yarn has what npm's settings say; yields the hosts to be asked without TLS.
+    """In the block, Yarn has npm's settings; yields the hosts that need no TLS.
 
-    Who has a `.yarnrc.yml` of his own, by a binding, has said it in Yarn's form.
+    If the user has an own `.yarnrc.yml` (a binding), its settings are used instead.
     """
     path = Path(context.env.get("HOME") or Path.home(), BERRY)
     access = NpmAccess.of(npm.read_npmrcs(context, project))
@@ -146,7 +148,7 @@ def lend_npm_access(context: sdk.BuildContext, project: Project) -> Iterator[tup
 
 
 def _auth_setting(said: Mapping[str, str]) -> str:
-    """The setting that gives access: a token before a user's name and password."""
+    """The setting with the credentials: a token, else user name and password."""
     if "_authToken" in said:
         return f"npmAuthToken: {_quote(said['_authToken'])}"
     if "_auth" in said:
@@ -162,7 +164,7 @@ def _auth_setting(said: Mapping[str, str]) -> str:
 
 
 def _quote(value: str) -> str:
-    """A value of npm, whose variables need not be set, in Yarn's spelling."""
+    """A value of npm, whose variables may be unset, in Yarn's form."""
     return json.dumps(_VARIABLE.sub(r"${\1-}", value))
 
 
@@ -171,7 +173,7 @@ _HOST = re.compile(r"[\w.*:-]+")
 
 
 def classic_variables(context: sdk.BuildContext, settings: YarnSettings) -> dict[str, str]:
-    """The variables for Yarn 1; `registry` of .yarnrc goes before that of npm."""
+    """The variables for Yarn 1; `registry` in .yarnrc wins over that of npm."""
     npm = Registry(context).settings()
     said = {
         f"npm_config_{name.replace('-', '_')}": npm[name]
@@ -186,7 +188,7 @@ def classic_variables(context: sdk.BuildContext, settings: YarnSettings) -> dict
 def berry_variables(
     context: sdk.BuildContext, settings: YarnSettings, plain: tuple[str, ...]
 ) -> dict[str, str]:
-    """The variables for Yarn 2 and newer; `plain` are hosts that npm asks without TLS for some scopes."""
+    """The variables for Yarn 2 and newer; `plain` are hosts that npm uses without TLS for some scopes."""
     npm, env = Registry(context).settings(), context.env
     said = _authority_variables(env, npm)
     hosts = list(plain)
@@ -212,13 +214,13 @@ def berry_variables(
 
 
 def _authority_variables(env: Mapping[str, str], npm: Mapping[str, str]) -> dict[str, str]:
-    """npm's `cafile`, as every Node.js knows it."""
+    """npm's `cafile`, in the variable that every Node.js reads."""
     file = npm.get("cafile", "")
     return {"NODE_EXTRA_CA_CERTS": file} if "NODE_EXTRA_CA_CERTS" not in env and Path(file).is_file() else {}
 
 
 def _bypasses_proxy(registry: str, exceptions: str) -> bool:
-    """Whether NO_PROXY spares the registry, which Yarn 2 and newer would not ask."""
+    """Whether NO_PROXY excludes the registry from the proxy. Yarn 2 and newer do not read NO_PROXY."""
     host = urlsplit(registry).hostname or ""
     names = [name.strip().lstrip("*").lstrip(".") for name in exceptions.split(",")]
     return bool(exceptions) and any(not name or f".{host}".endswith(f".{name}") for name in names)

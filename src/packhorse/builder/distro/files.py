@@ -1,13 +1,9 @@
-"""Which packages the default builder's base root file systems have, and what a dpkg status file says.
+"""Says which packages and files the roots of the default builder have, and writes the tar of a root.
 
-Under `builder/image`, before any arrow: `distro.roots` installs these lists and records what came of
-them; `builder default --update` compares two records. Nothing here runs a program or reads a file.
-
-The files of a base root: which of mmdebstrap's stay, what is added, and the tar they are written to.
-
-Under `builder/image`, before any arrow: `distro.roots` pipes mmdebstrap's tar through `write_root`. It
-is done here and not by shell hooks inside the chroot, so that every mode of mmdebstrap goes through the same
-code. The rule is that a root has what its packages say and nothing of the machine or the moment it was made.
+`distro.roots` gives the package lists to mmdebstrap, and pipes its tar through `write_root`. Shell hooks of
+mmdebstrap could do the same, but would differ with its modes. A root has what its packages contain, and
+nothing of the machine or the time of its making. `builder.default` compares the packages of two roots.
+Nothing here runs a program or opens a file.
 """
 
 from __future__ import annotations
@@ -25,10 +21,10 @@ from packhorse.errors import FormatError
 
 RootKind = Literal["build", "run"]
 
-# What a finished app may count on, beside the distribution's essential packages (libc, sh, bash, coreutils,
-# grep, sed, tar, perl-base, …). Those stay whole: maintainer scripts and other packages presume them (Debian
-# policy 3.8). No apt: an app image is renewed by rebase, not by upgrades inside it. openssl and libssl come
-# with ca-certificates.
+# What an application can rely on, besides the distribution's essential packages (libc, sh, bash, coreutils,
+# grep, sed, tar, perl-base, …). Those are complete, because other packages rely on them (Debian policy 3.8).
+# No apt: a rebase renews an application image, not an upgrade inside it. openssl and libssl come with
+# ca-certificates.
 _RUN = (
     "ca-certificates",
     "libatomic1",
@@ -40,8 +36,8 @@ _RUN = (
     "zlib1g",
 )
 
-# A library's headers are here only if the run image has the library (specification: platform.md, base images:
-# ABI).
+# The build image has the headers of a library only if the run image has the library (platform.md, "Base
+# Images": ABI).
 _BUILD = (
     "apt",
     "build-essential",
@@ -61,13 +57,13 @@ _BUILD = (
 
 
 def wanted_packages(kind: RootKind) -> tuple[str, ...]:
-    """The packages asked for by name, sorted; the build image has all that the run image has."""
+    """Returns the names of the packages to install, sorted. The build image has all of the run image."""
     return _RUN if kind == "run" else tuple(sorted(_RUN + _BUILD))
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PackageChange:
-    """One package that differs between two roots; an empty version means that the package is not there."""
+    """One package that differs between two roots; an empty version means that a root does not have it."""
 
     name: str
     old: str
@@ -78,7 +74,7 @@ class PackageChange:
 
 
 def changed_packages(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[PackageChange, ...]:
-    """What differs from `old` to `new` (name to version), sorted by name; empty when both are the same."""
+    """Compares two mappings of names to versions; returns the differences, sorted by name."""
     return tuple(
         PackageChange(name, old.get(name, ""), new.get(name, ""))
         for name in sorted(old.keys() | new.keys())
@@ -91,13 +87,13 @@ MTIME = 315532801
 CNB_ID = 1000
 _CNB_HOME = "home/cnb"
 
-# Directories that packages own stay: maintainer scripts of packages installed later expect them.
+# Directories that packages own stay, because maintainer scripts of packages installed later expect them.
 _NO_FILES_BELOW = ("usr/share/info", "usr/share/man", "var/backups", "var/cache", "var/lib/apt", "var/log")
 _NOTHING_BELOW = ("usr/share/locale", "dev", "proc", "run", "sys", "tmp")
-# debconf's answers, without which a package installed later (an image extension) finds its questions unasked.
+# debconf's answers: without them a package installed later (by an image extension) would ask again.
 _KEPT = re.compile(r"var/cache/debconf/(config|passwords|templates)\.dat")
 _DROPPED = re.compile(
-    r"dev"  # mmdebstrap has it or not; `write_root` adds it
+    r"dev"  # only some modes of mmdebstrap write it, so `write_root` adds it
     r"|etc/(hostname|resolv\.conf|fstab|machine-id|\.pwd\.lock|[^/]+-)"
     r"|etc/apt/(sources\.list(\.d/.+)?|apt\.conf|(apt\.conf|preferences)\.d/\d\d(mmdebstrap|packhorse))"
     r"|etc/dpkg/dpkg\.cfg\.d/99mmdebstrap"
@@ -127,7 +123,7 @@ class RootEntry:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRoot:
-    """What `write_root` wrote: digest and length of the tar, and the two files that say what is in it."""
+    """What `write_root` wrote: the tar's digest and size, and the two files that describe its content."""
 
     digest: Digest
     size: int
@@ -136,7 +132,7 @@ class WrittenRoot:
 
 
 def is_kept(name: str, *, directory: bool) -> bool:
-    """Whether the entry `name` (relative, without a slash at either end) of mmdebstrap's tar stays."""
+    """Whether the entry `name` of mmdebstrap's tar stays; `name` has no slash at either end."""
     if any(name.startswith(f"{top}/") for top in _NOTHING_BELOW):
         return False
     if name.startswith("usr/share/doc/"):
@@ -149,9 +145,9 @@ def is_kept(name: str, *, directory: bool) -> bool:
 def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[RootEntry] = ()) -> WrittenRoot:
     """Writes the root in the tar stream `source`, then /dev, the CNB user's home and `extra`, to `target`.
 
-    One pass, in the order of `source`; owners, modes and contents stay, times become `MTIME`, owner names,
-    device numbers and extended headers go. Raises tarfile.TarError if `source` is no tar or breaks off,
-    FormatError if it is not a Debian root.
+    Keeps the order, owners, modes and contents of `source`; sets times to `MTIME`; drops owner names, device
+    numbers and extended headers. Raises tarfile.TarError if `source` is not a whole tar, and FormatError if
+    it is not a Debian root.
     """
     sink = _HashingWriter(target)
     read: dict[str, str] = {}
@@ -176,8 +172,8 @@ def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[RootEntry] = 
             _add(new, entry)
     if not {_DPKG_STATUS, _OS_RELEASE, "etc/passwd", "etc/group"} <= read.keys():
         raise FormatError(
-            "the root file system that mmdebstrap made is not whole",
-            why=f"it has {', '.join(sorted(read)) or 'none'} of the files every Debian system has",
+            "the root file system that mmdebstrap made is not complete",
+            why=f"it has {', '.join(sorted(read)) or 'none'} of the files that every Debian system has",
         )
     return WrittenRoot(
         Digest(sink.sha256.hexdigest()),
@@ -212,7 +208,7 @@ def _add(tar: tarfile.TarFile, entry: RootEntry, *, owner: int = 0) -> None:
 
 
 class _HashingWriter:
-    """A sink that counts and hashes what passes."""
+    """Counts and hashes the bytes that it passes on to a file."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target

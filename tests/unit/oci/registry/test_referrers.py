@@ -108,7 +108,7 @@ def test_a_tag_is_removed_alone_and_an_image_with_all_its_tags(server):
         remove(registry, "app", "2")
 
 
-def test_d_034_what_was_removed_is_not_listed_any_more(server):
+def test_o_034_what_was_removed_is_not_listed_any_more(server):
     registry, subject = registry_of(server), pushed(server)
     kept, gone = (attached(registry, subject, kind) for kind in (SBOM, SIGNATURE))
     remove(registry, "app", str(gone))

@@ -59,7 +59,7 @@ def in_chunks(server: FakeRegistry, registry: Registry) -> None:
     assert server.blobs["app"][str(BLOB.digest)] == DATA
 
 
-def test_d_002_every_media_type_that_is_understood_is_asked_for(
+def test_o_002_every_media_type_that_is_understood_is_asked_for(
     server: FakeRegistry, registry: Registry
 ) -> None:
     there(server)
@@ -69,7 +69,7 @@ def test_d_002_every_media_type_that_is_understood_is_asked_for(
         assert set(seen.headers["accept"].split(", ")) == MANIFESTS | INDEXES
 
 
-def test_d_003_parameters_of_a_media_type_are_ignored(server: FakeRegistry, registry: Registry) -> None:
+def test_o_003_parameters_of_a_media_type_are_ignored(server: FakeRegistry, registry: Registry) -> None:
     there(server)
     told = f"{MANIFEST.media_type}; charset=utf-8"
     server.faults.append(Fault(path="/manifests/", headers={"content-type": told}))
@@ -77,7 +77,7 @@ def test_d_003_parameters_of_a_media_type_are_ignored(server: FakeRegistry, regi
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_d_009_what_is_somewhere_else_is_read_there(
+def test_o_009_what_is_somewhere_else_is_read_there(
     server: FakeRegistry, registry: Registry, status: int
 ) -> None:
     with FakeRegistry() as elsewhere:
@@ -87,7 +87,7 @@ def test_d_009_what_is_somewhere_else_is_read_there(
         assert b"".join(registry.blob("app", BLOB)) == DATA
 
 
-def test_d_012_and_d_013_a_blob_is_one_post_without_a_body_and_one_put(
+def test_o_012_and_o_013_a_blob_is_one_post_without_a_body_and_one_put(
     server: FakeRegistry, registry: Registry
 ) -> None:
     push_blob(registry, "app", BLOB, lambda: iter([DATA]))
@@ -99,7 +99,7 @@ def test_d_012_and_d_013_a_blob_is_one_post_without_a_body_and_one_put(
     assert "content-range" not in put.headers and "transfer-encoding" not in put.headers
 
 
-def test_d_014_and_d_015_and_d_017_chunks_come_in_order_and_the_session_is_closed(
+def test_o_014_and_o_015_and_o_017_chunks_come_in_order_and_the_session_is_closed(
     server: FakeRegistry, registry: Registry
 ) -> None:
     in_chunks(server, registry)
@@ -119,7 +119,7 @@ def test_d_014_and_d_015_and_d_017_chunks_come_in_order_and_the_session_is_close
     assert addresses[1:] == ["state=2"] * 2, "each where the answer before said"
 
 
-def test_d_018_what_is_out_of_order_goes_on_where_the_registry_is(
+def test_o_018_what_is_out_of_order_goes_on_where_the_registry_is(
     server: FakeRegistry, registry: Registry
 ) -> None:
     server.faults.append(Fault("PATCH", UPLOADS, 1, 416, skip=1))
@@ -130,20 +130,20 @@ def test_d_018_what_is_out_of_order_goes_on_where_the_registry_is(
     assert refused.headers["content-range"] == again.headers["content-range"]
 
 
-def test_d_019_a_registry_that_cancels_nothing_is_no_error(server: FakeRegistry, registry: Registry) -> None:
+def test_o_019_a_registry_that_cancels_nothing_is_no_error(server: FakeRegistry, registry: Registry) -> None:
     server.faults.append(Fault("DELETE", UPLOADS, ALWAYS, 405))
     start_upload(registry, "app").abandon()
     assert server.find_requests("DELETE", UPLOADS)
 
 
-def test_d_021_a_manifest_is_put_as_what_it_says_of_itself(server: FakeRegistry, registry: Registry) -> None:
+def test_o_021_a_manifest_is_put_as_what_it_says_of_itself(server: FakeRegistry, registry: Registry) -> None:
     there(server)
     put_manifest(registry, "app", "2", MANIFEST)
     (put,) = server.find_requests("PUT")
     assert put.headers["content-type"] == json.loads(MANIFEST.raw)["mediaType"]
 
 
-def test_d_026_and_d_027_the_list_under_the_referrers_tag_says_what_a_registry_would(
+def test_o_026_and_o_027_the_list_under_the_referrers_tag_says_what_a_registry_would(
     server: FakeRegistry, registry: Registry
 ) -> None:
     there(server)
@@ -161,7 +161,7 @@ def test_d_026_and_d_027_the_list_under_the_referrers_tag_says_what_a_registry_w
     assert [entry["size"] for entry in entries][1] == len(plain.raw)
 
 
-def test_d_028_link_is_followed_though_a_page_is_short(server: FakeRegistry, registry: Registry) -> None:
+def test_o_028_link_is_followed_though_a_page_is_short(server: FakeRegistry, registry: Registry) -> None:
     names = [f"v{number}" for number in range(7)]
     for name in names:
         server.put_manifest("app", name, MANIFEST.raw, MANIFEST.media_type)
@@ -171,7 +171,7 @@ def test_d_028_link_is_followed_though_a_page_is_short(server: FakeRegistry, reg
     assert [query.get("last") for query in asked] == [None, ["v2"], ["v5"]]
 
 
-def test_d_031_a_registry_without_referrers_is_asked_for_the_tag(
+def test_o_031_a_registry_without_referrers_is_asked_for_the_tag(
     server: FakeRegistry, registry: Registry
 ) -> None:
     server.has_referrers = False
@@ -185,7 +185,7 @@ def test_d_031_a_registry_without_referrers_is_asked_for_the_tag(
 @pytest.mark.parametrize(
     ("status", "error"), [(404, NotFoundError), (400, NetworkError), (405, NetworkError)]
 )
-def test_d_033_what_is_not_there_and_what_is_not_deleted_are_two_things(
+def test_o_033_what_is_not_there_and_what_is_not_deleted_are_two_things(
     server: FakeRegistry, registry: Registry, status: int, error: type[Exception]
 ) -> None:
     there(server)
@@ -209,7 +209,7 @@ def test_d_033_what_is_not_there_and_what_is_not_deleted_are_two_things(
         (b"", "400"),
     ],
 )
-def test_d_035_errors_are_read_whatever_they_are(
+def test_o_035_errors_are_read_whatever_they_are(
     server: FakeRegistry, registry: Registry, body: bytes, why: str
 ) -> None:
     server.faults.append(Fault(path="/manifests/", status=400, body=body))
@@ -218,7 +218,7 @@ def test_d_035_errors_are_read_whatever_they_are(
     assert why in caught.value.why
 
 
-def test_d_036_warnings_are_told_once_and_change_nothing(
+def test_o_036_warnings_are_told_once_and_change_nothing(
     server: FakeRegistry, registry: Registry, warned: list[str]
 ) -> None:
     there(server)
@@ -233,7 +233,7 @@ def test_d_036_warnings_are_told_once_and_change_nothing(
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", '299 - "no end', "299", '299 - "' + "x" * 5000 + '"'])
-def test_d_036_what_is_no_warning_is_passed_over(
+def test_o_036_what_is_no_warning_is_passed_over(
     server: FakeRegistry, registry: Registry, warned: list[str], header: str
 ) -> None:
     there(server)
@@ -242,7 +242,7 @@ def test_d_036_what_is_no_warning_is_passed_over(
     assert warned == []
 
 
-def test_d_036_no_registry_warns_without_end(
+def test_o_036_no_registry_warns_without_end(
     server: FakeRegistry, registry: Registry, warned: list[str]
 ) -> None:
     there(server)
