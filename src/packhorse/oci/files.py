@@ -116,7 +116,7 @@ class OpenFile:
             except FileNotFoundError as error:
                 raise NotFoundError(f"there is no {path}", fix="check the path of the image") from error
             if not stat.S_ISREG(os.fstat(file._descriptor).st_mode):
-                raise FormatError(f"{path} is not a regular file", why="images are read in any order")
+                raise FormatError(f"{path} is not a regular file", why="packhorse reads images at any offset")
         return file
 
     @classmethod
