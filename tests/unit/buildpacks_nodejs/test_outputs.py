@@ -280,7 +280,7 @@ def test_what_to_do_about_a_tool_of_the_devdependencies_is_told(
 def test_node_js_takes_the_place_of_nodemon_where_that_runs_a_plain_file(tmp_path: Path) -> None:
     lay(tmp_path, "bin/www.js")
     manifest = {"scripts": {"start": "nodemon ./bin/www --x"}, "devDependencies": {"nodemon": "3"}}
-    assert 'is started instead: "start": "node ./bin/www --x"' in checked(tmp_path, manifest)
+    assert 'program starts without it: "start": "node ./bin/www --x"' in checked(tmp_path, manifest)
     (tmp_path / "bin/www.js").unlink()
     with pytest.raises(InputError, match=r"runs \./bin/www, which is not there after the build"):
         checked(tmp_path, manifest)

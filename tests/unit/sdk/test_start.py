@@ -20,7 +20,9 @@ PROGRAMS = sorted(
 HEAD = "from packhorse import sdk\nsdk.main(detect=lambda _: sdk.Pass(), build=lambda _: sdk.BuildResult())\n"
 
 
-def start(tmp_path: Path, main: str) -> subprocess.CompletedProcess[str]:
+def start(
+    tmp_path: Path, main: str, program: str = "lib/packhorse/sdk/start.py"
+) -> subprocess.CompletedProcess[str]:
     source, staged, platform = (tmp_path / name for name in ("source", "staged", "platform"))
     source.mkdir()
     platform.mkdir()
@@ -28,7 +30,7 @@ def start(tmp_path: Path, main: str) -> subprocess.CompletedProcess[str]:
     stage_directory(source, staged)
     return subprocess.run(
         [
-            *(sys.executable, "-I", "-S", "-B", staged / "lib/packhorse/sdk/start.py"),
+            *(sys.executable, "-I", "-S", "-B", staged / program),
             *(staged / "bin/detect", platform, tmp_path / "plan.toml"),
         ],
         capture_output=True,
@@ -64,3 +66,14 @@ def test_threads_and_exit_functions_of_a_buildpack_end_before_the_process(tmp_pa
     wait = "over = threading.Event()\nthreading._register_atexit(over.set)\n"
     (tmp_path / "second").mkdir()
     assert start(tmp_path / "second", begin + wait + thread + HEAD).stdout == "thread\nat exit\n"
+
+
+@pytest.mark.system
+def test_a_buildpack_whose_programs_run_main_themselves_still_works(tmp_path: Path) -> None:
+    begin = (
+        "import sys\nfrom pathlib import Path\n"
+        "sys.path.insert(0, str(Path(__file__).absolute().parent / 'lib'))\ndel sys.argv[0]\n"
+    )
+    done = start(tmp_path, begin + HEAD, program="main.py")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "plan.toml").exists()
