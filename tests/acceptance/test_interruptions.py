@@ -10,7 +10,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from fakes import linux
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
+from fakes.waiting import wait_until
 from lanes import first_in_test
 from packhorse.linux.processes import read_proc
 from packhorse.testing import FakeRegistry, Fault
@@ -135,22 +136,13 @@ def test_a_signal_ends_a_build_in_any_phase(
     assert "app " not in own_home.ok("images")
 
 
-def wait_until_removal_begins(directory: Path, count: int) -> None:
-    """Returns when a directory no longer has all of its `count` files."""
-    end = time.monotonic() + 60
-    with suppress(FileNotFoundError):  # it is gone already
-        while len(os.listdir(directory)) == count:
-            assert time.monotonic() < end, f"{directory} is not removed"
-            time.sleep(0.002)
-
-
 def test_a_second_signal_does_not_break_off_the_cleaning(own_home: Home, app: Path, tmp_path: Path) -> None:
     many = 'mkdir "$CNB_LAYERS_DIR/many"; cd "$CNB_LAYERS_DIR/many"; touch {1..20000}; ' + WAITS
     buildpack = shell_buildpack(tmp_path / "buildpack", build=many)
     with started(own_home, app, buildpack, until="waiting") as process:
         (files,) = (own_home.path / "store" / "scratch").rglob("many")
         os.kill(process.pid, signal.SIGINT)
-        wait_until_removal_begins(files, 20_000)
+        wait_until(lambda: len(os.listdir(files)) < 20_000, "the removal of what was made", glance=0.002)
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130

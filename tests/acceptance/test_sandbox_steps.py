@@ -40,24 +40,6 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield made
 
 
-def test_a_step_is_an_ordinary_user_without_any_privilege(here: Place) -> None:
-    _, output = here.run(here.spec("id -u; id -g; id -G; cat /proc/self/status"))
-    lines = output.splitlines()
-    assert lines[:3] == ["1000", "1000", "1000"] or lines[:3] == ["1000", "1000", "1000 65534"]
-    status = dict(line.split(":\t", 1) for line in lines[3:] if ":\t" in line)
-    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(status[name], 16) == 0
-    assert status["NoNewPrivs"] == "1"
-    assert status["Seccomp"] == "2"
-
-
-def test_a_step_sees_its_environment_and_nothing_else(here: Place) -> None:
-    _, output = here.run(here.spec("exec env"), env={**ENV, "GREETING": "a  b\nc", "EMPTY": ""})
-    assert sorted(output.splitlines()) == sorted(
-        ["PATH=/bin", "HOME=/home/cnb", "GREETING=a  b", "c", "EMPTY=", "PWD=/"]
-    )
-
-
 def test_nothing_of_this_process_can_be_read_inside(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_PASSWORD", "hidden-from-steps")
     _, output = here.run(here.spec("cat /proc/*/environ /proc/*/cmdline; ls /proc"))
@@ -121,28 +103,6 @@ def test_a_step_writes_to_its_own_places_only(here: Place) -> None:
     assert written == ["/layers", "/workspace", "/home/cnb", "/tmp", "/dev/shm"]
 
 
-def test_without_a_network_there_is_loopback_alone(here: Place) -> None:
-    _, output = here.run(here.spec("cat /proc/net/dev"))
-    assert [line.split(":")[0].strip() for line in output.splitlines() if ":" in line] == ["lo"]
-
-
-def test_a_step_inherits_no_descriptor_and_an_empty_input(here: Place) -> None:
-    _, output = here.run(here.spec("cat; ls -l /proc/self/fd | grep -c -- '->'; readlink /proc/self/fd/0"))
-    # The fourth is the directory that ls itself reads.
-    assert output.split() == ["4", "/dev/null"]
-
-
-def test_both_outputs_come_in_the_order_they_were_written(here: Place) -> None:
-    script = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
-    _, output = here.run(here.spec(script))
-    assert output.splitlines() == [f"{name} {number}" for number in range(300) for name in ("out", "err")]
-
-
-def test_a_step_can_open_its_outputs_by_name(here: Place) -> None:
-    _, output = here.run(here.spec("echo out > /dev/stdout; echo err > /dev/stderr"))
-    assert output == "out\nerr\n"
-
-
 def test_files_are_made_with_the_usual_umask(here: Place) -> None:
     before = os.umask(0o077)
     try:
@@ -150,15 +110,6 @@ def test_files_are_made_with_the_usual_umask(here: Place) -> None:
     finally:
         os.umask(before)
     assert output == "0022\n"
-
-
-@pytest.mark.parametrize(
-    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$; :", 143)]
-)
-def test_a_step_ends_with_its_commands_status(here: Place, script: str, status: int) -> None:
-    result, _ = here.run(here.spec(script))
-    assert result.status == status
-    assert (result.command == "") == (status == 0)
 
 
 def test_a_command_that_is_not_there_or_not_executable_is_an_error(here: Place, tmp_path: Path) -> None:

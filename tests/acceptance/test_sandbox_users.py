@@ -20,6 +20,7 @@ TESTS = (
     "tests/acceptance/test_fast_builds.py",
     "tests/acceptance/test_limits.py",
     "tests/acceptance/test_run_terminal.py",
+    "tests/acceptance/test_sandbox_scripts.py",
     "tests/acceptance/test_sandbox_steps.py",
     "tests/acceptance/test_shut_entries.py",
     "tests/acceptance/test_store_overlay.py",
@@ -30,6 +31,7 @@ TESTS = (
     "tests/golden/test_images.py",
 )
 STEPS = (
+    "tests/acceptance/test_sandbox_scripts.py",
     "tests/acceptance/test_sandbox_steps.py",
     "tests/acceptance/test_shut_entries.py",
     "tests/contract/test_tree.py",

@@ -15,6 +15,9 @@ def check_all(cases: Mapping[str, Callable[[], object]], *, at_once: int | None 
             cases[name]()
         except AssertionError as error:
             return f"{name}: {error}"
+        except Exception as error:
+            error.add_note(f"in the case {name!r}")
+            raise
         return ""
 
     with ThreadPoolExecutor(at_once or os.cpu_count()) as pool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fakes.waiting import wait_until
 from fakes.web import free_port
-
-_PATIENCE = 60.0
-"""Seconds in which a server has to listen, on a machine that has more to do."""
 
 
 @contextmanager
@@ -43,12 +40,12 @@ def serve(
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Returns when a process that was just started accepts connections at a port."""
-    end = time.monotonic() + _PATIENCE
-    while True:
+
+    def listens() -> bool:
         assert process.poll() is None, f"{process.args} ended with status {process.returncode}"
-        try:
+        with suppress(ConnectionRefusedError, TimeoutError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except (ConnectionRefusedError, TimeoutError):
-            assert time.monotonic() < end, f"{process.args} does not listen at port {port}"
-            time.sleep(0.01)
+            return True
+        return False
+
+    wait_until(listens, f"{process.args} at port {port}")

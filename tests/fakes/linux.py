@@ -6,10 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from fakes.waiting import PATIENCE, wait_until
 from packhorse.linux.processes import read_proc
-
-_PATIENCE = 60.0
-"""Seconds to wait for something at most, on a machine that has more to do."""
 
 
 def processes() -> dict[int, int]:
@@ -37,10 +35,7 @@ def descendants(pid: int) -> set[int]:
 def wait_for_descendant(pid: int, *argv: str) -> None:
     """Returns when a process below `pid` runs the command `argv`."""
     wanted = b"".join(word.encode() + b"\0" for word in argv)
-    end = time.monotonic() + _PATIENCE
-    while wanted not in map(_command_line, descendants(pid)):
-        assert time.monotonic() < end, f"{' '.join(argv)} does not run"
-        time.sleep(0.01)
+    wait_until(lambda: wanted in map(_command_line, descendants(pid)), f"{' '.join(argv)} below {pid}")
 
 
 def _command_line(pid: int) -> bytes:
@@ -51,17 +46,16 @@ def _command_line(pid: int) -> bytes:
 
 def wait_for_lock_waiter(pid: int) -> None:
     """Returns when the process waits for a flock(2) that another one holds."""
-    end = time.monotonic() + _PATIENCE
-    # A line is `1: -> FLOCK  ADVISORY  READ  PID ...` for a process that waits.
-    while not any(
-        words[1:3] == ["->", "FLOCK"] and words[5] == str(pid)
-        for words in map(str.split, Path("/proc/locks").read_text().splitlines())
-    ):
-        assert time.monotonic() < end, f"process {pid} waits for no lock"
-        time.sleep(0.01)
+
+    def waits() -> bool:
+        # A line is `1: -> FLOCK  ADVISORY  READ  PID ...` for a process that waits.
+        lines = map(str.split, Path("/proc/locks").read_text().splitlines())
+        return any(words[1:3] == ["->", "FLOCK"] and words[5] == str(pid) for words in lines)
+
+    wait_until(waits, f"process {pid} waits for a lock")
 
 
-def gone(pids: set[int], *, seconds: float = _PATIENCE) -> bool:
+def gone(pids: set[int], *, seconds: float = PATIENCE) -> bool:
     """Whether none of the processes is there any more, within some seconds."""
     end = time.monotonic() + seconds
     while pids & processes().keys():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fakes.waiting import wait_until
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError, TreeError
 from packhorse.fs.overlay import OPAQUE
@@ -359,8 +359,7 @@ def test_trees_are_put_on_the_disk_by_a_later_command_and_once(
     assert marker.exists(), "the kernel will have written most of it by itself in a while"
     os.utime(marker, (0, 0))
     store.remove_leftovers()
-    while not (store.path / "settled.json").exists():
-        time.sleep(0.01)
+    wait_until((store.path / "settled.json").exists, "settled.json")
     assert not marker.exists()
     samples.restart(store.path)
     (store.path / "settled.json").rename(store.path / "settled")
