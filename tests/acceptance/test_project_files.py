@@ -20,7 +20,8 @@ from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
 from lanes import first_in_test
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 from packhorse.lifecycle.stages import Exported
-from packhorse.oci.place import Image
+from packhorse.oci.place import Image, push_image
+from packhorse.oci.reference import Location
 from packhorse.report.provenance import BuildProvenance
 from packhorse.source.project_toml import Project
 
@@ -230,6 +231,15 @@ version = "2.1.0"
     # The command line's buildpacks stand for the whole group.
     options = built(tiny, app, parts / "a", name="group")
     assert (said(tiny), refs(options)) == (["runs a"], ["test/a@1.0.0"])
+
+
+def test_the_builder_of_the_file_may_be_in_a_layout_beside_it(
+    tiny: TinyBuilder, app: Path, tmp_path: Path
+) -> None:
+    place = tiny.host.images.place(Location.parse(f"oci:{tmp_path / 'layout'}:builder"))
+    push_image(tiny.store.place(BUILDER).read(), place)
+    write_project(app, 'builder = "oci:../layout:builder"\n')
+    assert refs(built(tiny, app, name="layout", builder="")) == ["foreign/shell@2.1.0"]
 
 
 def test_entries_before_and_after_go_around_the_builders_own_groups(

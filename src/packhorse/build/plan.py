@@ -271,17 +271,18 @@ def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Proj
 
 
 def _with_project_builder(request: BuildRequest, project: Project) -> BuildRequest:
-    """The request with the builder of project.toml, unless the command line names one."""
+    """The request with the builder of project.toml, unless the command line names one.
+
+    A relative path in it starts at the directory of the file.
+    """
     if request.builder or not project.builder:
         return request
     location = Location.parse(project.builder)
     source = request.descriptor or NAME
-    if location.kind is not LocationKind.STORE:
-        raise InputError(
-            f"{source}: the builder {project.builder[:300]!r} is a location, not the name of an image",
-            why="packhorse takes the builder from the store or from the registry in its name",
-            fix="write the name of an image",
-        )
+    if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY):
+        above = request.descriptor.parent if request.descriptor else request.path
+        place = replace(location, path=str(above.absolute() / location.path)) if location.path else location
+        return replace(request, builder=str(place))
     if any(str(name) == str(Reference.parse(location.name)) for name in request.names):
         raise InputError(
             f"{source}: the builder {location.name} has the name of the image to build",

@@ -42,7 +42,8 @@ def find_previous(request: BuildRequest, host: Host, observer: Observer) -> Prev
 def _find_own_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
     layers_of = _find_layers_name(request, host, observer)
     stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
-    if request.publish and request.cache_image:  # the layers in a registry belong to the image there
+    if request.publish and (request.cache_image or request.cache_directory):
+        # Layers from another machine belong to the image in the registry.
         return _describe(published, _find_image(host, published), layers_of)
     try:
         image = host.store.place(layers_of).read()

@@ -40,7 +40,7 @@ _SYSTEM = (
 _CACHE_FIELDS = ("type", "format", "name", "source")
 _CACHE_FORMATS = ("volume", "bind", "image")
 _CACHE_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
-"""The name of a cache is part of an image's name, under which `packhorse cache` lists it."""
+"""The name of a cache is part of an image's name, under which `packhorse cache ls` lists it."""
 
 _HIGHEST_ID = 2**31 - 1
 
@@ -347,7 +347,7 @@ cache_option = click.option(
     "--cache",
     "caches",
     multiple=True,
-    metavar="TYPE;FORMAT;…",
+    metavar="FIELDS",
     callback=lambda ctx, param, texts: _parse_caches(texts),
     help="Where to keep layers: type=build;format=bind;source=DIR, format=image;name=IMAGE, or "
     "format=volume;name=NAME.  [under the image's name]",

@@ -185,7 +185,8 @@ class Project:
             raise InputError(
                 f"{self.ignore_file or NAME} leaves out the whole source",
                 why=f"no file of {app} is left after {self.ignore_file or key}: {', '.join(patterns)}"[:1000],
-                fix="correct the patterns",
+                fix="correct the patterns"
+                + (f", or add an empty {IGNORE_FILES[0]}" if self.ignore_file == IGNORE_FILES[1] else ""),
             )
         return (*top, *found)
 

@@ -344,7 +344,8 @@ def test_an_ignore_file_that_cannot_be_used_is_refused_with_its_line(app: Path) 
 def test_patterns_that_leave_out_the_whole_source_are_refused(app: Path, project: Project, key: str) -> None:
     with pytest.raises(InputError, match="leaves out the whole source") as raised:
         project.excluded_paths(app)
-    assert key in (raised.value.why or "")
+    assert key in raised.value.why
+    assert ("empty .packhorseignore" in raised.value.fix) is (key == ".dockerignore")
 
 
 def test_a_descriptor_that_is_named_is_read_instead_and_must_be_there(app: Path, tmp_path: Path) -> None:
