@@ -47,6 +47,18 @@ class NamedBuildpacks:
         """All of them, each once."""
         return tuple(dict.fromkeys(each for each in (*self.pre, *self.group, *self.post) if each))
 
+    def check_refs(self) -> None:
+        """Raises InputError if two different buildpacks have one id and version: only one could run."""
+        known: dict[tuple[str, str], NamedBuildpack] = {}
+        for each in self.all:
+            other = known.setdefault((each.ref.id, each.ref.version), each)
+            if other.content != each.content:
+                raise InputError(
+                    f"two of the named buildpacks are {each.ref}",
+                    why="a build can run only one buildpack with this id and version",
+                    fix="leave one out, or change its version",
+                )
+
     def order(self, builder: Order) -> Order:
         """The groups that detection tries."""
         if self.group and None not in self.group:
@@ -73,6 +85,11 @@ class NamedBuildpack:
     origin: str = ""
     dependencies: tuple[NamedBuildpack, ...] = ()
     is_of_project: bool = False
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What is the same for two names of one buildpack."""
+        return self.directory, self.script, self.package and self.package.id
 
     @property
     def target(self) -> str:

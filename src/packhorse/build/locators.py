@@ -38,7 +38,7 @@ BUILDER_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
 
 _OF_BUILDER = ("urn:cnb:builder:", "from=builder:")
 _OF_REGISTRY = "urn:cnb:registry:"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_SCHEME = re.compile(r"(file(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=:/))", re.IGNORECASE)
 _SEMVER = r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 _REGISTRY_NAME = re.compile(rf"(?!\.\.?/)[a-z0-9.-]+/[a-z0-9.-]+(?:@{_SEMVER})?")
 _PLACES = frozenset(LocationKind) - {LocationKind.STORE, LocationKind.REGISTRY}
@@ -174,7 +174,7 @@ class Locators:
                 name = re.sub("^docker://?", "", text, flags=re.IGNORECASE)
                 return self._find_image(locator, Location.parse(f"docker://{name}"))
             case "file":
-                return self._find_path(locator, _file_path(locator))
+                return self._find_path(locator, locator.base / _file_path(locator))
             case "http" | "https":
                 return self._download(locator)
         if text.partition(":")[0] in _PLACES:

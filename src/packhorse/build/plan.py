@@ -304,17 +304,20 @@ def _find_buildpacks(
 
     locators = Locators(builder, host, observer, pull=request.pull, save=fetch is not Fetch.NOTHING)
     if request.buildpacks:
-        return NamedBuildpacks(locators.find_group(request.buildpacks, "--buildpack"))
-    if project.group:
-        return NamedBuildpacks(locators.find_entries(project.group, plan.path))
-    pre, post = (
-        locators.find_around(names, option) if names else locators.find_entries_around(entries, plan.path)
-        for names, option, entries in (
-            (request.pre_buildpacks, "--pre-buildpack", project.pre),
-            (request.post_buildpacks, "--post-buildpack", project.post),
+        found = NamedBuildpacks(locators.find_group(request.buildpacks, "--buildpack"))
+    elif project.group:
+        found = NamedBuildpacks(locators.find_entries(project.group, plan.path))
+    else:
+        pre, post = (
+            locators.find_around(names, option) if names else locators.find_entries_around(entries, plan.path)
+            for names, option, entries in (
+                (request.pre_buildpacks, "--pre-buildpack", project.pre),
+                (request.post_buildpacks, "--post-buildpack", project.post),
+            )
         )
-    )
-    return NamedBuildpacks(pre=pre, post=post)
+        found = NamedBuildpacks(pre=pre, post=post)
+    found.check_refs()
+    return found
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:

@@ -33,6 +33,7 @@ _PROJECT = (
 )
 _SHELL = "/bin/sh"
 _NO_VERSION = "0.0.0"
+_LONGEST_NAME = 255  # bytes, in file systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +288,10 @@ def _env(entries: Sequence[Table]) -> dict[str, str]:
     found = {}
     for entry in entries:
         name = entry.text("name", required=True)
-        if "=" in name or "\0" in name or "/" in name or name in (".", ".."):
-            entry.add_issue(f"{name!r} cannot be the name of a variable", "name")
+        # Buildpacks find the variable in a file of this name.
+        is_file_name = name not in (".", "..") and "/" not in name and len(name.encode()) <= _LONGEST_NAME
+        if "=" in name or "\0" in name or not is_file_name:
+            entry.add_issue(f"{name[:300]!r} cannot be the name of a variable", "name")
         found[name] = entry.text("value")
     return found
 

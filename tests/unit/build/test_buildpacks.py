@@ -16,7 +16,7 @@ from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.host import Host
 from packhorse.build.locators import Locators
 from packhorse.builder.image import Builder
-from packhorse.errors import BuildpackApiError, PackhorseError
+from packhorse.errors import BuildpackApiError, InputError, PackhorseError
 from packhorse.host.locate import PullPolicy
 from packhorse.host.wiring import Wiring
 from packhorse.linux import userns
@@ -49,6 +49,16 @@ def locators(tmp_path: Path, wiring: Wiring) -> Locators:
 
 def refs(group: tuple[Ref, ...]) -> list[str]:
     return [str(ref) for ref in group]
+
+
+def test_two_buildpacks_with_one_id_and_version_are_refused(tmp_path: Path) -> None:
+    first = NamedBuildpack(Ref("a", "1"), tmp_path / "first")
+    again = replace(first, ref=Ref("a", "1", optional=True))
+    NamedBuildpacks(pre=(first,), post=(again, replace(first, ref=Ref("a", "2")))).check_refs()
+    other = replace(first, directory=tmp_path / "other")
+    for named in (NamedBuildpacks(group=(first, None, other)), NamedBuildpacks(pre=(first,), post=(other,))):
+        with pytest.raises(InputError, match="two of the named buildpacks are a@1"):
+            named.check_refs()
 
 
 def test_a_group_is_the_order_and_others_go_around_each_group_of_the_builder() -> None:

@@ -110,7 +110,7 @@ def test_a_path_is_a_directory_an_archive_or_a_package(
     packed = cnb_file(image, bench.path / "own.cnb")
     squeezed = cnb_file(image, bench.path / "own.cnb.gz", compressed=True)
     names = [
-        *("own", "./own", str(own), own.as_uri(), f"file:{own}"),
+        *("own", "./own", str(own), own.as_uri(), f"file:{own}", "file:own"),
         *("own.tgz", plain.as_uri(), f"file://localhost{archive}"),
         *(str(packed), squeezed.as_uri(), f"oci-archive:{packed}", f"oci:{packed}.layout"),
     ]
