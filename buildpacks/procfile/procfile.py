@@ -12,7 +12,7 @@ from packhorse.sdk.procfile import NAME
 WEB = "web"
 
 _SHELL = ("bash", "-c")
-"""As Heroku specifies. bash replaces itself by the program, which then gets the container's signals."""
+"""Runs each command. bash replaces itself by a single program, which then gets the container's signals."""
 
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
@@ -27,5 +27,6 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     processes = []
     for type, command in found.commands.items():
         context.log.detail(f"{type}: {command}" + (" (the default)" if type == default else ""))
-        processes.append(sdk.Process(type, (*_SHELL, command), default=type == default))
+        # Arguments of the user replace the line. After it they would be lost: `bash -c` takes a single one.
+        processes.append(sdk.Process(type, _SHELL, (command,), default=type == default))
     return sdk.BuildResult(sdk.Launch(tuple(processes)))

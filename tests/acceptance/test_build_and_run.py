@@ -91,6 +91,7 @@ def test_a_procfile_alone_makes_an_image_of_any_program(home: Home, tmp_path: Pa
     home.ok("build", "procfile", "--path", tmp_path)
     assert home.ok("run", "--env", "NAME=world", "procfile") == "hello world"
     assert home.ok("run", "--entrypoint", "job", "procfile") == "working"
+    assert home.ok("run", "procfile", "echo instead") == "instead"
 
 
 def test_a_procfile_adds_processes_to_those_of_another_buildpack_and_replaces_its_web(

@@ -31,12 +31,16 @@ def workbench(buildpack: Path, root: Path, procfile: bytes | None) -> Workbench:
     return Workbench(buildpack, source, root / "scratch")
 
 
-def processes(bench: Workbench) -> dict[str, tuple[list[str], bool]]:
+def processes(bench: Workbench) -> dict[str, tuple[list[str], list[str], bool]]:
+    """The command, its arguments, which a user can replace, and whether it is the default; by process."""
     assert bench.detect().status == 0
     outcome = bench.build()
     assert outcome.status == 0, outcome.output
     launch = tomllib.loads((bench.layers / "launch.toml").read_text())
-    return {one["type"]: (one["command"], one.get("default", False)) for one in launch["processes"]}
+    return {
+        one["type"]: (one["command"], one.get("args", []), one.get("default", False))
+        for one in launch["processes"]
+    }
 
 
 def test_each_line_is_a_process_that_bash_runs_and_web_is_the_default(
@@ -45,8 +49,8 @@ def test_each_line_is_a_process_that_bash_runs_and_web_is_the_default(
     text = b"# comment\r\n\r\nworker: ./server --queue 'a b'\r\nweb: echo old\r\nweb: PORT=1 ./server\r\n"
     bench = workbench(buildpack, tmp_path, text)
     assert processes(bench) == {
-        "worker": (["bash", "-c", "./server --queue 'a b'"], False),
-        "web": (["bash", "-c", "PORT=1 ./server"], True),
+        "worker": (["bash", "-c"], ["./server --queue 'a b'"], False),
+        "web": (["bash", "-c"], ["PORT=1 ./server"], True),
     }
 
 
@@ -61,9 +65,9 @@ def test_the_only_process_is_the_default_and_of_several_without_web_none_is(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    assert processes(workbench(buildpack, tmp_path / "one", b"job: ./server\n"))["job"][1]
+    assert processes(workbench(buildpack, tmp_path / "one", b"job: ./server\n"))["job"][2]
     several = processes(workbench(buildpack, tmp_path / "two", b"job: ./server\nclock: ./server\n"))
-    assert [default for _, default in several.values()] == [False, False]
+    assert [default for _, _, default in several.values()] == [False, False]
 
 
 def test_a_source_without_procfile_is_not_taken_and_a_wrong_one_is_an_error_with_its_lines(

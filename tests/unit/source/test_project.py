@@ -229,7 +229,7 @@ SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
         ('[_]\nschema-version = "9"\n', "2: schema version '9' is not one of 0.1, 0.2, 0.3"),
         ('[[build.env]]\nname = "a=b"\n', "2: 'a=b' cannot be the name of a variable"),
         ('[[build.env]]\nname = "../a"\n', "2: '../a' cannot be the name of a variable"),
-        (f'[[build.env]]\nname = "{"a" * 256}"\n', "' cannot be the name of a variable"),
+        (f'[[build.env]]\nname = "{"a" * 256}"\n', f"2: '{'a' * 256}' cannot be the name of a variable"),
         ('[[build.env]]\nvalue = "a"\n', "1: build.env.name is missing"),
         ('[[build.buildpacks]]\nversion = "1"\n', "1: build.buildpacks.id is missing"),
         (
