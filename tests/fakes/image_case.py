@@ -20,7 +20,7 @@ from typing import Any
 from packhorse.base.digest import Digest
 from packhorse.oci.place import Image, Layer
 from packhorse.oci.types import Config
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.buildpack_toml import Descriptor, Order, Ref
 from packhorse.tar.writer import TarEntry, stream
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
@@ -51,6 +51,10 @@ class ImageCase:
     @property
     def group(self) -> tuple[Ref, ...]:
         return tuple(Ref(*text.split("@")) for text in self.values["group"])
+
+    @property
+    def order(self) -> Order:
+        return (self.group,)
 
     @property
     def builds(self) -> int:

@@ -1,0 +1,47 @@
+"""Random builds end as those of the reference do: with its exit code, or with an image of its image ID.
+
+random_builds.json has the answers of the Go lifecycle 0.21.0; record_builds.py asks it for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.image_build import Machine, build_case, open_machine
+from fuzz.random_builds import PROGRAMS, RandomBuilds
+from lanes import first_in_test
+from packhorse.errors import PackhorseError
+from packhorse.store.store import Store
+
+pytestmark = pytest.mark.system
+
+ANSWERS = json.loads((Path(__file__).parent / "random_builds.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with open_machine(tmp_path_factory.mktemp("machine") / "root", PROGRAMS) as machine:
+        yield machine
+
+
+@pytest.mark.parametrize("seed", first_in_test(ANSWERS, 12))
+def test_random_builds_end_as_those_of_the_reference(seed: str, machine: Machine, tmp_path: Path) -> None:
+    case = RandomBuilds.of(int(seed))
+    with Store.open(tmp_path / "store") as store:
+        for number, expected in enumerate(ANSWERS[seed], 1):
+            with store.scratch() as scratch:
+                try:
+                    found: str | int = str(build_case(case.on_build(number), machine, store, scratch).id)
+                except PackhorseError as error:
+                    found = error.exit_code
+            assert found == expected, f"build {number}"
+
+
+def test_most_random_builds_succeed() -> None:
+    answers = [answer for builds in ANSWERS.values() for answer in builds]
+    assert len(answers) >= 100
+    assert sum(isinstance(answer, str) for answer in answers) > 0.8 * len(answers)
