@@ -76,6 +76,9 @@ def _is_read_only(root: int, path: str) -> bool:
         return False
 
 
+GRACE = 0.02
+"""Seconds that a command may run before it is watched. Most commands of small buildpacks end earlier."""
+
 _SHORTEST, _LONGEST = 0.02, 0.25
 """Seconds between two checks. The nearer a disk is to its limit, the shorter the pause."""
 
@@ -95,7 +98,8 @@ _OWN_PART = 4
 class Watch:
     """Watches a sandbox from `start` to `stop`; calls `kill` when it meets a limit that ends it.
 
-    With `shared_memory`, files in the sandbox's /dev/shm count as memory.
+    Made before the first command starts. A command that ends within GRACE seconds needs no `start`. With
+    `shared_memory`, files in the sandbox's /dev/shm count as memory.
     """
 
     def __init__(
@@ -109,6 +113,9 @@ class Watch:
         shared_memory: bool = True,
     ) -> None:
         self._limits = limits
+        self._pid = pid
+        self._writes = writes
+        self._shared_memory = shared_memory
         self._group = group
         self._kill = kill
         self._met = ""
@@ -118,18 +125,27 @@ class Watch:
         self._before = Events()
         with suppress(OSError, ValueError):  # which the first check reports
             self._before = group.events() if group else Events()
-        self._disks = list(_open_disks(writes)) if limits.disk or limits.inodes else []
-        seen = limits.memory or limits.processes or limits.expendable
-        counted = seen and group is None
-        self._proc = _open_directory(pid, "proc") if counted else -1
-        self._shared = _open_directory(pid, "dev/shm") if counted and shared_memory else -1
+        self._disks: list[int] = []
+        self._proc = self._shared = -1
         self._ended = threading.Event()
-        # Two threads: to check thousands of busy processes takes seconds, in which a disk could fill.
-        checks = [self._check_machine, *([self._check_processes] if self._proc >= 0 else [])]
-        self._threads = [threading.Thread(target=self._run, args=(check,), name="limits") for check in checks]
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` was called."""
+        return bool(self._threads)
 
     def start(self) -> None:
         """Begins to watch. `stop` has to be called even if this was interrupted."""
+        limits = self._limits
+        if limits.disk or limits.inodes:
+            self._disks += _open_disks(self._writes)
+        if self._group is None and (limits.memory or limits.processes or limits.expendable):
+            self._proc = _open_directory(self._pid, "proc")
+            self._shared = _open_directory(self._pid, "dev/shm") if self._shared_memory else -1
+        # Two threads: to check thousands of busy processes takes seconds, in which a disk could fill.
+        checks = [self._check_machine, *([self._check_processes] if self._proc >= 0 else [])]
+        self._threads = [threading.Thread(target=self._run, args=(check,), name="limits") for check in checks]
         for thread in self._threads:
             thread.start()
 
@@ -160,7 +176,7 @@ class Watch:
         return ""
 
     def _run(self, check: Callable[[], str]) -> None:
-        pause = _SHORTEST
+        pause = 0.0
         while not self._ended.wait(pause):
             began = time.thread_time()
             try:
@@ -431,8 +447,11 @@ class LimitEnforcer:
         )
 
     @contextmanager
-    def watch(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Calls `kill` if a limit is met while the block runs commands."""
+    def watch(self, kill: Callable[[], None]) -> Iterator[Watch | None]:
+        """Yields the watch for the commands of the block, which calls `kill`. None if there are no limits.
+
+        The block starts the watch if its commands take longer than GRACE.
+        """
         if self._preparing is not None:
             self._preparing.join()
         limits = self._limits
@@ -450,13 +469,12 @@ class LimitEnforcer:
                 check="limits",
             )
         if limits == Limits(shared_memory=limits.shared_memory):
-            yield
+            yield None
             return
         shared = self._own_shared_memory
         self._watch = Watch(limits, self._pid, self._writes, self._group, kill, shared_memory=shared)
         try:
-            self._watch.start()
-            yield
+            yield self._watch
         finally:
             self._watch.stop()
 

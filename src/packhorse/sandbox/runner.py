@@ -46,7 +46,7 @@ from packhorse.sandbox.init import (
     start_error,
     words_of,
 )
-from packhorse.sandbox.limits import LimitEnforcer, check_overlays, explain_full_disk
+from packhorse.sandbox.limits import GRACE, LimitEnforcer, Watch, check_overlays, explain_full_disk
 from packhorse.sandbox.mounts import Layout, Layouts
 from packhorse.sandbox.network import Pasta
 from packhorse.sandbox.process import Pipes, Process
@@ -157,6 +157,8 @@ class RunningSandbox:
         self._terminal = terminal
         self._started: dict[int, _RunningCommand] = {}
         self._is_alone = False
+        self._watch: Watch | None = None
+        self._began = 0.0
         self._program = seccomp.make_filter()
 
     @property
@@ -191,8 +193,9 @@ class RunningSandbox:
         """Runs commands side by side, at most `at_once`; calls `output` from this thread."""
         waiting = list(enumerate(commands))[::-1]
         outcomes: dict[int, Result | PackhorseError] = {}
-        with self._limits.watch(self._process.kill), ExitStack() as stack:
+        with self._limits.watch(self._process.kill) as self._watch, ExitStack() as stack:
             self._started = {}
+            self._began = time.monotonic()
             while waiting or not self._is_over():
                 while waiting and self._count() < min(at_once, _AT_ONCE_LIMIT):
                     number, command = waiting.pop()
@@ -218,7 +221,7 @@ class RunningSandbox:
             if not one.pipes.is_empty
         }
         channel = self._process.init.fileno()
-        ready = poll(dict.fromkeys((*pipes, channel), select.POLLIN))
+        ready = self._poll((*pipes, channel))
         for each in ready.keys() - {channel}:
             number, one = pipes[each]
             if chunk := os.read(each, CHUNK):
@@ -229,8 +232,20 @@ class RunningSandbox:
         if channel in ready:
             self._take_answer()
 
+    def _poll(self, descriptors: Sequence[int]) -> dict[int, int]:
+        """Waits until one of the descriptors can be read. Starts the watch once the commands take longer."""
+        wanted = dict.fromkeys(descriptors, select.POLLIN)
+        if self._watch is not None and not self._watch.is_started:
+            early = poll(wanted, max(self._began + GRACE - time.monotonic(), 0))
+            if early and time.monotonic() < self._began + GRACE:
+                return early
+            self._watch.start()
+        return poll(wanted)
+
     def _run_attached(self, command: Command) -> Result | PackhorseError:
-        with self._limits.watch(self._process.kill), ExitStack() as stack:
+        with self._limits.watch(self._process.kill) as watch, ExitStack() as stack:
+            if watch is not None:
+                watch.start()
             self._started = {}
             attached = self._terminal is None
             pipes = stack.enter_context(Pipes(attached=attached, owner=self._owner))

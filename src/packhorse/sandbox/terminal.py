@@ -14,6 +14,7 @@ session with that terminal.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import signal
@@ -35,12 +36,15 @@ CHUNK = 65536
 """The most bytes that are read at once."""
 
 
-def poll(wanted: Mapping[int, int]) -> dict[int, int]:
-    """Waits until descriptors are ready for the `wanted` events; returns these and their events."""
+def poll(wanted: Mapping[int, int], seconds: float | None = None) -> dict[int, int]:
+    """Waits until descriptors are ready for the `wanted` events, at most some `seconds`.
+
+    Returns the descriptors that are ready, and their events.
+    """
     waiting = select.poll()
     for descriptor, events in wanted.items():
         waiting.register(descriptor, events)
-    return dict(waiting.poll())
+    return dict(waiting.poll(None if seconds is None else math.ceil(seconds * 1000)))
 
 
 def read(descriptor: int) -> bytes:

@@ -51,6 +51,15 @@ def test_a_command_is_not_ended_for_what_one_before_it_has_met(tmp_path: Path) -
     assert (watch.verdict(), killed.is_set()) == ("", False)
 
 
+def test_a_command_too_short_to_be_watched_still_has_its_verdict(tmp_path: Path) -> None:
+    found = iter([Events(refused=3), Events(refused=4)])
+    group = cast("Group", SimpleNamespace(events=lambda: next(found)))
+    watch = Watch(Limits(processes=10, expendable=True), os.getpid(), [tmp_path], group, lambda: None)
+    watch.stop()
+    assert not watch.is_started
+    assert "the limit of 10 processes" in watch.verdict()
+
+
 @pytest.mark.parametrize(
     ("left", "used", "said"),
     [
