@@ -146,8 +146,11 @@ def test_the_source_is_in_another_workspace(
     names = {name for layer in exported.image.layers for name in list_names(layer)}
     assert {"/srv/app/README", "/srv/app/made"} <= names and "/workspace/README" not in names
     assert is_reproduced(tiny, app, own, name=f"workspace-{int(overlay)}")
-    with pytest.raises(InputError, match="is in the home directory of the builder's user"):
-        built(tiny, app, own, name="home", workspace="/home/builder/app")
+    for workspace in ("/home/builder/app", "/home/builder", "/home"):
+        with pytest.raises(
+            InputError, match="the home directory of the builder's user, /home/builder, overlap"
+        ):
+            built(tiny, app, own, name="home", workspace=workspace)
 
 
 def list_names(layer: Layer) -> set[str]:

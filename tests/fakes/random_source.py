@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = ("a", "b", "ab", "a.b", ".a", "a b", "[a]", "build", "b.log", "#a", "!a", "a\\b")
-PARTS = (*NAMES[:5], "build", "*", "?", "**", "a*", "*b", "*.log", "[ab]", "[!a]", "[a-c]*", r"\#a", r"\!a")
+NAMES = ("a", "b", "ab", "a.b", ".a", "a b", "[a]", "build", "b.log", "#a", "!a", "a\\b", "a\nb", "b\n")
+PARTS = (
+    *NAMES[:5],
+    *("build", "*", "?", "**", "a*", "*b", "*.log"),
+    *("[ab]", "[!a]", "[a-c]*", "[[:alpha:]]b", "a[!x]b", r"\#a", r"\!a"),
+)
 KEPT = "always kept"
 """A file that is part of every random source, as a source without any file is refused."""
 

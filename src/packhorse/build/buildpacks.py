@@ -87,6 +87,11 @@ class NamedBuildpack:
     is_of_project: bool = False
 
     @property
+    def is_of_builder(self) -> bool:
+        """Whether the builder has it."""
+        return self.directory is None and self.script is None and self.package is None
+
+    @property
     def content(self) -> tuple[object, ...]:
         """What is the same for two names of one buildpack."""
         return self.directory, self.script, self.package and self.package.id

@@ -286,9 +286,11 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
     """The lifecycle's inputs. The home directory comes from /etc/passwd in the builder's `root`."""
     request, images, builder = prepared.plan.request, prepared.images, prepared.builder
     home = _find_home(builder, root)
-    if home.strip("/") and request.workspace.startswith(f"{home.rstrip('/')}/"):
+    inside, outside = f"{request.workspace}/", f"{home.rstrip('/')}/"
+    overlap = outside != "/" and (inside.startswith(outside) or outside.startswith(inside))
+    if overlap and request.workspace != "/workspace":
         raise InputError(
-            f"--workspace {request.workspace} is in the home directory of the builder's user, {home}",
+            f"--workspace {request.workspace} and the home directory of the builder's user, {home}, overlap",
             why="buildpacks write to both, and only one of them becomes part of the image",
             fix="name a directory elsewhere",
         )

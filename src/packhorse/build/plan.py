@@ -317,6 +317,9 @@ def _find_buildpacks(
         )
         found = NamedBuildpacks(pre=pre, post=post)
     found.check_refs()
+    for each in found.all:
+        if not each.is_of_builder and each.ref.version in builder.buildpacks.get(each.ref.id, ()):
+            observer.say(f"{each.ref} is not the builder's, but the one that was named")
     return found
 
 

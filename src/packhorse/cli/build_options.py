@@ -149,7 +149,7 @@ def _parse_caches(texts: tuple[str, ...]) -> BuildCaches:
     """The values of `--cache`, each `key=value` fields between semicolons, as in pack; UsageError."""
     found: dict[str, dict[str, str]] = {}
     for text in texts:
-        fields = {}
+        fields: dict[str, str] = {}
         for part in text.split(";"):
             key, equals, value = part.partition("=")
             if not equals or key.lower() not in _CACHE_FIELDS:
@@ -158,7 +158,10 @@ def _parse_caches(texts: tuple[str, ...]) -> BuildCaches:
                     why=f"the fields are {', '.join(f'{each}=…' for each in _CACHE_FIELDS)}",
                     fix="write type=build;format=bind;source=DIR, for instance, in quotes",
                 )
-            fields[key.lower()] = value
+            if fields.setdefault(key.lower(), value) != value:
+                raise UsageError(f"--cache: {text[:300]!r} has {key.lower()} twice", fix="leave one out")
+        if "source" in fields and "name" in fields:
+            raise UsageError(f"--cache: {text[:300]!r} has a source and a name", fix="leave one out")
         kind, form = fields.get("type", "build"), fields.get("format", "volume")
         for key, value, known in (("type", kind, ("build", "launch")), ("format", form, _CACHE_FORMATS)):
             if value not in known:
@@ -171,6 +174,8 @@ def _parse_caches(texts: tuple[str, ...]) -> BuildCaches:
                 f"--cache: a cache of the format {form} needs a {'name' if form == 'image' else 'source'}",
                 fix="add name=IMAGE" if form == "image" else "add source=DIR",
             )
+        if kind in found:
+            raise UsageError(f"--cache: there are two caches of the type {kind}", fix="leave one out")
         found[kind] = {"format": form, "source": source}
     build = found.get("build", {"format": "volume", "source": ""})
     form, source = build["format"], build["source"]

@@ -318,14 +318,16 @@ class _Patterns:
         """Raises ValueError for what is not a pattern."""
         from pathspec import GitIgnoreSpec  # slow to import, and few sources have patterns
 
-        # To pathspec `a/**/` is `a/`. To Git it is each directory below a.
-        exact = (re.sub(r"(?<=[^/])/\*\*/\s*$", "/**/*/", pattern) for pattern in patterns)
-        found = ((each.regex, bool(each.include)) for each in GitIgnoreSpec.from_lines(exact).patterns)
-        rules = [(regex.search, bool(regex.groups), means) for regex, means in found if regex is not None]
+        rules = []
+        for each in GitIgnoreSpec.from_lines(map(_adapt_pattern, patterns)).patterns:
+            if each.regex is not None:
+                regex = re.compile(each.regex.pattern.replace("[^", "[^/"))  # to Git, no set matches a slash
+                rules.append((regex.search, bool(regex.groups), bool(each.include)))
         return cls(tuple(reversed(rules)))
 
     def matches(self, path: str, *, is_directory: bool) -> bool:
         """Whether the last pattern that matches a path means it."""
+        path = path.replace("\n", _NEWLINE)
         marked = f"{path}/" if is_directory else path
         return next(
             (means for search, is_marked, means in self.rules if search(marked if is_marked else path)), False
@@ -334,6 +336,29 @@ class _Patterns:
     def has_exceptions(self) -> bool:
         """Whether something below a directory that is meant may not be meant itself."""
         return not all(means for _, _, means in self.rules)
+
+
+_NEWLINE = "\0"
+"""Stands for a newline in patterns and paths: in regular expressions a newline has a meaning of its own."""
+
+_CLASSES = {
+    "alpha": "a-zA-Z",
+    "digit": "0-9",
+    "alnum": "a-zA-Z0-9",
+    "upper": "A-Z",
+    "lower": "a-z",
+    "xdigit": "0-9a-fA-F",
+    "blank": " \t",
+}
+
+
+def _adapt_pattern(pattern: str) -> str:
+    """Returns the pattern that means to pathspec what `pattern` means to Git. Raises ValueError."""
+    pattern = re.sub(r"\[:([a-z]+):\]", lambda name: _CLASSES.get(name[1], name[0]), pattern)
+    if "[:" in pattern:
+        raise ValueError(f"of the classes [:…:], only {', '.join(_CLASSES)} are supported")
+    # To pathspec `a/**/` is `a/`. To Git it is each directory below a.
+    return re.sub(r"(?<=[^/])/\*\*/\s*$", "/**/*/", pattern).replace("\n", _NEWLINE)
 
 
 def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequence[str]) -> Sequence[str]:

@@ -225,6 +225,7 @@ SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
     [
         ("[build]\ninclude = []\nexclude = []\n", "2: include and exclude cannot both be there"),
         ('[build]\nexclude = [\n"!"]\n', "2: '!' is not a pattern of a .gitignore"),
+        ('[build]\nexclude = ["[[:punct:]]"]\n', "2: '[[:punct:]]' is not a pattern of a .gitignore"),
         ("[build]\nexclude = 1\n", "2: build.exclude must be a list of strings"),
         ('[_]\nschema-version = "9"\n', "2: schema version '9' is not one of 0.1, 0.2, 0.3"),
         ('[[build.env]]\nname = "a=b"\n', "2: 'a=b' cannot be the name of a variable"),
