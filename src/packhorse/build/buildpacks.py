@@ -50,9 +50,11 @@ class NamedBuildpacks:
     def check_refs(self) -> None:
         """Raises InputError if two different buildpacks have one id and version: only one could run."""
         known: dict[tuple[str, str], NamedBuildpack] = {}
-        for each in self.all:
+        for each in (member for one in self.all for member in one.members):
             other = known.setdefault((each.ref.id, each.ref.version), each)
-            if other.content != each.content:
+            # Two composite packages may have the same component.
+            are_components = each not in self.all and None not in (each.package, other.package)
+            if other.content != each.content and not are_components:
                 raise InputError(
                     f"two of the named buildpacks are {each.ref}",
                     why="a build can run only one buildpack with this id and version",

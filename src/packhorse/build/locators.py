@@ -302,10 +302,14 @@ class Locators:
 
     def _find_archive(self, locator: _Locator, path: Path) -> NamedBuildpack:
         """The buildpack in a `.cnb` file or in the archive of a directory, whatever its name ends in."""
-        tar = read_archive(path)
-        if is_layout_archive(tar):
+        try:
+            tar = read_archive(path)
+            is_package = is_layout_archive(tar)
+            directory = path if is_package else unpack_directory(tar, self._cache / "buildpacks")
+        except FormatError as error:
+            raise FormatError(f"{locator.title} cannot be read: {error.what}", why=error.why) from error
+        if is_package:
             return self._find_image(locator, Location(LocationKind.OCI_ARCHIVE, str(path), ""))
-        directory = unpack_directory(tar, self._cache / "buildpacks")
         return NamedBuildpack(read_descriptor(directory, locator.title, locator.where).ref, directory)
 
     def _download(self, locator: _Locator) -> NamedBuildpack:

@@ -274,6 +274,8 @@ def _translate_docker_pattern(line: str) -> str:
     pattern = os.path.normpath(f"/{pattern}").lstrip("/") if pattern else ""
     if not pattern:  # Docker takes "." and "/" for nothing, too
         return ""
+    # Docker's `**.pem` is any path that ends so. Git has `**` only as a whole part of a path.
+    pattern = re.sub(r"(^|/)\*\*(?=[^/*])", r"\1**/*", pattern)
     return f"{exception}/{pattern}"
 
 

@@ -56,7 +56,13 @@ def test_two_buildpacks_with_one_id_and_version_are_refused(tmp_path: Path) -> N
     again = replace(first, ref=Ref("a", "1", optional=True))
     NamedBuildpacks(pre=(first,), post=(again, replace(first, ref=Ref("a", "2")))).check_refs()
     other = replace(first, directory=tmp_path / "other")
-    for named in (NamedBuildpacks(group=(first, None, other)), NamedBuildpacks(pre=(first,), post=(other,))):
+    composite = NamedBuildpack(Ref("c", "1"), tmp_path / "composite", dependencies=(other,))
+    for named in (
+        NamedBuildpacks(group=(first, None, other)),
+        NamedBuildpacks(pre=(first,), post=(other,)),
+        NamedBuildpacks(group=(composite, first)),
+        NamedBuildpacks(group=(first, composite)),
+    ):
         with pytest.raises(InputError, match="two of the named buildpacks are a@1"):
             named.check_refs()
 

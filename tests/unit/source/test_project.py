@@ -301,7 +301,7 @@ IGNORED = {
     ),
     # Docker's patterns start at the top directory.
     ".dockerignore": (
-        "# comment\r\n*.log\n  ./secret/ \nlib\nout.o\n**/x.py\n!secret/public\n.\n",
+        "# comment\r\n*.log\n  ./secret/ \nlib\nout.o\n**x.py\n!secret/public\n.\n",
         {"a.log", "secret/key.pem", "src/lib/deep/x.py"},
     ),
 }
