@@ -497,9 +497,6 @@ def _registry_of(builder: str) -> str:
 
 def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:
     """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
-    names = [
-        name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in request.env
-    ]
     given = [each for each in named.all if not each.is_of_project]
     return BuildProvenance(
         builder=builder.name,
@@ -509,11 +506,12 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         pre_buildpacks=_locators(named.pre) if request.pre_buildpacks else (),
         post_buildpacks=_locators(named.post) if request.post_buildpacks else (),
         directories=tuple(str(each.ref) for each in given if each.is_local),
-        env=tuple(sorted(names)),
+        env=tuple(sorted(map(_printable, request.env))),
         volumes=tuple(sorted(bind.target for bind in request.volumes)),
         default_process=request.default_process,
         run_image=request.run_image,
         launcher=request.launcher,
+        descriptor=_printable(request.descriptor.name) if request.descriptor else "",
         exec_env=request.exec_env,
         workspace=request.workspace,
         system_buildpacks=request.system_buildpacks,
@@ -523,6 +521,10 @@ def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks)
         labels=request.labels,
         network=str(request.network.value) if request.network else "",
     )
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _locators(named: tuple[NamedBuildpack | None, ...]) -> tuple[str, ...]:

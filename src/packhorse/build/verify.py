@@ -138,6 +138,8 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     missing = [name for name in known.env if name not in asked.env]
     if missing:
         yield f"its build had variables, whose values only you know: {_options('--env', missing)}"
+    if known.descriptor and asked.descriptor is None:
+        yield f"its build read another file than project.toml: --descriptor {known.descriptor}"
     places = {bind.target for bind in asked.volumes}
     volumes = [place for place in known.volumes if place not in places]
     if volumes:

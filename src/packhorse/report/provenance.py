@@ -33,7 +33,8 @@ class BuildProvenance:
     the user named instead of the builder's order, `pre_buildpacks` and `post_buildpacks` those around its
     groups. Each is `id@version`, a locator with the digest of an image, or "from=builder" for the builder's
     order. `directories` are those of them, by `id@version`, that only the machine of the build has. `labels`
-    are those that the user set. `launcher` is "own" for packhorse's launcher, "" for the builder's. `created`
+    are those that the user set. `launcher` is "own" for packhorse's launcher, "" for the builder's.
+    `descriptor` is the name of the file that the build read instead of project.toml. `created`
     is in seconds since the epoch.
     """
 
@@ -49,6 +50,7 @@ class BuildProvenance:
     default_process: str = ""
     run_image: str = ""
     launcher: str = ""
+    descriptor: str = ""
     exec_env: str = _PRODUCTION
     workspace: str = _WORKSPACE
     system_buildpacks: bool = True
@@ -85,6 +87,7 @@ class BuildProvenance:
             default_process=node.text("default-process"),
             run_image=node.text("run-image"),
             launcher=node.text("launcher"),
+            descriptor=node.text("descriptor"),
             exec_env=node.text("exec-env") or _PRODUCTION,
             workspace=node.text("workspace") or _WORKSPACE,
             system_buildpacks=not node.flag("no-system-buildpacks"),
@@ -105,6 +108,7 @@ class BuildProvenance:
             "builder": {"id": self.builder_id, "image": self.builder},
             "buildpacks": list(self.buildpacks),
             "default-process": self.default_process,
+            "descriptor": self.descriptor,
             "directories": list(self.directories),
             "env": list(self.env),
             "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",

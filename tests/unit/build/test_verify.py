@@ -58,7 +58,7 @@ def test_what_was_recorded_is_read_again_and_has_no_values() -> None:
         ALL,
         replace(ALL, created=0),
         BuildProvenance("a", BUILDER_ID),
-        replace(ALL, volumes=("/x",)),
+        replace(ALL, volumes=("/x",), descriptor="other.toml"),
     ):
         assert BuildProvenance.parse(_image(known)) == known
     assert json.loads(BuildProvenance("a", BUILDER_ID).annotations()[KEY]) == {
@@ -113,18 +113,18 @@ def test_a_build_is_asked_for_as_it_was() -> None:
 
 
 def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
-    known = replace(ALL, volumes=("/data", "/more"), directories=("my/own@2",))
+    known = replace(ALL, volumes=("/data", "/more"), directories=("my/own@2",), descriptor="other.toml")
     asked = replace(ASKED, env={"A": ""}, volumes=(Bind(Path("/d"), "/data"),))
     with pytest.raises(InputError) as raised:
         request_for(_image(known), "app", asked)
     assert raised.value.issues == (
         "its build had variables, whose values only you know: --env B",
+        "its build read another file than project.toml: --descriptor other.toml",
         "its build had volumes: --volume SOURCE:/more",
         "its build had buildpacks of its own machine (my/own@2): name all again with --buildpack",
     )
-    request = request_for(
-        _image(replace(known, volumes=())), "app", replace(ASKED, buildpacks=("acme/x", "own"))
-    )
+    asked = replace(ASKED, buildpacks=("acme/x", "own"), descriptor=Path("other.toml"))
+    request = request_for(_image(replace(known, volumes=())), "app", asked)
     assert request.buildpacks == ("acme/x", "own")
 
 
