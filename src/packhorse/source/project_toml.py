@@ -117,7 +117,7 @@ class Project:
             top.table("project").allow_keys(*_PROJECT)
             own = top.table("build")
             io = top.table("io")
-            io.allow_keys(*io.values)
+            io.allow_keys(*_other_tools(io))
             if io.has("buildpacks"):
                 _warn_of_schema(io, "buildpacks", "0.2", warn)
             env = own.tables("env")
@@ -132,7 +132,7 @@ class Project:
             ):
                 _warn_of_schema(top, "build", "0.1", warn)
             io = top.table("io")
-            io.allow_keys(*io.values)
+            io.allow_keys(*_other_tools(io))
             own = io.table("buildpacks")
             # The second spelling is of before `build.env`, and in use.
             env = own.table("build").tables("env") or own.table("env").tables("build")
@@ -277,6 +277,11 @@ def _translate_docker_pattern(line: str) -> str:
     # Docker's `**.pem` is any path that ends so. Git has `**` only as a whole part of a path.
     pattern = re.sub(r"(^|/)\*\*(?=[^/*])", r"\1**/*", pattern)
     return f"{exception}/{pattern}"
+
+
+def _other_tools(io: Table) -> list[str]:
+    """The tables of other tools. One whose name begins like ours is rather a mistake in writing."""
+    return [key for key in io.values if not key.lower().startswith("buildpack")]
 
 
 def _warn_of_schema(table: Table, key: str, version: str, warn: Warn | None) -> None:

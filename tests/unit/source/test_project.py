@@ -198,6 +198,8 @@ inline = "true"
 def test_builder_and_buildpacks_are_read_with_their_lines() -> None:
     project, warnings = parse(BUILDPACKS)
     assert project.builder == "acme/builder" and warnings == []
+    _, warnings = parse('[_]\nschema-version = "0.2"\n[io.buildpack]\nbuilder = "x"\n[io.tool]\na = 1\n')
+    assert len(warnings) == 1 and "project.toml:3" in warnings[0] and "buildpack" in warnings[0]
     assert [entry.name for entry in project.group] == ["a@1", "tools/b", "c@0.0.0"]
     assert [entry.where for entry in project.group] == [
         "project.toml:6: io.buildpacks.group.id",
