@@ -281,9 +281,21 @@ def test_a_failing_script_fails_the_build_and_a_missing_interpreter_is_said(
     assert "interpreter or loader that it names does not exist" in raised.value.why
 
 
+def test_a_source_is_not_its_own_buildpack_however_it_is_named(
+    tiny: TinyBuilder, app: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shell_buildpack(tmp_path / "own"), app, dirs_exist_ok=True)
+    for uri in (".", "file:.", app.as_uri(), str(app)):
+        write_project(app, f'[[io.buildpacks.group]]\nuri = "{uri}"\n')
+        with pytest.raises(InputError, match="is the source itself"):
+            built(tiny, app, name="own")
+
+
 def test_an_entry_that_leads_to_no_buildpack_is_named_with_its_line(tiny: TinyBuilder, app: Path) -> None:
     for line, named in (
         ('uri = "."', "is the source itself"),
+        ('uri = "docker://"', "not an image name"),
+        ('uri = "from=builder"\nid = "a"', "the builder's order has no id"),
         ('uri = "./tools/none"', "there is no buildpack './tools/none'"),
         (
             'uri = "docker://127.0.0.1:1/bp"',
@@ -299,5 +311,10 @@ def test_an_entry_that_leads_to_no_buildpack_is_named_with_its_line(tiny: TinyBu
         error = raised.value
         assert named in error.what and "project.toml:5: io.buildpacks.group." in f"{error.what} {error.fix}"
     write_project(app, f'builder = "{APP}"\n')
-    with pytest.raises(InputError, match="has the name of the image to build"):
+    with pytest.raises(InputError, match=r"project.toml:4: .*builder: .* has the name of the image to build"):
         tiny.build(app, name=APP, builder="")
+    write_project(app, 'builder = "UPPER"\n')
+    with pytest.raises(
+        InputError, match=r"project.toml:4: io.buildpacks.builder: not an image name: 'UPPER'"
+    ):
+        tiny.build(app, builder="")

@@ -63,7 +63,7 @@ def make_source(app: Path, seed: int) -> RandomSource:
 
 def content(path: Path | str) -> str:
     """What is in a file of a source: words that no other file has."""
-    return f"<content of {path}>"
+    return f"<content of {str(path).replace(chr(10), '%')}>"  # one line, as programs look for it
 
 
 def _make_rule(choose: random.Random) -> str:

@@ -110,6 +110,10 @@ class Locators:
                 why=f"{orders[0].where} names it",
                 fix="leave one out",
             )
+        if orders and orders[0].id:
+            raise InputError(
+                f"{orders[0].where}: the builder's order has no id", fix="leave out the id, or the uri"
+            )
         return tuple(
             None if entry.uri in BUILDER_ORDER else self._find_entry(entry, source) for entry in entries
         )
@@ -133,12 +137,10 @@ class Locators:
         base = entry.descriptor.parent
         path = resolve(base / entry.uri)
         if path is not None and path in (source, resolve(entry.descriptor)):
-            raise InputError(
-                f"{entry.where}: {entry.uri} is the source itself",
-                why="a source cannot be one of the buildpacks that build it",
-                fix="name another directory, or write an inline script",
-            )
+            raise _own_source_error(entry)
         found = self._find(_Locator(entry.uri, entry.where, base))
+        if found.directory == source:
+            raise _own_source_error(entry)
         if entry.id and entry.id != found.ref.id:
             raise InputError(
                 f"{entry.where}: the buildpack at {entry.uri} is {found.ref.id}, not {entry.id}",
@@ -150,10 +152,11 @@ class Locators:
         """The buildpack at a locator; errors of its place say where the locator was written."""
         try:
             return self._find_by_scheme(locator)
-        except (NotFoundError, NetworkError, FormatError) as error:
-            if locator.where in f"{error.what} {error.fix}":
+        except (NotFoundError, NetworkError, FormatError, InputError) as error:
+            has_files = isinstance(error, InputError) and error.issues  # each names a file and a line
+            if has_files or locator.where in f"{error.what} {error.fix}":
                 raise
-            kinds = (NotFoundError, NetworkError, FormatError)
+            kinds = (NotFoundError, NetworkError, FormatError, InputError)
             kind = next(kind for kind in kinds if isinstance(error, kind))
             raise kind(f"{locator.where}: {error.what}", why=error.why, fix=error.fix) from error
 
@@ -355,6 +358,14 @@ def _require_buildpacks(found: Sequence[NamedBuildpack | None], where: str) -> t
             fix="leave it out",
         )
     return tuple(each for each in found if each)
+
+
+def _own_source_error(entry: BuildpackEntry) -> InputError:
+    return InputError(
+        f"{entry.where}: {entry.uri} is the source itself",
+        why="a source cannot be one of the buildpacks that build it",
+        fix="name another directory, or write an inline script",
+    )
 
 
 def _file_path(locator: _Locator) -> Path:

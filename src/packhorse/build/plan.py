@@ -277,15 +277,19 @@ def _with_project_builder(request: BuildRequest, project: Project) -> BuildReque
     """
     if request.builder or not project.builder:
         return request
-    location = Location.parse(project.builder)
-    source = request.descriptor or NAME
-    if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY):
-        above = request.descriptor.parent if request.descriptor else request.path
-        place = replace(location, path=str(above.absolute() / location.path)) if location.path else location
-        return replace(request, builder=str(place))
-    if any(str(name) == str(Reference.parse(location.name)) for name in request.names):
+    where = project.builder_where
+    try:
+        location = Location.parse(project.builder)
+        if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY):
+            above = request.descriptor.parent if request.descriptor else request.path
+            path = str(above.absolute() / location.path) if location.path else ""
+            return replace(request, builder=str(replace(location, path=path)))
+        reference = Reference.parse(location.name)
+    except InputError as error:
+        raise InputError(f"{where}: {error.what}", why=error.why, fix=error.fix) from error
+    if str(reference) in map(str, request.names):
         raise InputError(
-            f"{source}: the builder {location.name} has the name of the image to build",
+            f"{where}: the builder {location.name} has the name of the image to build",
             why="the image would replace its own builder",
             fix="build under another name, or name another builder",
         )
@@ -318,6 +322,8 @@ def _find_buildpacks(
         found = NamedBuildpacks(pre=pre, post=post)
     found.check_refs()
     for each in found.all:
+        if each.directory is not None and plan.path.is_relative_to(each.directory):
+            observer.say(f"{each.directory} has the source in it, with the files that are left out of it")
         if not each.is_of_builder and each.ref.version in builder.buildpacks.get(each.ref.id, ()):
             observer.say(f"{each.ref} is not the builder's, but the one that was named")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -74,7 +75,8 @@ class Project:
     """One project.toml. `exclude` and `include` are patterns as in a .gitignore; one of them is empty.
 
     `group` replaces the builder's order; `pre` and `post` go around each of its groups. `ignore_file` is the
-    file that the patterns come from, "" for project.toml.
+    file that the patterns come from, "" for project.toml. `patterns_where` and `builder_where` have file,
+    line and key for messages.
     """
 
     exclude: tuple[str, ...] = ()
@@ -85,6 +87,8 @@ class Project:
     pre: tuple[BuildpackEntry, ...] = ()
     post: tuple[BuildpackEntry, ...] = ()
     ignore_file: str = ""
+    patterns_where: str = field(default="", compare=False)
+    builder_where: str = field(default="", compare=False)
 
     @classmethod
     def read(cls, app: Path, *, descriptor: Path | None = None, warn: Warn | None = None) -> Self:
@@ -140,7 +144,12 @@ class Project:
             pre, post = own.table("pre").tables("group"), own.table("post").tables("group")
         if own.has("include") and own.has("exclude"):
             own.add_issue("include and exclude cannot both be there", "include")
+        if own.has("builder") and not own.text("builder"):
+            own.add_issue(f"{own.full_key('builder')} is empty", "builder")
+        patterns_key = "include" if own.has("include") else "exclude"
         value = cls(
+            patterns_where=own.locate(own.full_key(patterns_key), patterns_key),
+            builder_where=own.locate(own.full_key("builder"), "builder"),
             exclude=own.texts("exclude"),
             include=own.texts("include"),
             env=_env(env),
@@ -184,7 +193,7 @@ class Project:
         if {path.name for path in app.iterdir()} <= {*top, *found}:
             key = "include" if self.include else "exclude"
             raise InputError(
-                f"{self.ignore_file or NAME} leaves out the whole source",
+                f"{self.ignore_file or self.patterns_where or NAME} leaves out the whole source",
                 why=f"no file of {app} is left after {self.ignore_file or key}: {', '.join(patterns)}"[:1000],
                 fix="correct the patterns"
                 + (f", or add an empty {IGNORE_FILES[0]}" if self.ignore_file == IGNORE_FILES[1] else ""),
@@ -326,10 +335,13 @@ class _Patterns:
         from pathspec import GitIgnoreSpec  # slow to import, and few sources have patterns
 
         rules = []
-        for each in GitIgnoreSpec.from_lines(map(_adapt_pattern, patterns)).patterns:
-            if each.regex is not None:
-                regex = re.compile(each.regex.pattern.replace("[^", "[^/"))  # to Git, no set matches a slash
-                rules.append((regex.search, bool(regex.groups), bool(each.include)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of Python, for a set such as [[]
+            for each in GitIgnoreSpec.from_lines(map(_adapt_pattern, patterns)).patterns:
+                if each.regex is not None:
+                    # In Git no set matches a slash.
+                    regex = re.compile(each.regex.pattern.replace("[^", "[^/"))
+                    rules.append((regex.search, bool(regex.groups), bool(each.include)))
         return cls(tuple(reversed(rules)))
 
     def matches(self, path: str, *, is_directory: bool) -> bool:
