@@ -56,7 +56,7 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     (["build", "x", "--cache-image", "docker://h.example/x"], 2, ("write h.example/x",)),
     (["build", "x", "--cache-image", "oci:x"], 2, ("name an image of a registry",)),
     (["build", "x", "--builder", "oci:y"], 4, ("there is no y",)),
-    (["build", "x", "--builder", "sif:/y"], 3, ("sif: is no place for images here",)),
+    (["build", "x", "--builder", "sif:/y"], 3, ("sif: is not a place that packhorse knows",)),
     (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
     (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
     (["run", "oci:out"], 125, ("'oci:out' is a location", "packhorse copy oci:out NAME")),
