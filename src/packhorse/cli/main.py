@@ -202,6 +202,9 @@ def _explain(error: BaseException, console: Console, signals: Signals) -> Packho
     if isinstance(error, click.ClickException):
         return usage_error(error)
     if isinstance(error, PackhorseError):
+        cause = error.__cause__
+        if cause is not None and not (error.fix or error.check) and exhaustion_error(cause):
+            error.check = "limits"
         return error
     known = _help_write_error(error) or find_write_error(sys.stdout) or exhaustion_error(error)
     return known or defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
