@@ -19,6 +19,7 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.files import read, resolve
 from packhorse.base.go_toml import toml_bytes
 from packhorse.base.sandbox import Bind
+from packhorse.builder.image import EXECUTABLES, list_modes
 from packhorse.errors import FormatError, InputError
 from packhorse.oci.place import Image
 from packhorse.source.project_toml import Script
@@ -27,8 +28,6 @@ from packhorse.spec.buildpack_toml import Descriptor, Order, Ref
 if TYPE_CHECKING:
     from packhorse.linux.userns import IdMap
     from packhorse.store.store import Store
-
-_PROGRAMS = ("bin/detect", "bin/build")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,7 @@ def mount(named: Sequence[NamedBuildpack], scratch: Path, store: Store, idmap: I
         if each.script is not None:
             source = _make_script(each, each.script, directory)
         elif each.directory is not None:
-            source = _with_builder_modes(each.directory, directory)
+            source = _with_builderlist_modes(each.directory, directory)
         elif each.package is not None:
             source = _find_in_package(store.root(each.package, idmap), each)
         else:
@@ -203,10 +202,10 @@ def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
     descriptor = Descriptor.parse(read(file), str(file))
     if descriptor.order:
         return descriptor
-    programs = [resolve(path / program) for program in _PROGRAMS]
+    programs = [resolve(path / program) for program in EXECUTABLES]
     issues = [
         f"there is no {path / name}"
-        for name, program in zip(_PROGRAMS, programs, strict=True)
+        for name, program in zip(EXECUTABLES, programs, strict=True)
         if program is None or not program.is_file()
     ]
     if issues:
@@ -214,7 +213,7 @@ def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
     return descriptor
 
 
-def _with_builder_modes(path: Path, copy: Path) -> Path:
+def _with_builderlist_modes(path: Path, copy: Path) -> Path:
     """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
 
     So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.
@@ -228,10 +227,10 @@ def _with_builder_modes(path: Path, copy: Path) -> Path:
         if needs_staging(path):
             stage_directory(path, copy)
             return copy
-        if all(mode == wanted for _, mode, wanted in _modes(path)):
+        if all(mode == wanted for _, mode, wanted in list_modes(path)):
             return path
         shutil.copytree(path, copy, symlinks=True)
-        for entry, _, wanted in _modes(copy):
+        for entry, _, wanted in list_modes(copy):
             entry.chmod(wanted)
     except (OSError, shutil.Error) as error:
         raise InputError(f"the buildpack {path} cannot be read whole", why=str(error)[:500]) from error
@@ -245,16 +244,3 @@ def _modification_times(top: Path) -> Iterator[float]:
         for name in files:
             with suppress(OSError):  # gone meanwhile
                 yield Path(here, name).lstat().st_mtime
-
-
-def _modes(top: Path) -> Iterator[tuple[Path, int, int]]:
-    """Everything in a buildpack but links: its mode, and the one it has in a builder image (as pack's)."""
-    for here, directories, files in os.walk(top):
-        for name in (".", *directories, *files):
-            path = Path(here, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                continue
-            program = str(path.relative_to(top)) in _PROGRAMS
-            executable = stat.S_ISDIR(mode) or program or mode & 0o111
-            yield path, stat.S_IMODE(mode), 0o755 if executable else 0o644

@@ -7,17 +7,15 @@ finds packages, and the sandbox sees their directories in the unpacked image.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.digest import Digest
+from packhorse.builder.image import list_modes
 from packhorse.builder.package import FILE, MAIN, PROGRAMS
 from packhorse.errors import FormatError, HostError, InputError
 from packhorse.oci.archive import MTIME, TarIndex
@@ -25,12 +23,13 @@ from packhorse.oci.layout import LAYOUT_FILE
 from packhorse.oci.place import Image
 from packhorse.oci.types import JsonNode
 from packhorse.report.builder import LAYERS
+from packhorse.report.builder import METADATA as BUILDER_METADATA
 from packhorse.spec.buildpack_toml import Ref, is_valid
 from packhorse.tar.unpack import UnpackLimits, unpack
+from packhorse.tar.writer import digest
 
 METADATA = "io.buildpacks.buildpackage.metadata"
 
-_BUILDER = "io.buildpacks.builder.metadata"
 _EXTENSION = "io.buildpacks.extension.layers"
 _DESCRIPTOR = "buildpack.toml"
 _LIMITS = UnpackLimits(entries=200_000, bytes=8 << 30)
@@ -74,7 +73,7 @@ class Buildpackage:
 
 
 def _explain(labels: Mapping[str, str]) -> str:
-    if _BUILDER in labels:
+    if BUILDER_METADATA in labels:
         return "it is a builder, which --builder takes"
     if labels.get(_EXTENSION) and not labels.get(LAYERS):
         return "it has image extensions, which are not supported yet"
@@ -104,8 +103,7 @@ def unpack_directory(tar: TarIndex, cache: Path) -> Path:
     Its files get the modes that a builder gives them. Raises FormatError for an archive that would leave the
     directory or has too much in it, HostError.
     """
-    digest = _digest(tar)
-    directory = cache / digest.hex
+    directory = cache / digest(tar.file.chunks())[0].hex
     if directory.is_dir():
         return directory
     new = cache / f".packhorse-{secrets.token_hex(8)}"
@@ -134,26 +132,14 @@ def _check_files(directory: Path, source: Path) -> None:
             raise FormatError(f"{source} cannot be used", why=f"its {name} is not a regular file")
 
 
-def _digest(tar: TarIndex) -> Digest:
-    hasher = hashlib.sha256()
-    for chunk in tar.file.chunks():
-        hasher.update(chunk)
-    return Digest(hasher.hexdigest())
-
-
 def _set_modes(top: Path) -> None:
     """Gives directories and programs mode 0755, other files 0644, and all the time that builders give them.
 
     A directory is opened only when it has its mode.
     """
     top.chmod(0o755)
+    for path, _, mode in list_modes(top):
+        path.chmod(mode)
     for here, directories, files in os.walk(top):
         for name in (*directories, *files):
-            path = Path(here, name)
-            mode = path.lstat().st_mode
-            os.utime(path, (MTIME, MTIME), follow_symlinks=False)
-            if stat.S_ISLNK(mode):
-                continue
-            is_program = path.parent.parent == top and path.parent.name == "bin"
-            executable = stat.S_ISDIR(mode) or mode & 0o111 or (is_program and name in ("detect", "build"))
-            path.chmod(0o755 if executable else 0o644)
+            os.utime(Path(here, name), (MTIME, MTIME), follow_symlinks=False)

@@ -8,7 +8,9 @@ machine. Called by `build.plan` and `builder.default`.
 from __future__ import annotations
 
 import io
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -200,3 +202,24 @@ def _normalize_mode(entry: TarEntry) -> TarEntry:
         return entry
     executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or entry.name.endswith(_EXECUTABLES)
     return entry._replace(mode=0o755 if executable else 0o644)
+
+
+EXECUTABLES = ("bin/detect", "bin/build")
+"""The programs of a buildpack, which are executable in a builder whatever their mode was."""
+
+
+def list_modes(top: Path) -> Iterator[tuple[Path, int, int]]:
+    """Yields each entry of a buildpack's directory but links: its path, its mode, and its mode in a builder.
+
+    The modes in a builder are pack's. A directory is opened after the caller has got it, so that the caller
+    can change its mode first.
+    """
+    for here, directories, files in os.walk(top):
+        for name in (".", *directories, *files):
+            path = Path(here, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                continue
+            program = str(path.relative_to(top)) in EXECUTABLES
+            executable = stat.S_ISDIR(mode) or program or mode & 0o111
+            yield path, stat.S_IMODE(mode), 0o755 if executable else 0o644
