@@ -11,9 +11,9 @@
  * namespace: before it says so, this process kills and reaps everything there. So no process of one command meets the
  * next. Several commands may run at once. When CHANNEL ends, this process does, and with it the whole namespace.
  *
- * What runs here has the same user, so this process cannot be traced (it is not dumpable, and so are its children until
- * they execute something), receives no signal from inside (pid_namespaces(7)), and hands no descriptor of its own down.
- * It reads nothing that a command can write. A child reads the order, so that a bad one ends nothing else.
+ * What runs here has the same user, so this process cannot be traced (from the first command on it is not dumpable, and
+ * so are its children until they execute something), receives no signal from inside (pid_namespaces(7)), and hands no
+ * descriptor of its own down. It reads nothing that a command can write. A child reads the order, so that a bad one ends nothing else.
  *
  * An order is a `head`, the system call filter, which may be empty, and `strings` strings, each with its NUL: the
  * directory to start in; the executable, found as execvp(3) does; `arguments` arguments from argv[0] on; the
@@ -352,6 +352,9 @@ static void serve(void)
         return;
     if (got != (ssize_t)sizeof request)
         _exit(EXIT_FAILED); /* and with this process, all */
+    /* Before the first command and not earlier: files in /proc/PID of a process that is not dumpable belong to root.
+     * Until then an ordinary user on the host sets limits by them. */
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     count = take_descriptors(&message, given);
     if (request.kind == START)
         start(&request, given, count);
@@ -434,7 +437,6 @@ int main(int argc, char **argv)
         answer(REFUSED, -1, SETUP, errno);
         return EXIT_FAILED;
     }
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* not before: its maps would not be its own to write */
     answer(READY, -1, 0, 0);
     ends[0] = (struct pollfd){channel, POLLIN, 0};
     ends[1] = (struct pollfd){signals, POLLIN, 0};

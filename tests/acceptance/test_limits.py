@@ -165,6 +165,14 @@ def test_a_step_that_stays_below_its_limits_is_none_the_wiser(either: Place) -> 
     assert (result.status, result.exceeded) == (3, "")
 
 
+def test_limits_can_be_set_before_the_first_command(either: Place) -> None:
+    # Files in /proc/PID of a process that is not dumpable belong to another user.
+    with either.sandbox.open(either.spec("true")) as sandbox:
+        directory = Path("/proc", str(sandbox._process.pid))
+        assert (directory / "oom_score_adj").stat().st_uid == directory.stat().st_uid
+        assert sandbox.run(None).status == 0
+
+
 def test_a_step_that_is_not_expendable_is_refused_and_not_ended(either: Place) -> None:
     step = either.spec("i=0; while [ $i -lt 150 ]; do sleep 300 & i=$((i+1)); done")
     result, output = either.run(step, limits=Limits(processes=100))
