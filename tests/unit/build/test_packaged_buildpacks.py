@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from fakes.foreign_builder import Tar
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image
-from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, TinyBuilder
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Network
 from packhorse.base.target import Target
@@ -35,12 +34,6 @@ from packhorse.testing import FakeRegistry
 from packhorse.testing.file_server import send_file, serve_files
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and the tests build
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as tiny:
-        yield tiny
 
 
 @pytest.fixture
