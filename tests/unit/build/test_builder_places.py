@@ -11,7 +11,8 @@ from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder
 from packhorse.base.sandbox import Network
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import NotFoundError
 from packhorse.host.wiring import Wiring

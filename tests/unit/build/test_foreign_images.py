@@ -12,7 +12,8 @@ from fakes.observer import Quiet
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.build.host import Host
-from packhorse.build.plan import BuildPlan, Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import BuildPlan, resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import NotFoundError, PackhorseError
 from packhorse.host.locate import PullPolicy
@@ -113,6 +114,7 @@ def test_of_several_run_images_the_first_for_the_builders_target_is_taken(
         planned, said = plan(app, host, builder)
         assert planned.images is not None and planned.images.run_image.name.image == run
         assert not any("may not start" in line for line in said)
+        assert not any("fetches" in line and f"the run image {arm}" in line for line in said)
 
     image = foreign_builder.builder_image(LAYER, run="", launcher=b"x", more=images(gone, arm))
     builder = push(host, registry, image, "acme/builder:arm")

@@ -20,7 +20,8 @@ from packhorse.base.target import Target
 from packhorse.build.description import describe
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.build.verify import request_for, verify
 from packhorse.cli.build import _sections

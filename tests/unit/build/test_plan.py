@@ -16,7 +16,8 @@ from packhorse.base.target import Target
 from packhorse.build.description import UNKNOWN_BUILDER, describe
 from packhorse.build.execute import detect
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.cli.build import build as build_command
 from packhorse.cli.detect import detect as detect_command
