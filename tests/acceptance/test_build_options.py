@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,12 +24,6 @@ from packhorse.lifecycle.stages import Exported
 from packhorse.oci.place import Image, Layer, push_image
 from packhorse.oci.reference import Reference
 from packhorse.testing import FakeRegistry
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as opened:
-        yield opened
 
 
 @pytest.fixture

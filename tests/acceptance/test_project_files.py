@@ -8,7 +8,6 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from fakes.random_source import content as content_of
 from fakes.random_source import find_kept, make_source
 from fakes.shell_buildpack import shell_buildpack
-from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, TinyBuilder
 from lanes import first_in_test
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 from packhorse.lifecycle.stages import Exported
@@ -40,12 +39,6 @@ value = "project"
 """
 KEPT = ("main", "src/main", "src/lib/kept")
 EXCLUDED = ("top.pem", "src/a.pem", "src/deep/only.pem", "docs/secret", "docs/more/secret", "src/lib/secret")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as opened:
-        yield opened
 
 
 @pytest.fixture

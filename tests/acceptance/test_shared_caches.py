@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fakes.shell_buildpack import shell_buildpack
-from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, TinyBuilder
 
 BUILD = """
 layer=$CNB_LAYERS_DIR/modules
@@ -21,13 +20,6 @@ if [ "$(cat "$layer/lock" || true)" != "$(cat lock)" ]; then
 fi
 printf '[types]\\nlaunch = true\\ncache = true\\n' > "$layer.toml"
 """
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    base = tmp_path_factory.mktemp("shared")
-    with tiny_builder(base) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Network
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import BuildPlan, Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import BuildPlan, resolve
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import push_image

@@ -30,12 +30,6 @@ from packhorse.testing import FakeRegistry
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("platform")) as tiny:
-        yield tiny
-
-
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     path = tmp_path / "app"

@@ -158,7 +158,7 @@ def mount(named: Sequence[NamedBuildpack], scratch: Path, store: Store, idmap: I
         if each.script is not None:
             source = _make_script(each, each.script, directory)
         elif each.directory is not None:
-            source = _with_builderlist_modes(each.directory, directory)
+            source = _with_builder_modes(each.directory, directory)
         elif each.package is not None:
             source = _find_in_package(store.root(each.package, idmap), each)
         else:
@@ -213,7 +213,7 @@ def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
     return descriptor
 
 
-def _with_builderlist_modes(path: Path, copy: Path) -> Path:
+def _with_builder_modes(path: Path, copy: Path) -> Path:
     """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
 
     So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.

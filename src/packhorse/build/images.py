@@ -1,24 +1,59 @@
-"""Says which images a build will fetch, before the first download.
+"""Finds the builder and the run image of a build, and says before the first download what it will fetch.
 
-A builder of others has gigabytes, and its run image is known only from its labels. Called by `build.plan`.
+A builder from a registry can have gigabytes, and its run image is known only from its labels. Called by
+`build.plan`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
+from packhorse.build.deliver import location_of
 from packhorse.build.host import Host
 from packhorse.build.request import BuildRequest
+from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
-from packhorse.errors import NotFoundError, PackhorseError
+from packhorse.errors import InputError, NotFoundError, PackhorseError
 from packhorse.host.folders import format_bytes
-from packhorse.host.locate import fetch_first, fetch_location
-from packhorse.lifecycle.ports import Observer
+from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
+from packhorse.host.machine import can_run
+from packhorse.lifecycle.inputs import RunImageName
+from packhorse.oci.mutate import engine_view
 from packhorse.oci.place import Image
-from packhorse.oci.reference import Location, LocationKind
+from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
+
+Say = Callable[[str], None]
+"""Receives a message for the user."""
 
 
-def announce_fetch(request: BuildRequest, host: Host, observer: Observer) -> None:
+class Fetch(Enum):
+    """Which images `resolve` brings into the store; it only reads the configs of the others."""
+
+    NOTHING = "nothing"
+    BUILDER = "builder"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RunImagePlan:
+    """The run image: the name and mirrors it was asked for by, and what identifies it for a later rebase.
+
+    `image` is a handle to its layers; `image_id` identifies it.
+    """
+
+    name: RunImageName
+    used_name: str
+    reference: str
+    image_id: Digest
+    image: Image = field(compare=False, repr=False)
+
+
+def announce_fetch(request: BuildRequest, host: Host, say: Say) -> None:
     """Says what a build with a builder that the store does not have will fetch; reads only manifests.
 
     What cannot be read is left out: the build itself reports it.
@@ -26,29 +61,155 @@ def announce_fetch(request: BuildRequest, host: Host, observer: Observer) -> Non
     location = Location.parse(request.builder)
     if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY) or _is_stored(location.name, host):
         return
-    target, known = request.target or Target.host(), set[Digest]()
-    try:
-        image = fetch_location(
-            host.images, location, target=target, say=_ignore, pull=request.pull, save=False
+    known, parts = set[Digest](), list[str]()
+    with suppress(PackhorseError):
+        builder = find_builder(request, host, _ignore, Fetch.NOTHING)
+        if builder is None:
+            return
+        parts.append(f"the builder {location.name} ({_describe_missing(builder.image, host, known)})")
+        run_image = choose_run_image(request, host, builder, _ignore, Fetch.NOTHING)
+        name = run_image.name.image
+        if not _is_stored(name, host):
+            parts.append(f"the run image {name} ({_describe_missing(run_image.image, host, known)})")
+    if parts:
+        say(f"this build fetches {' and '.join(parts)}")
+
+
+def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> Builder | None:
+    """The builder; None for the default one when it has to be made first."""
+    name, target, brings = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
+    if request.builder_id:
+        image = fetch_exact(
+            host.images,
+            name,
+            request.builder_id,
+            target=target,
+            say=say,
+            option="--builder",
+            save=brings,
         )
-        parts = [f"the builder {location.name} ({_describe_missing(image, host, known)})"]
-        builder = Builder.read(request.builder, image)
-        names = [request.run_image] if request.run_image else [each.image for each in builder.run_images[:1]]
-        if names and not _is_stored(names[0], host):
-            mirrors = () if request.run_image else builder.run_images[0].mirrors
-            run_image = fetch_first(
-                host.images,
-                [*names, *mirrors],
-                registry=location.reference.registry,
-                target=builder.image.config.target,
-                say=_ignore,
-                pull=request.pull,
-                save=False,
+    elif name:
+        image = fetch_location(
+            host.images,
+            Location.parse(name),
+            target=target,
+            say=say,
+            pull=request.pull,
+            save=brings,
+        )
+    else:
+        if target.arch != Target.host().arch:
+            raise InputError(
+                f"the default builder cannot build for {target}",
+                why=f"it is made of this machine's packages, which are for {Target.host()}",
+                fix=f"name a builder for {target} with --builder",
             )
-            parts.append(f"the run image {names[0]} ({_describe_missing(run_image, host, known)})")
-    except PackhorseError:
-        return
-    observer.say(f"this build fetches {' and '.join(parts)}")
+        name = current_name(host.store)
+        if not name:
+            return None
+        image = host.store.place(name).read()
+    return Builder.read(name, image)
+
+
+def check_target(builder: Builder, wanted: Target | None) -> None:
+    """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
+    it."""
+    found = builder.image.config.target
+    if wanted is not None and (found.os, found.arch) != (wanted.os, wanted.arch):
+        raise InputError(
+            f"{builder.name} is for {found}, not for {wanted}",
+            why="--platform names the platform of builder and image",
+            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always",
+        )
+    if not can_run(found.arch):
+        raise InputError(
+            f"this machine cannot run programs for {found}",
+            why=f"it is for {Target.host()}, and no emulator for {found.arch} is registered with the kernel",
+            fix="install one (on Debian and Ubuntu the package qemu-user-static), or build on such a machine",
+        )
+
+
+def choose_run_image(
+    request: BuildRequest, host: Host, builder: Builder, say: Say, fetch: Fetch
+) -> RunImagePlan:
+    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
+    names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
+    if not names:
+        raise InputError(
+            f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
+        )
+    target, others, failures = builder.image.config.target, list[RunImagePlan](), list[NotFoundError]()
+    for name in names:
+        try:
+            found = _find_run_image(request, host, builder, name, say, fetch)
+        except NotFoundError as error:
+            failures.append(error)
+            continue
+        if is_for(found.image, target):
+            return found
+        others.append(found)
+    if not others:
+        raise failures[0]
+    say(
+        f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
+        f"{builder.name} for {target}: what buildpacks make may not start on it"
+    )
+    return others[0]
+
+
+def _find_run_image(
+    request: BuildRequest,
+    host: Host,
+    builder: Builder,
+    name: RunImageName,
+    say: Say,
+    fetch: Fetch,
+) -> RunImagePlan:
+    """The run image: as its registry has it for an image that is published, else as an engine shows it
+    (docs/decisions/0005).
+    """
+    names, target = (name.image, *name.mirrors), builder.image.config.target
+    brings = fetch is Fetch.ALL
+    if is_image_id(request.run_reference):
+        image = fetch_exact(
+            host.images,
+            name.image,
+            request.run_reference,
+            target=target,
+            say=say,
+            option="--run-image",
+            save=brings,
+        )
+    elif request.run_reference:
+        image = host.images.registry(Reference.parse(request.run_reference), target).read()
+        return RunImagePlan(name, name.image, request.run_reference, image.id, image)
+    elif request.publish:
+        from packhorse.fleet.run_images import RunImages  # most builds write to the store alone
+
+        run_images = RunImages(host.images, say=say, policy=request.pull)
+        found = run_images.find(names, location_of(request.name), target)
+        return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
+    else:
+        near = _registry_of(builder.name)
+        image = fetch_first(
+            host.images,
+            names,
+            registry=near,
+            target=target,
+            say=say,
+            pull=request.pull,
+            save=brings,
+        )
+    shown = replace(image, config=engine_view(image.config))
+    return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
+
+
+def _registry_of(builder: str) -> str:
+    """The registry in the name of a builder, "" for one in a place without names of registries."""
+    location = Location.parse(builder)
+    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
+        return ""
+    return "" if not location.name or is_image_id(location.name) else location.reference.registry
 
 
 def _is_stored(name: str, host: Host) -> bool:

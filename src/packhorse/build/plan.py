@@ -7,33 +7,33 @@ build --dry-run`) brings the images that the build needs into the store. `execut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
 from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
 from packhorse.build.deliver import check_registries, location_of
 from packhorse.build.host import Host
-from packhorse.build.images import announce_fetch
+from packhorse.build.images import (
+    Fetch,
+    RunImagePlan,
+    announce_fetch,
+    check_target,
+    choose_run_image,
+    find_builder,
+)
 from packhorse.build.layers import CacheImage, supports_overlays
 from packhorse.build.mounts import check_volumes
 from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
-from packhorse.builder.default import current_name
 from packhorse.builder.image import Builder
-from packhorse.errors import InputError, NotFoundError
+from packhorse.errors import InputError
 from packhorse.host.limits import build_limits
-from packhorse.host.locate import fetch_exact, fetch_first, fetch_location, is_for
-from packhorse.host.machine import HostNetwork, can_run, choose_network, loopback_ports, network
+from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
-from packhorse.lifecycle.inputs import RunImageName
 from packhorse.lifecycle.ports import Observer
-from packhorse.oci.mutate import engine_view
-from packhorse.oci.place import Image
-from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
+from packhorse.oci.reference import Location, LocationKind, Reference
 from packhorse.report.provenance import BuildProvenance
 from packhorse.source import files
 from packhorse.source.project_toml import NAME, Project
@@ -80,28 +80,6 @@ _INHERITED = (
     *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
 )
 """What buildpacks get of the builder image's own environment (as under the reference)."""
-
-
-class Fetch(Enum):
-    """Which images `resolve` brings into the store; it only reads the configs of the others."""
-
-    NOTHING = "nothing"
-    BUILDER = "builder"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class RunImagePlan:
-    """The run image: the name and mirrors it was asked for by, and what identifies it for a later rebase.
-
-    `image` is a handle to its layers; `image_id` identifies it.
-    """
-
-    name: RunImageName
-    used_name: str
-    reference: str
-    image_id: Digest
-    image: Image = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +174,8 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         previous=find_previous(request, host, observer),
     )
     if fetch is Fetch.ALL and request.builder and not request.builder_id:
-        announce_fetch(request, host, observer)
-    builder = _find_builder(request, host, observer, fetch)
+        announce_fetch(request, host, observer.say)
+    builder = find_builder(request, host, observer.say, fetch)
     return plan if builder is None else with_images(plan, builder, host, observer, fetch=fetch)
 
 
@@ -209,7 +187,7 @@ def with_images(
     builder = _with_user(builder, request)
     check_target(builder, request.target)
     named = _find_buildpacks(plan, builder, host, observer, fetch)
-    run_image = _choose_run_image(request, host, builder, observer, fetch)
+    run_image = choose_run_image(request, host, builder, observer.say, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
     known += [str(member.ref) for each in named.all for member in each.members]
@@ -362,143 +340,6 @@ def _choose_network(request: BuildRequest, observer: Observer) -> Network:
             f"buildpacks use this machine's network, and reach what listens on its loopback: {reason}"
         )
     return chosen
-
-
-def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: Fetch) -> Builder | None:
-    """The builder; None for the default one when it has to be made first."""
-    name, target, brings = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
-    if request.builder_id:
-        image = fetch_exact(
-            host.images,
-            name,
-            request.builder_id,
-            target=target,
-            say=observer.say,
-            option="--builder",
-            save=brings,
-        )
-    elif name:
-        image = fetch_location(
-            host.images,
-            Location.parse(name),
-            target=target,
-            say=observer.say,
-            pull=request.pull,
-            save=brings,
-        )
-    else:
-        if target.arch != Target.host().arch:
-            raise InputError(
-                f"the default builder cannot build for {target}",
-                why=f"it is made of this machine's packages, which are for {Target.host()}",
-                fix=f"name a builder for {target} with --builder",
-            )
-        name = current_name(host.store)
-        if not name:
-            return None
-        image = host.store.place(name).read()
-    return Builder.read(name, image)
-
-
-def check_target(builder: Builder, wanted: Target | None) -> None:
-    """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
-    it."""
-    found = builder.image.config.target
-    if wanted is not None and (found.os, found.arch) != (wanted.os, wanted.arch):
-        raise InputError(
-            f"{builder.name} is for {found}, not for {wanted}",
-            why="--platform names the platform of builder and image",
-            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always",
-        )
-    if not can_run(found.arch):
-        raise InputError(
-            f"this machine cannot run programs for {found}",
-            why=f"it is for {Target.host()}, and no emulator for {found.arch} is registered with the kernel",
-            fix="install one (on Debian and Ubuntu the package qemu-user-static), or build on such a machine",
-        )
-
-
-def _choose_run_image(
-    request: BuildRequest, host: Host, builder: Builder, observer: Observer, fetch: Fetch
-) -> RunImagePlan:
-    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
-    names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
-    if not names:
-        raise InputError(
-            f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
-        )
-    target, others, failures = builder.image.config.target, list[RunImagePlan](), list[NotFoundError]()
-    for name in names:
-        try:
-            found = _find_run_image(request, host, builder, name, observer, fetch)
-        except NotFoundError as error:
-            failures.append(error)
-            continue
-        if is_for(found.image, target):
-            return found
-        others.append(found)
-    if not others:
-        raise failures[0]
-    observer.say(
-        f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
-        f"{builder.name} for {target}: what buildpacks make may not start on it"
-    )
-    return others[0]
-
-
-def _find_run_image(
-    request: BuildRequest,
-    host: Host,
-    builder: Builder,
-    name: RunImageName,
-    observer: Observer,
-    fetch: Fetch,
-) -> RunImagePlan:
-    """The run image: as its registry has it for an image that is published, else as an engine shows it
-    (docs/decisions/0005).
-    """
-    names, target = (name.image, *name.mirrors), builder.image.config.target
-    brings = fetch is Fetch.ALL
-    if is_image_id(request.run_reference):
-        image = fetch_exact(
-            host.images,
-            name.image,
-            request.run_reference,
-            target=target,
-            say=observer.say,
-            option="--run-image",
-            save=brings,
-        )
-    elif request.run_reference:
-        image = host.images.registry(Reference.parse(request.run_reference), target).read()
-        return RunImagePlan(name, name.image, request.run_reference, image.id, image)
-    elif request.publish:
-        from packhorse.fleet.run_images import RunImages  # most builds write to the store alone
-
-        run_images = RunImages(host.images, say=observer.say, policy=request.pull)
-        found = run_images.find(names, location_of(request.name), target)
-        return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
-    else:
-        near = _registry_of(builder.name)
-        image = fetch_first(
-            host.images,
-            names,
-            registry=near,
-            target=target,
-            say=observer.say,
-            pull=request.pull,
-            save=brings,
-        )
-    shown = replace(image, config=engine_view(image.config))
-    return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
-
-
-def _registry_of(builder: str) -> str:
-    """The registry in the name of a builder, "" for one in a place without names of registries."""
-    location = Location.parse(builder)
-    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
-        return ""
-    return "" if not location.name or is_image_id(location.name) else location.reference.registry
 
 
 def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:

@@ -133,7 +133,6 @@ def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
 CREATED = "1980-01-01T00:00:01Z"
 
 _CHUNK = 1 << 20
-_EXECUTABLES = ("/bin/build", "/bin/detect", "/bin/generate")
 
 
 def file_layer(path: Path) -> Layer:
@@ -153,14 +152,17 @@ def entries_layer(entries: Sequence[TarEntry]) -> Layer:
 
 
 def tree_layer(view: TreeView, path: str) -> Layer:
-    """Returns a layer with the directory `path` of a tree at the same path, and the directories above it.
+    """Returns a layer with the buildpack in the directory `path` of a tree, and the directories above it.
 
     The tree must stay open until the layer has been read.
     """
 
     def chunks() -> Iterator[bytes]:
-        found = directory_entries(view, path, uid=0, gid=0)
-        return stream((*parent_entries(path), *map(_normalize_mode, found)))
+        entries = parent_entries(path)
+        for entry in directory_entries(view, path, uid=0, gid=0):
+            mode = _mode_in_builder(entry.name[len(path) + 1 :], entry.kind, entry.mode)
+            entries.append(entry if entry.kind is NodeKind.LINK else entry._replace(mode=mode))
+        return stream(entries)
 
     return Layer(tar=chunks)
 
@@ -196,16 +198,8 @@ def write_image(
     return image
 
 
-def _normalize_mode(entry: TarEntry) -> TarEntry:
-    """Gives an entry mode 0755 or 0644, whatever the umask of the user who made the file was."""
-    if entry.kind is NodeKind.LINK:
-        return entry
-    executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or entry.name.endswith(_EXECUTABLES)
-    return entry._replace(mode=0o755 if executable else 0o644)
-
-
 EXECUTABLES = ("bin/detect", "bin/build")
-"""The programs of a buildpack, which are executable in a builder whatever their mode was."""
+"""The programs of a buildpack, which are executable in a builder even if their author's files are not."""
 
 
 def list_modes(top: Path) -> Iterator[tuple[Path, int, int]]:
@@ -218,8 +212,12 @@ def list_modes(top: Path) -> Iterator[tuple[Path, int, int]]:
         for name in (".", *directories, *files):
             path = Path(here, name)
             mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                continue
-            program = str(path.relative_to(top)) in EXECUTABLES
-            executable = stat.S_ISDIR(mode) or program or mode & 0o111
-            yield path, stat.S_IMODE(mode), 0o755 if executable else 0o644
+            if not stat.S_ISLNK(mode):
+                kind = NodeKind.DIRECTORY if stat.S_ISDIR(mode) else NodeKind.FILE
+                yield path, stat.S_IMODE(mode), _mode_in_builder(str(path.relative_to(top)), kind, mode)
+
+
+def _mode_in_builder(name: str, kind: NodeKind, mode: int) -> int:
+    """The mode in a builder of a buildpack's file or directory; `name` is its path below the buildpack."""
+    is_executable = kind is NodeKind.DIRECTORY or name in EXECUTABLES or mode & 0o111
+    return 0o755 if is_executable else 0o644

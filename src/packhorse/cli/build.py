@@ -15,7 +15,8 @@ from packhorse.base.dataclass import replace
 from packhorse.base.go_toml import END
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import BuildPlan, Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import BuildPlan, resolve
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.cli.build_options import (
     BuildCaches,

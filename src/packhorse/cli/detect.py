@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from packhorse.build.execute import detect as run_detection
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.cli.build_options import (
     exec_env_option,

@@ -12,33 +12,31 @@ from contextlib import suppress
 
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
-from packhorse.errors import StoreError
-from packhorse.oci.place import Image, Layer, Receipt
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NetworkError, NotFoundError, StoreError
+from packhorse.oci.compress import Compression, measure
+from packhorse.oci.place import Layer
 from packhorse.oci.reference import Reference
 from packhorse.oci.registry.client import Registry
 from packhorse.oci.registry.place import RegistryPlace
-from packhorse.oci.registry.push import is_blob_present
+from packhorse.oci.types import OCI_LAYERS, Descriptor
 from packhorse.store.store import Store
 
 
-class DedupingRegistryTarget:
-    """The Target for one name in a registry, which uses what the store remembers of pushed layers.
-
-    Layers without a compressed form are compressed to `media_type`.
-    """
+class DedupingRegistryPlace(RegistryPlace):
+    """The image under one name in a registry, written with what the store remembers of pushed layers."""
 
     def __init__(
-        self, place: RegistryPlace, reference: Reference, registry: Registry, store: Store, *, media_type: str
+        self,
+        reference: Reference,
+        registry: Registry,
+        store: Store,
+        *,
+        target: Target,
+        compression: Compression,
     ) -> None:
-        self._place = place
-        self._reference = reference
-        self._registry = registry
+        super().__init__(reference, registry, target=target, compression=compression)
         self._store = store
-        self._media_type = media_type
-
-    def read(self) -> Image:
-        """Reads the image from the registry."""
-        return self._place.read()
 
     def write_layer(self, layer: Layer) -> Layer:
         """Pushes a layer; for one that was pushed before, that is one request."""
@@ -47,7 +45,7 @@ class DedupingRegistryTarget:
             layer = self._with_known_blob(layer, layer.diff_id)
         if reused := self._reuse_claimed(layer):
             return reused
-        pushed = self._place.write_layer(layer)
+        pushed = super().write_layer(layer)
         diff_id, stored = pushed.diff_id, pushed.descriptor
         # A blob that another program compressed is not remembered: it may not be the layer that its image
         # says, and cannot be made again from the tar.
@@ -56,10 +54,6 @@ class DedupingRegistryTarget:
             with suppress(StoreError):
                 self._store.remember_compressed(diff_id, stored, repository=self._reference.name)
         return pushed
-
-    def write_image(self, image: Image) -> Receipt:
-        """Writes the image under this name."""
-        return self._place.write_image(image)
 
     def _reuse_claimed(self, layer: Layer) -> Layer | None:
         """Reuses the layer's blob from the image that has this name now, for instance one that pack pushed.
@@ -70,26 +64,46 @@ class DedupingRegistryTarget:
         """
         if layer.diff_id is None or layer.descriptor is not None:
             return None
-        claimed = self._place.find_claim(layer.diff_id)
-        if claimed is None or not is_blob_present(self._registry, self._reference.repository, claimed):
+        claimed = self._find_claim(layer.diff_id)
+        if claimed is None or not self._is_present(claimed):
             return None
-        stored = self._place.verify_claim(layer.diff_id, claimed)
+        stored = self._verify_claim(layer.diff_id, claimed)
         if stored is None:
             return None
         with suppress(StoreError):
             self._store.remember_compressed(layer.diff_id, stored, repository=self._reference.name)
-        return self._place.write_layer(replace(layer, descriptor=stored))
+        return super().write_layer(replace(layer, descriptor=stored))
+
+    def _find_claim(self, diff_id: Digest) -> Descriptor | None:
+        """Finds the stored form of a layer in the image under the name now; None if that lacks the layer.
+
+        The image only claims that the blob unpacks to this layer. A form in another compression than the
+        place's does not count.
+        """
+        found = self._find_claims().get(diff_id)
+        return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
+
+    def _verify_claim(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
+        """Fetches and unpacks a claimed blob; returns its true descriptor, or None if it is another layer.
+
+        None also if it cannot be fetched: then the upload succeeds, or its error tells why not.
+        """
+        try:
+            found = measure(self._registry.blob(self._repository, claimed))
+        except (FormatError, NotFoundError, NetworkError):
+            return None
+        return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
     def _with_known_blob(self, layer: Layer, diff_id: Digest) -> Layer:
         """Adds the descriptor of an earlier push, and tells the registry which repository has the blob."""
         known = self._store.compressed_form(diff_id)
         if known is None or layer.descriptor not in (None, known):
             return layer
-        if layer.descriptor is None and known.media_type != self._media_type:
+        if layer.descriptor is None and known.media_type != self._compression.media_type:
             return layer
         for name in self._store.repositories(diff_id):
             host, _, repository = name.partition("/")
-            if host == self._reference.registry and repository != self._reference.repository:
+            if host == self._reference.registry and repository != self._repository:
                 self._registry.remember_candidate(repository, known.digest)
                 break
         return replace(layer, descriptor=known)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from packhorse.base.target import Target
 from packhorse.errors import EngineError, FormatError, HostError, NetworkError, NotFoundError
 from packhorse.host.wiring import Wiring
-from packhorse.oci.place import Image, Place, copy
+from packhorse.oci.place import Image, Place, copy, push_image
 from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
 
 
@@ -127,7 +127,7 @@ def fetch_location(
     except (NotFoundError, FormatError):
         pass
     say(f"taking the image from {location}")
-    copy(place, local, meter=wiring.meter, name=f"taking the image from {location}")
+    push_image(image, local, meter=wiring.meter, name=f"taking the image from {location}")
     return local.read()
 
 
@@ -185,7 +185,7 @@ def _pull(
         if not save:
             return image
         say(f"fetching {reference.familiar}")
-        copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
+        push_image(image, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
     except (NetworkError, NotFoundError) as error:
         missing = isinstance(error, NotFoundError)
         if present is not None and not is_for(present, target):
@@ -250,7 +250,7 @@ def fetch_exact(
         if found == image_id:
             say(f"fetching {reference.familiar}")
             there = wiring.store.place(name, check=True)
-            copy(remote, there, meter=wiring.meter, name=f"fetching {reference.familiar}")
+            push_image(image, there, meter=wiring.meter, name=f"fetching {reference.familiar}")
             return wiring.store.place(name).read()
         why = f"{reference.familiar} is {found} by now"
     else:

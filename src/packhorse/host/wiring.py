@@ -191,12 +191,11 @@ class Wiring:
         with self._lock:
             store = None if callable(self._store) else self._store
         how = Compression(compression)
-        place = RegistryPlace(reference, registry, target=target, compression=how)
         if store is None:
-            return place
-        from packhorse.host.deduping import DedupingRegistryTarget
+            return RegistryPlace(reference, registry, target=target, compression=how)
+        from packhorse.host.deduping import DedupingRegistryPlace
 
-        return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
+        return DedupingRegistryPlace(reference, registry, store, target=target, compression=how)
 
     def push_reference(self, reference: Reference) -> Reference:
         """The name under which an image is written: registries.conf may replace it."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes.observer import Quiet
-from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder
 from packhorse.base.sandbox import Network
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import NotFoundError
 from packhorse.host.wiring import Wiring
@@ -22,12 +22,6 @@ from packhorse.report.provenance import BuildProvenance
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and the tests build
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as tiny:
-        yield tiny
 
 
 @pytest.fixture

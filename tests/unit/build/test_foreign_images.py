@@ -12,7 +12,8 @@ from fakes.observer import Quiet
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.build.host import Host
-from packhorse.build.plan import BuildPlan, Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import BuildPlan, resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import NotFoundError, PackhorseError
 from packhorse.host.locate import PullPolicy
@@ -90,6 +91,16 @@ def test_a_run_image_that_the_store_has_is_not_announced(
     assert (
         said[0].startswith(f"this build fetches the builder {builder} (4 layers, ") and "run" not in said[0]
     )
+
+
+def test_the_run_image_that_is_announced_is_the_one_for_the_builders_target(
+    app: Path, host: Host, registry: FakeRegistry
+) -> None:
+    arm = push(host, registry, stored_image(LAYER, target=ARM), "acme/arm")
+    run = push(host, registry, foreign_builder.run_image(LAYER), "acme/run")
+    image = foreign_builder.builder_image(LAYER, run="", launcher=b"x", more=images(arm, run))
+    _, said = plan(app, host, push(host, registry, image, "acme/builder"))
+    assert f"the run image {run} (" in said[0] and arm not in said[0]
 
 
 @pytest.mark.parametrize("pull", list(PullPolicy))

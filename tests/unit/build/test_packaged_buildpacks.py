@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,15 @@ from fakes.foreign_builder import Tar
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image
-from fakes.tiny_builder import APP, BUILDER, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, TinyBuilder
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Network
 from packhorse.base.target import Target
 from packhorse.build.description import describe
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.build.verify import request_for, verify
 from packhorse.cli.build import _sections
@@ -35,12 +35,6 @@ from packhorse.testing import FakeRegistry
 from packhorse.testing.file_server import send_file, serve_files
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and the tests build
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as tiny:
-        yield tiny
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import pytest
 
 from fakes.observer import Quiet
 from fakes.shell_buildpack import SERVER, shell_buildpack
-from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder, tiny_builder
+from fakes.tiny_builder import APP, BUILDER, RUN, TinyBuilder
 from packhorse.base.target import Target
 from packhorse.build.description import UNKNOWN_BUILDER, describe
 from packhorse.build.execute import detect
 from packhorse.build.host import Host
-from packhorse.build.plan import Fetch, resolve
+from packhorse.build.images import Fetch
+from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.cli.build import build as build_command
 from packhorse.cli.detect import detect as detect_command
@@ -32,12 +32,6 @@ from packhorse.store.store import Store
 from packhorse.testing import FakeRegistry
 
 pytestmark = pytest.mark.system  # the builder's root is made by programs, and two tests build
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:
-    with tiny_builder(tmp_path_factory.mktemp("tiny")) as tiny:
-        yield tiny
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
 from packhorse.oci.attached import Referrer
-from packhorse.oci.compress import CHUNK, Compression, measure, stored_image, tee, verify
+from packhorse.oci.compress import CHUNK, Compression, stored_image, tee, verify
 from packhorse.oci.place import Chunks, Image, Layer, Receipt, make_manifest
 from packhorse.oci.reference import Reference
 from packhorse.oci.registry.client import Registry
@@ -157,26 +157,6 @@ class RegistryPlace:
 
     def _blob_reader(self, blob: Descriptor) -> Chunks:
         return partial(self._registry.blob, self._repository, blob)
-
-    def find_claim(self, diff_id: Digest) -> Descriptor | None:
-        """Finds the stored form of a layer in the image under the name now; None if that lacks the layer.
-
-        The image only claims that the blob unpacks to this layer. A form in another compression than the
-        place's does not count.
-        """
-        found = self._find_claims().get(diff_id)
-        return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
-
-    def verify_claim(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
-        """Fetches and unpacks a claimed blob; returns its true descriptor, or None if it is another layer.
-
-        None also if it cannot be fetched: then the upload succeeds, or its error tells why not.
-        """
-        try:
-            found = measure(self._registry.blob(self._repository, claimed))
-        except (FormatError, NotFoundError, NetworkError):
-            return None
-        return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
     def _find_claims(self) -> Mapping[Digest, Descriptor]:
         """Returns the layers of the image under the name now, by diff ID; none if it cannot be read.
