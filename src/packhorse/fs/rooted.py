@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -205,8 +205,7 @@ class RootedTree:
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Writes a new file at `path`, replaces a file or link there, and makes missing parents."""
         directory, name = _split(path)
-        self.mkdir(directory)
-        with self._edit("written", path), self._open_directory(directory) as parent:
+        with self._edit("written", path), self._open_or_make_directory(directory) as parent:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
             descriptor = os.open(
@@ -219,11 +218,10 @@ class RootedTree:
     def copy(self, source: str, destination: str, *, limit: int) -> None:
         """Copies a file of at most `limit` bytes to `destination`, as a hard link if that is possible."""
         directory, name = _split(destination)
-        self.mkdir(directory)
         with (
             self._edit("written", destination),
             self._open_directory(_split(source)[0]) as above,
-            self._open_directory(directory) as parent,
+            self._open_or_make_directory(directory) as parent,
         ):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
@@ -299,6 +297,17 @@ class RootedTree:
         with closing(descriptor):
             self._refuse_kernel_file(path, descriptor, os.fstat(descriptor))
             yield descriptor
+
+    @contextmanager
+    def _open_or_make_directory(self, path: str) -> Iterator[int]:
+        """Opens the directory at `path` with O_PATH; makes it and its parents if it is missing."""
+        with ExitStack() as stack:
+            try:
+                directory = stack.enter_context(self._open_directory(path))
+            except FileNotFoundError:
+                self.mkdir(path)
+                directory = stack.enter_context(self._open_directory(path))
+            yield directory
 
     def _resolve(self, path: str, flags: int) -> int:
         if "\0" in path:

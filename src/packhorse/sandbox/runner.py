@@ -31,15 +31,17 @@ from packhorse.base.dataclass import replace
 from packhorse.base.installation import find_program
 from packhorse.base.sandbox import Command, Network, Output, Result, SandboxSpec
 from packhorse.base.tree import TreeEdit
-from packhorse.errors import HostError, PackhorseError, SandboxError
+from packhorse.errors import HostError, PackhorseError, RunError, SandboxError
 from packhorse.fs.rooted import RootedTree
 from packhorse.linux.processes import detach, start
 from packhorse.linux.userns import MapMode, Namespace
 from packhorse.sandbox import network, seccomp
 from packhorse.sandbox.init import (
     ENDED,
+    EXECUTION,
     GONE,
     REFUSED,
+    Answer,
     check_executable,
     check_words_of,
     make_order,
@@ -276,8 +278,8 @@ class RunningSandbox:
         if not command.argv:
             raise SandboxError("this sandbox has no default command")
         order = make_order(command, words)
-        name = command.executable or command.argv[0]
-        check_executable(self._tree, name, cwd=command.cwd, env=command.env)
+        if words:  # they are executed, so only this process can tell that the command is missing
+            self._check_executable(command)
         self._is_alone = False
         self._started[number] = _RunningCommand(command, pipes)
         self._process.init.start(number, order, self._program, descriptors)
@@ -296,8 +298,19 @@ class RunningSandbox:
         if about is not None and answer["kind"] == ENDED:
             about.end(answer["value"])
         elif about is not None and answer["kind"] == REFUSED:
-            name = about.command.executable or about.command.argv[0]
-            about.refusal = start_error(name, about.command.cwd, answer)
+            about.refusal = self._make_refusal(about.command, answer)
+
+    def _make_refusal(self, command: Command, answer: Answer) -> PackhorseError:
+        """The error for a command that init could not start: what the file tree says of it, or else init."""
+        if chr(answer["value"]) == EXECUTION:
+            try:
+                self._check_executable(command)
+            except RunError as error:
+                return error
+        return start_error(command.executable or command.argv[0], command.cwd, answer)
+
+    def _check_executable(self, command: Command) -> None:
+        check_executable(self._tree, command.executable or command.argv[0], cwd=command.cwd, env=command.env)
 
     def _count(self) -> int:
         return sum(started.ended is None for started in self._started.values())

@@ -143,8 +143,8 @@ class StorePlace:
         layers = []
         for diff_id, descriptor in zip(diff_ids, asked, strict=True):
             found = self._layers.find(diff_id, descriptor)
-            if found is None or found.descriptor is None:  # the store may have another compressed form
-                found = self._layers.find(diff_id)
+            if descriptor is not None and (found is None or found.descriptor is None):
+                found = self._layers.find(diff_id)  # the store may have another compressed form
             if found is None:
                 why = f"its layer {diff_id} is not in the store"
                 raise FormatError(f"the image {self._name} cannot be stored", why=why)
