@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from packhorse.base.dataclass import dataclass
 from packhorse.base.sandbox import Command, Result, Sandbox
 from packhorse.base.target import Target
-from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
+from packhorse.base.tree import TreeEdit, is_directory, read
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.lifecycle import sbom
 from packhorse.lifecycle.buildpacks import (
-    Descriptors,
+    EnvDirectories,
     complete_target,
     find_layers,
     for_buildpack,
@@ -91,11 +91,12 @@ def build(
     progress = _Progress(inputs.env, detected.plan)
     with runner.builder_files() as base:
         target = complete_target(inputs, analyzed.target, base)
+        directories = EnvDirectories(base)
         for member in detected.group:
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            turn = _BuildpackRun(inputs, target, member, restored, base, sandbox, observer)
+            turn = _BuildpackRun(inputs, target, member, restored, directories, sandbox, observer)
             progress = turn.run(progress)
     processes, default = _merge_processes(progress.launches, observer)
     api = inputs.platform_api
@@ -129,7 +130,7 @@ class _BuildpackRun:
     target: Target
     member: Member
     restored: Restored
-    base: TreeView
+    directories: EnvDirectories
     sandbox: Sandbox
     observer: Observer
 
@@ -137,9 +138,11 @@ class _BuildpackRun:
         """Runs it, and adds its results to the progress."""
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
-        descriptor = Descriptors(inputs, self.base).find(ref)
+        descriptor = self.member.descriptor
         phase = {"CNB_BP_PLAN_PATH": _PLAN, "CNB_LAYERS_DIR": layers}
-        env = for_buildpack(inputs, self.base, descriptor, env=progress.env, target=self.target, phase=phase)
+        env = for_buildpack(
+            inputs, self.directories, descriptor, env=progress.env, target=self.target, phase=phase
+        )
         argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
         asked = tuple(require for entry in self._own_entries(progress.plan) for require in entry.requires)
         tree = self.sandbox.tree

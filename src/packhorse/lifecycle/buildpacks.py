@@ -103,9 +103,23 @@ def complete_target(inputs: Inputs, target: Target, tree: TreeView) -> Target:
 BUILD_ENV_DIRECTORIES = ("env", "env.build")
 
 
+class EnvDirectories:
+    """Reads each env directory of a tree once, because all buildpacks of a phase get the same files."""
+
+    def __init__(self, tree: TreeView) -> None:
+        self._tree = tree
+        self._known: dict[str, list[EnvFile]] = {}
+
+    def files(self, directory: str) -> list[EnvFile]:
+        """Returns the files of the directory as `env_files` does, and raises the same."""
+        if directory not in self._known:
+            self._known[directory] = env_files(self._tree, directory)
+        return self._known[directory]
+
+
 def for_buildpack(
     inputs: Inputs,
-    tree: TreeView,
+    directories: EnvDirectories,
     descriptor: Descriptor,
     *,
     env: Mapping[str, str],
@@ -121,9 +135,9 @@ def for_buildpack(
     """
     result = dict(env)
     if not descriptor.clear_env:
-        user = {file.name: file.content for file in env_files(tree, f"{inputs.platform}/env")}
+        user = {file.name: file.content for file in directories.files(f"{inputs.platform}/env")}
         result = with_user(result, user)
-    result = with_files(result, env_files(tree, f"{inputs.build_config}/env"), default_action="default")
+    result = with_files(result, directories.files(f"{inputs.build_config}/env"), default_action="default")
     result["CNB_BUILDPACK_DIR"] = inputs.buildpack_directory(descriptor.ref)
     if descriptor.api.has(PATH_VARIABLES):
         result |= {"CNB_PLATFORM_DIR": inputs.platform, **phase}

@@ -15,7 +15,7 @@ from packhorse.base.sandbox import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
-from packhorse.lifecycle.buildpacks import Descriptors, complete_target, for_buildpack
+from packhorse.lifecycle.buildpacks import Descriptors, EnvDirectories, complete_target, for_buildpack
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner, SandboxPurpose
 from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
@@ -130,6 +130,7 @@ class _Detector:
         self._runner = runner
         self._observer = observer
         self._descriptors = Descriptors(inputs, tree, observer.say)
+        self._env_directories = EnvDirectories(tree)
         self._results: dict[Ref, DetectResult] = {}
         self._reasons: list[str] = []
         self.tried: list[TriedGroup] = []
@@ -236,7 +237,7 @@ class _Detector:
         directory = self._inputs.buildpack_directory(descriptor.ref)
         env = for_buildpack(
             self._inputs,
-            self._tree,
+            self._env_directories,
             descriptor,
             env=self._inputs.env,
             target=self._target,
@@ -315,7 +316,7 @@ class _Detector:
         members = []
         for ref in resolution.group:
             descriptor = self._descriptors.find(ref)
-            members.append(Member(descriptor.ref, str(descriptor.api), descriptor.homepage))
+            members.append(Member(descriptor))
             self._observer.say(f"{descriptor.ref}{f'  {descriptor.name}' if descriptor.name else ''}")
         return Detected(tuple(members), resolution.entries)
 

@@ -25,7 +25,7 @@ from packhorse.lifecycle.labels import Bom, LayersMetadata, bom_entries
 from packhorse.oci.place import Image, Receipt
 from packhorse.spec.api import PLATFORM_COMMAND_LIST, PlatformApi
 from packhorse.spec.buildpack_files import Process
-from packhorse.spec.buildpack_toml import Group, Ref
+from packhorse.spec.buildpack_toml import Descriptor, Group, Ref
 from packhorse.spec.resolve import PlanEntry
 
 
@@ -48,9 +48,22 @@ class Analyzed:
 class Member:
     """A buildpack of the detected group (group.toml)."""
 
-    ref: Ref
-    api: str
-    homepage: str = ""
+    descriptor: Descriptor
+
+    @property
+    def ref(self) -> Ref:
+        """The id and the version."""
+        return self.descriptor.ref
+
+    @property
+    def api(self) -> str:
+        """The Buildpack API."""
+        return str(self.descriptor.api)
+
+    @property
+    def homepage(self) -> str:
+        """The address of a web page about it, or an empty text."""
+        return self.descriptor.homepage
 
 
 @dataclass(frozen=True, slots=True)
