@@ -186,9 +186,10 @@ def start(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 @cache
 def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(
-        1, thread_name_prefix="sandboxes", initializer=syscalls.restrict_abstract_sockets
-    )
+    thread = ThreadPoolExecutor(1, thread_name_prefix="sandboxes")
+    # As an `initializer`, it would hide its error: the executor logs that and raises BrokenThreadPool.
+    thread.submit(syscalls.restrict_abstract_sockets).result()
+    return thread
 
 
 _INTERVAL = 1
@@ -274,8 +275,12 @@ class BubblewrapProcess(Process):
                 raise SandboxError(
                     "the sandbox's first process cannot be started", why=why, check="installation"
                 )
+            assert self._process is not None
+            status = self._process.returncode
             raise SandboxError(
-                "the sandbox cannot be made", why=message, check=find_check(message, "bubblewrap")
+                "the sandbox cannot be made",
+                why=message or f"bubblewrap ended with status {status} and printed no reason",
+                check=find_check(message, "bubblewrap"),
             )
         if gone is not None:  # the child is there, so `on_started` has missed something else
             raise gone

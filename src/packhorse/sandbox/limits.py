@@ -406,6 +406,7 @@ class LimitEnforcer:
         self._owner = (-1, -1)
         self._group: Group | None = None
         self._preparing: threading.Thread | None = None
+        self._failure: OSError | None = None
         self._turn = threading.Lock()
         self._closed = False
         self._watch: Watch | None = None
@@ -425,7 +426,10 @@ class LimitEnforcer:
     def _prepare(self) -> None:
         with self._turn:
             if not self._closed:
-                self._set()
+                try:
+                    self._set()
+                except OSError as error:  # `watch` raises it; here it would end only this thread
+                    self._failure = error
 
     def _set(self) -> None:
         """Makes the control group, and sets resource limits for what it does not limit."""
@@ -450,10 +454,16 @@ class LimitEnforcer:
     def watch(self, kill: Callable[[], None]) -> Iterator[Watch | None]:
         """Yields the watch for the commands of the block, which calls `kill`. None if there are no limits.
 
-        The block starts the watch if its commands take longer than GRACE.
+        The block starts the watch if its commands take longer than GRACE. Raises SandboxError if the limits
+        could not be set, because the commands would run without them.
         """
         if self._preparing is not None:
             self._preparing.join()
+        if self._failure is not None:
+            why = self._failure.strerror or str(self._failure)
+            raise SandboxError(
+                "the limits of a sandbox cannot be set", why=why, check="limits"
+            ) from self._failure
         limits = self._limits
         # `Watch` counts the processes of an expendable sandbox instead.
         if (
