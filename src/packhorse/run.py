@@ -294,7 +294,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
 
 def _guess_ids(user: str) -> tuple[int, int]:
     """The user and group ids that a config's User most likely has; its names are in the image."""
-    numbers = re.fullmatch("([0-9]{1,9})(?::([0-9]{1,9}))?", user or "0")
+    numbers = re.fullmatch("([0-9]{1,10})(?::([0-9]{1,10}))?", user or "0")
     return (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1000, 1000)
 
 

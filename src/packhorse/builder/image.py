@@ -87,15 +87,19 @@ class Builder:
         return dict(entry.partition("=")[::2] for entry in self.image.config.env)
 
 
+_LAST_ID = (1 << 31) - 1
+"""The last id of a user or group that bubblewrap, and docker too, can give to a process."""
+
+
 def _launcher(label: str | None, name: str) -> JsonNode:
     return JsonNode.parse((label or "{}").encode(), f"{LAUNCHER} of {name}")
 
 
 def _parse_number(text: str | None, variable: str, name: str) -> int:
-    if text is None or not re.fullmatch("[0-9]{1,9}", text):
+    if text is None or not re.fullmatch("[0-9]{1,10}", text) or int(text) > _LAST_ID:
         raise FormatError(
             f"{name} is not a usable builder",
-            why=f"its variable {variable} is {text!r}, and must be a number",
+            why=f"its variable {variable} is {text!r}, and must be a number from 0 to {_LAST_ID}",
         )
     return int(text)
 

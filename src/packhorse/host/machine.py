@@ -61,7 +61,7 @@ def find_account(root: Path, user: str) -> Account:
 
 
 def _parse_id(text: str) -> int | None:
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) else None
 
 
 def _fields(tree: TreeView, path: str, count: int) -> Iterator[list[str]]:

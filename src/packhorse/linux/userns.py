@@ -32,7 +32,7 @@ SHIFTED_BASE = 0x7F000000
 """The first id of a sandbox that root starts: above the range of sssd, below systemd's foreign range."""
 
 SIZE = 65536
-"""The most ids of a namespace: 0 to 65535, as in a container."""
+"""The most ids of root's namespace, and of a user's beside its own: 0 to 65535, as in a container."""
 
 
 _IDMAPPING_SUPPORT: dict[str, bool] = {}
@@ -138,7 +138,8 @@ def choose_map(uid: int = 1000, gid: int = 1000, *, mode: MapMode | None = None)
             else MapMode.SINGLE
         )
     if mode is MapMode.ROOT:
-        return IdMap(mode, _shifted_extents("/proc/self/uid_map"), _shifted_extents("/proc/self/gid_map"))
+        uids, gids = _shifted_ids("/proc/self/uid_map"), _shifted_ids("/proc/self/gid_map")
+        return IdMap(mode, shifted_extents(uid, *uids), shifted_extents(gid, *gids))
     if mode is MapMode.SINGLE:
         return IdMap(mode, (Extent(uid, os.geteuid(), 1),), (Extent(gid, os.getegid(), 1),))
     obstacle = find_range_obstacle()
@@ -184,11 +185,24 @@ def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tup
     return tuple(sorted(extents, key=lambda extent: extent.inside))
 
 
-def _shifted_extents(current: str) -> tuple[Extent, ...]:
-    """The range at SHIFTED_BASE, or in a container the last ids of its own range. Raises HostError."""
+def shifted_extents(inside: int, first: int, count: int) -> tuple[Extent, ...]:
+    """The extents that map the ids from 0 on to `count` ids from `first` on.
+
+    If `inside` is above these, it takes the last id of them: a builder's user may have any number.
+    """
+    if inside < count:
+        return (Extent(0, first, count),)
+    return Extent(0, first, count - 1), Extent(inside, first + count - 1, 1)
+
+
+def _shifted_ids(current: str) -> tuple[int, int]:
+    """The first id and the count: at SHIFTED_BASE, or in a container the last ids of its own range.
+
+    Raises HostError.
+    """
     available = [tuple(map(int, line.split())) for line in Path(current).read_text().splitlines()]
     if any(first <= SHIFTED_BASE and first + count >= SHIFTED_BASE + SIZE for first, _, count in available):
-        return (Extent(0, SHIFTED_BASE, SIZE),)
+        return SHIFTED_BASE, SIZE
     first, count = max(
         ((max(first, 1), count - (first == 0)) for first, _, count in available), key=lambda e: e[1]
     )
@@ -200,7 +214,7 @@ def _shifted_extents(current: str) -> tuple[Extent, ...]:
             fix="run as an ordinary user, or start the container with a range of ids",
             check="subordinate-ids",
         )
-    return (Extent(0, first + count - size, size),)
+    return first + count - size, size
 
 
 def _read_subordinate(table: Path) -> list[tuple[int, int]]:

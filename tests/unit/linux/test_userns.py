@@ -97,6 +97,12 @@ def test_roots_map_leaves_out_the_machines_root() -> None:
     assert all(extent.outside > 0 for extent in idmap.uids + idmap.gids)
 
 
+def test_in_roots_map_an_id_above_the_others_takes_the_last_one() -> None:
+    assert userns.shifted_extents(65535, 5, 65536) == (Extent(0, 5, 65536),)
+    assert userns.shifted_extents(65536, 5, 65536) == (Extent(0, 5, 65535), Extent(65536, 65540, 1))
+    assert userns.shifted_extents(1000, 5, 2) == (Extent(0, 5, 1), Extent(1000, 6, 1))
+
+
 def test_maps_are_written_as_they_are_read() -> None:
     ids = ((0, 100000, 1000), (1000, 501, 1))
     assert userns_exec.parse_ids(userns_exec.format_ids(ids)) == ids
