@@ -108,6 +108,7 @@ def build(
         labels=tuple(label for launch in progress.launches for label in launch.labels),
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
         bom=() if api.has(LEGACY_BOM_FILE) else progress.launch_bom,
+        build_bom=() if api.has(LEGACY_BOM_FILE) else progress.build_bom,
     )
     tree = runner.result_tree()
     try:

@@ -264,7 +264,8 @@ def export(
     target.write_image(image)
     exporter.commit_cache()
     rows = tuple(one.row for one in added)
-    return Exported(image, rows, built.processes, inputs.default_process or built.default_process)
+    default = inputs.default_process or built.default_process
+    return Exported(image, rows, built.processes, default, built.build_bom)
 
 
 class _Exporter:
