@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes.runner import Call
+from fakes.shell_buildpack import shell_buildpack
+from fakes.tiny_builder import tiny_builder
 from fakes.workshop import Workshop
 from packhorse.base.digest import Digest
 from packhorse.lifecycle.stages import Exported, report_toml
@@ -115,6 +118,18 @@ def test_P_107_before_platform_api_0_9_the_bill_of_materials_of_the_build_is_in_
     report = report_toml(("app:1",), Receipt(image), exported(workshop, api).build_bom).decode()
     whole = f'[image]\n  tags = ["app:1"]\n  image-id = "{image}"\n'
     assert report == (BUILD_BOM + whole if is_before(api, "0.9") else whole)
+
+
+@pytest.mark.system
+def test_P_107_the_report_of_a_build_on_an_older_lifecycle_has_the_bill_of_materials(tmp_path: Path) -> None:
+    buildpack = shell_buildpack(tmp_path / "bp", build=f"cat > $CNB_LAYERS_DIR/build.toml <<'E'\n{BOM}E")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "README").write_text("x")
+    with tiny_builder(tmp_path / "tiny", platforms=("0.7", "0.8")) as tiny:
+        tiny.build(tmp_path / "app", buildpack, report=tmp_path / "report")
+    report = tomllib.loads((tmp_path / "report" / "report.toml").read_text())
+    owner = {"id": "test/shell", "version": "1.0.0"}
+    assert report["build"] == {"bom": [{**ENTRY, "buildpack": owner}]}
 
 
 def test_P_090_before_platform_api_0_9_a_label_without_a_bill_of_materials_says_so(
