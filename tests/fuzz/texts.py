@@ -8,7 +8,7 @@ from fuzz.target import Target, directory, joined, refusing
 from packhorse.base.go_json import json_bytes
 from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table
-from packhorse.errors import BuildpackApiError, FormatError, HostError, InputError, RunError
+from packhorse.errors import BuildpackApiError, ExportError, FormatError, HostError, InputError, RunError
 from packhorse.host.distribution import host_sources, host_suite
 from packhorse.host.machine import find_account
 from packhorse.lifecycle.labels import LayerRecord
@@ -70,7 +70,7 @@ def _buildpack(data: bytes) -> None:
 
 def _launch(data: bytes) -> None:
     for api in (BUILDPACK_APIS[0], BUILDPACK_APIS[-1]):
-        with refusing(InputError):
+        with refusing(InputError, ExportError):
             launch = LaunchToml.parse(data, _SOURCE, api=api, owner="a/b")
             with refusing(FormatError):
                 for globs in launch.slices:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes.runner import Call
+from fakes.shell_buildpack import shell_buildpack
+from fakes.tiny_builder import tiny_builder
 from fakes.workshop import Workshop
-from packhorse.lifecycle.stages import Exported
+from packhorse.base.digest import Digest
+from packhorse.lifecycle.stages import Exported, report_toml
+from packhorse.oci.place import Receipt
 from packhorse.spec.api import PLATFORM_APIS, PlatformApi
 
 CYCLONE = 'sbom-formats = ["application/vnd.cyclonedx+json"]'
 BOM = '[[bom]]\nname = "a & b"\n[bom.metadata]\nz = 1\nf = 1.5\n'
 ENTRY = {"name": "a & b", "metadata": {"z": 1, "f": 1.5}, "buildpack": {"id": "a", "version": "1"}}
+# The encoder of lifecycle 0.21.0 writes this for the same build.toml.
+BUILD_BOM = """\
+[build]
+
+  [[build.bom]]
+    name = "a & b"
+    [build.bom.metadata]
+      f = 1.5
+      z = 1
+    [build.bom.buildpack]
+      id = "a"
+      version = "1"
+
+"""
 OWN = "buildpacksio/lifecycle"
 LABELS = ("io.buildpacks.build.metadata", "io.buildpacks.lifecycle.metadata")
 
@@ -89,6 +108,28 @@ def test_P_090_before_platform_api_0_9_the_old_bill_of_materials_is_in_metadata_
     written = tomllib.loads(workshop.text("/layers/config/metadata.toml") or "")
     found = (written.get("bom"), label(image, LABELS[0]).get("bom"))
     assert found == (([ENTRY], [ENTRY]) if is_before(api, "0.9") else (None, None))
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_P_107_before_platform_api_0_9_the_bill_of_materials_of_the_build_is_in_report_toml(
+    workshop: Workshop, api: str
+) -> None:
+    image = Digest("0" * 64)
+    report = report_toml(("app:1",), Receipt(image), exported(workshop, api).build_bom).decode()
+    whole = f'[image]\n  tags = ["app:1"]\n  image-id = "{image}"\n'
+    assert report == (BUILD_BOM + whole if is_before(api, "0.9") else whole)
+
+
+@pytest.mark.system
+def test_P_107_the_report_of_a_build_on_an_older_lifecycle_has_the_bill_of_materials(tmp_path: Path) -> None:
+    buildpack = shell_buildpack(tmp_path / "bp", build=f"cat > $CNB_LAYERS_DIR/build.toml <<'E'\n{BOM}E")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "README").write_text("x")
+    with tiny_builder(tmp_path / "tiny", platforms=("0.7", "0.8")) as tiny:
+        tiny.build(tmp_path / "app", buildpack, report=tmp_path / "report")
+    report = tomllib.loads((tmp_path / "report" / "report.toml").read_text())
+    owner = {"id": "test/shell", "version": "1.0.0"}
+    assert report["build"] == {"bom": [{**ENTRY, "buildpack": owner}]}
 
 
 def test_P_090_before_platform_api_0_9_a_label_without_a_bill_of_materials_says_so(

@@ -17,6 +17,7 @@ from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.errors import InputError, NetworkError, StoreError
 from packhorse.host.limits import trim
 from packhorse.host.wiring import Wiring
+from packhorse.lifecycle.labels import Bom
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported, report_toml
 from packhorse.oci.place import Image, Place, Receipt, copy, count_bytes, push_image, write_layers
@@ -71,14 +72,16 @@ def publish(
     return tuple(receipts)
 
 
-def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str] = ()) -> None:
+def write(
+    directory: Path, name: str, receipt: Receipt, *, others: Sequence[str] = (), build_bom: Bom = ()
+) -> None:
     """Writes report.toml (P-107, P-131) into a directory, which is made if missing; raises InputError.
 
     `name` and `others` are the names of the image, `receipt` identifies it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "report.toml").write_bytes(report_toml((name, *others), receipt))
+        (directory / "report.toml").write_bytes(report_toml((name, *others), receipt, build_bom))
     except OSError as error:
         raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error
 
@@ -153,7 +156,8 @@ def deliver(
     )
     if request.report is not None:
         receipt = published or Receipt(exported.image.id)
-        write(request.report, str(request.name), receipt, others=[str(tag) for tag in request.tags])
+        tags = [str(tag) for tag in request.tags]
+        write(request.report, str(request.name), receipt, others=tags, build_bom=exported.build_bom)
     return BuildOutcome(exported, counters, copies, published)
 
 

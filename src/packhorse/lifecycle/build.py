@@ -85,8 +85,8 @@ def build(
 ) -> Built:
     """Runs the group in its order. A buildpack sees the layers of those before it, and its `restored` ones.
 
-    Raises BuildpackFailed if a bin/build ends with another status than 0, and BuildError if its files break
-    the specification.
+    Raises BuildpackFailed if a bin/build ends with another status than 0, BuildError if its files break the
+    specification, and ExportError if that is so of the types of its processes alone.
     """
     progress = _Progress(inputs.env, detected.plan)
     with runner.builder_files() as base:
@@ -109,6 +109,7 @@ def build(
         labels=tuple(label for launch in progress.launches for label in launch.labels),
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
         bom=() if api.has(LEGACY_BOM_FILE) else progress.launch_bom,
+        build_bom=() if api.has(LEGACY_BOM_FILE) else progress.build_bom,
     )
     tree = runner.result_tree()
     try:

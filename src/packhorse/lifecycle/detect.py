@@ -89,8 +89,8 @@ class _OutputTail:
 def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
     """Returns the first group of the order that accepts the source.
 
-    Raises DetectFailed if there is none, or DetectErrored if a bin/detect also ended with an error. Both give
-    the reason for each buildpack.
+    Raises DetectFailed if there is none, or DetectErrored if a bin/detect also ended with an error in a group
+    that a required buildpack refused. Both give the reason for each buildpack.
     """
     outcome = try_detect(inputs, analyzed, runner=runner, observer=observer).outcome
     if isinstance(outcome, DetectFailed):
@@ -133,6 +133,7 @@ class _Detector:
         self._env_directories = EnvDirectories(tree)
         self._results: dict[Ref, DetectResult] = {}
         self._reasons: list[str] = []
+        self._is_error = False
         self.tried: list[TriedGroup] = []
         self._extensions: list[str] = []
         self._sandboxes = ExitStack()
@@ -180,6 +181,8 @@ class _Detector:
         verdicts = {ref: self._results[_without_optional(ref)] for ref in members}
         refused = [one.explain() for ref, one in verdicts.items() if one.status != 0 and not ref.optional]
         if refused:
+            # As in the reference: the error of an optional buildpack counts only in a group that is refused.
+            self._is_error |= any(verdict.verdict == "error" for verdict in verdicts.values())
             self.tried.append(TriedGroup(group, tuple(refused)))
             return Resolution()
         passed = [
@@ -321,7 +324,7 @@ class _Detector:
         return Detected(tuple(members), resolution.entries)
 
     def _failure(self) -> DetectFailed:
-        errored = any(verdict.status not in (0, FAILED) for verdict in self._results.values())
+        has_errors = any(verdict.verdict == "error" for verdict in self._results.values())
         lines = [verdict.explain() for verdict in self._results.values()]
         lines += [f"plan: {reason}" for reason in dict.fromkeys(self._reasons)]
         for verdict in self._results.values():
@@ -331,7 +334,7 @@ class _Detector:
                     why="\n".join(lines),
                     fix=ALLOW,
                 )
-        kind = DetectErrored if errored else DetectFailed
+        kind = DetectErrored if self._is_error else DetectFailed
         if self._extensions:
             lines.append(
                 "the builder's image extensions, which are not supported yet, may provide what is missing: "
@@ -341,7 +344,7 @@ class _Detector:
             "no buildpack takes this source",
             why="\n".join(lines) or "the order has no buildpack for this execution environment",
             fix="check --path, or name a buildpack with --buildpack or another builder with --builder"
-            + ("; `packhorse -v build …` shows all that each said" if errored else ""),
+            + ("; `packhorse -v build …` shows all that each said" if has_errors else ""),
         )
 
 

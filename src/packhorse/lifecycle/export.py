@@ -11,7 +11,8 @@ first.
 
 `complete` finds the commit of the launcher for the label io.buildpacks.build.metadata (P-191). A builder's
 labels have only the version of its lifecycle. The reference's Makefile sets both as linker flags, which Go
-keeps in the build information of the program.
+keeps in the build information of the program. With -trimpath Go does not keep them. Then the commit is in the
+lifecycle's own program alone, as text without a name, where nothing can find it.
 """
 
 from __future__ import annotations
@@ -214,6 +215,9 @@ _FLAG = re.compile(
     rb"-X[ =]'?github\.com/buildpacks/lifecycle/cmd\.(Version|SCMRepository|SCMCommit)="
     rb"([!#-&(-\[\]-~]{1,200})"  # up to a space, a quote or a backslash
 )
+_NO_FLAGS = (b"path\tgithub.com/buildpacks/lifecycle/cmd/launcher\n", b"build\t-trimpath=true\n")
+"""Lines in the build information of a launcher of the reference whose linker flags are not in it."""
+
 _FIELDS = {b"Version": "version", b"SCMRepository": "repository", b"SCMCommit": "commit"}
 
 
@@ -264,7 +268,8 @@ def export(
     target.write_image(image)
     exporter.commit_cache()
     rows = tuple(one.row for one in added)
-    return Exported(image, rows, built.processes, inputs.default_process or built.default_process)
+    default = inputs.default_process or built.default_process
+    return Exported(image, rows, built.processes, default, built.build_bom)
 
 
 class _Exporter:
@@ -547,7 +552,13 @@ class _Exporter:
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
             for member in self._built.group
         ]
-        info = complete(self._inputs.launcher, self._read_launcher())
+        program = self._read_launcher()
+        info = complete(self._inputs.launcher, program)
+        if not info.commit and all(line in program for line in _NO_FLAGS):
+            self._observer.say(
+                f"{self._inputs.launcher_path} was built with -trimpath and does not tell its commit: label "
+                f"{labels.BUILD} is without it, so the builder's own lifecycle makes an image with another ID"
+            )
         launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
         api, built = self._inputs.platform_api, self._built
         values = {

@@ -113,8 +113,9 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the buildpacks made besides their layers (metadata.toml). Processes are sorted by type. `bom` is
-    the old bill of materials, where the Platform API wants it in metadata.toml.
+    """What the buildpacks made besides their layers (metadata.toml). Processes are sorted by type. `bom` and
+    `build_bom` are the old bills of materials of launch.toml and build.toml, where the Platform API wants
+    them in metadata.toml and report.toml.
     """
 
     group: tuple[Member, ...]
@@ -123,6 +124,7 @@ class Built:
     labels: tuple[tuple[str, str], ...] = ()
     slices: tuple[tuple[str, ...] | None, ...] = ()
     bom: Bom = ()
+    build_bom: Bom = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,13 @@ class ExportedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The finished image and the processes that it can start."""
+    """The finished image, the processes that it can start, and the bill of materials for report.toml."""
 
     image: Image
     layers: tuple[ExportedLayer, ...]
     processes: tuple[Process, ...]
     default_process: str = ""
+    build_bom: Bom = ()
 
 
 def metadata_toml(built: Built, api: PlatformApi) -> bytes:
@@ -167,15 +170,16 @@ def metadata_toml(built: Built, api: PlatformApi) -> bytes:
     return toml_bytes(value)
 
 
-def report_toml(tags: tuple[str, ...], receipt: Receipt) -> bytes:
+def report_toml(tags: tuple[str, ...], receipt: Receipt, build_bom: Bom = ()) -> bytes:
     """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store."""
+    build = {"build": {"bom": bom_entries(build_bom)}} if build_bom else {}
     image: dict[str, object] = {"tags": list(tags)}
     if receipt.manifest_digest is None:
         image["image-id"] = str(receipt.image_id)
     else:
         image["digest"] = str(receipt.manifest_digest)
         image["manifest-size"] = receipt.manifest_size
-    return toml_bytes({"image": image})
+    return toml_bytes({**build, "image": image})
 
 
 def _member(member: Member) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table, Warn
+from packhorse.errors import ExportError
 from packhorse.spec.api import COMMAND_LIST, WORKING_DIR, BuildpackApi
 
 
@@ -173,19 +174,29 @@ class LaunchToml:
     def parse(
         cls, data: bytes, source: str, *, api: BuildpackApi, owner: str, warn: Warn | None = None
     ) -> Self:
-        """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it."""
+        """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it.
+
+        If only types of processes are wrong, it raises ExportError, for it is the exporter of the reference
+        that refuses them, not its builder.
+        """
         top = Table.read(data, source, warn)
         labels = tuple(
             (entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels")
         )
-        processes = tuple(_process(entry, api=api, owner=owner) for entry in top.tables("processes"))
+        entries = top.tables("processes")
+        processes = tuple(_process(entry, api=api, owner=owner) for entry in entries)
         slices = tuple(entry.texts("paths") if entry.has("paths") else None for entry in top.tables("slices"))
         bom = read_requires(top, "bom")
         if sum(process.default for process in processes) > 1:
             top.add_issue("more than one process has default = true", "processes")  # B-138
         types = [process.type for process in processes]
-        for repeated in sorted({kind for kind in types if types.count(kind) > 1}):
+        for repeated in sorted({kind for kind in types if kind and types.count(kind) > 1}):
             top.add_issue(f"process type {repeated!r} is there twice", "processes")  # B-134
+        has_only_wrong_types = not top.issues
+        for entry, kind in zip(entries, types, strict=True):
+            _check_type(entry, kind)
+        if top.issues and has_only_wrong_types:
+            raise ExportError(f"the processes of {owner} cannot be in an image", why="\n".join(top.issues))
         top.finish()
         return cls(labels, processes, slices, bom)
 
@@ -230,14 +241,7 @@ class StoreToml:
 
 
 def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
-    kind = entry.text("type", required=True)
-    if kind and not _PROCESS_TYPE.fullmatch(kind):
-        entry.add_issue(
-            f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type"
-        )  # B-135
-    if kind in (".", ".."):
-        # The clause allows them, but the image has a link with this name.
-        entry.add_issue(f"process type {kind!r} cannot be the name of a file", "type")
+    kind = entry.text("type")
     command, direct = _read_command(entry, kind, api)
     working_dir = entry.text("working-dir")
     if working_dir and not api.has(WORKING_DIR):
@@ -258,6 +262,18 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
         buildpack_id=owner,
         direct=direct,
     )
+
+
+def _check_type(entry: Table, kind: str) -> None:
+    if not kind:
+        entry.add_issue("a process needs a type", "type")
+    elif not _PROCESS_TYPE.fullmatch(kind):
+        entry.add_issue(
+            f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type"
+        )  # B-135
+    elif kind in (".", ".."):
+        # The clause allows them, but the image has a link with this name.
+        entry.add_issue(f"process type {kind!r} cannot be the name of a file", "type")
 
 
 def _read_command(entry: Table, kind: str, api: BuildpackApi) -> tuple[tuple[str, ...], bool]:

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.runner import Call, Program
 from fakes.workshop import Workshop
-from packhorse.errors import BuildError, BuildpackFailed
+from packhorse.errors import BuildError, BuildpackFailed, ExportError
 
 
 def built(workshop: Workshop, *builds: Program, own: str = "") -> None:
@@ -73,7 +73,7 @@ def test_what_a_buildpack_prints_is_handed_on_with_its_id(workshop: Workshop) ->
     [
         ("l.toml", "[types]\nlaunch = 1\n", "/layers/a/l.toml:2: types.launch must be true or false"),
         ("l.toml", "no toml", "/layers/a/l.toml is not valid TOML"),
-        ("launch.toml", "\n[[processes]]\n", "/layers/a/launch.toml:2: processes.type is missing"),
+        ("launch.toml", "\n[[processes]]\n", "/layers/a/launch.toml:2: a process needs a type"),
         ("build.toml", "unmet = 1", "/layers/a/build.toml:1: unmet must be an array of tables"),
         ("store.toml", "metadata = 1", "/layers/a/store.toml:1: metadata must be a table"),
         ("launch.toml", "#" * (1 << 21), "/layers/a/launch.toml is too large"),
@@ -86,6 +86,15 @@ def test_a_file_that_cannot_be_used_is_told_with_its_buildpack_and_line(
         built(workshop, lambda call: call.write(name, text))
     assert raised.value.what == "a@1 made something that cannot be used"
     assert reason in raised.value.why
+
+
+def test_a_process_without_a_type_ends_the_build_as_it_ends_the_references_export(workshop: Workshop) -> None:
+    with pytest.raises(ExportError, match="the processes of a cannot be in an image") as raised:
+        built(workshop, lambda call: call.write("launch.toml", '[[processes]]\ncommand = ["x"]\n'))
+    assert (raised.value.exit_code, raised.value.why) == (
+        62,
+        "/layers/a/launch.toml:1: a process needs a type",
+    )
 
 
 def test_an_issue_in_one_buildpack_keeps_later_ones_from_running(workshop: Workshop) -> None:

@@ -170,6 +170,40 @@ def test_a_failure_without_errors_has_a_code_of_its_own(workshop: Workshop) -> N
     assert raised.value.exit_code == 20
 
 
+# The exit statuses of the detector of lifecycle 0.21.0 with the same buildpacks.
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (["broken?"], 20),
+        (["broken? plans"], 20),
+        (["broken?", "no"], 20),
+        (["broken? no"], 21),
+        (["broken? no", "no"], 21),
+        (["no broken?"], 21),
+        (["broken"], 21),
+        (["elsewhere"], 21),
+    ],
+)
+def test_an_error_of_an_optional_buildpack_counts_where_a_required_one_refuses(
+    workshop: Workshop, order: list[str], status: int
+) -> None:
+    known = {
+        "no": workshop.buildpack("no", detect=lambda call: 100),
+        "broken": workshop.buildpack("broken", detect=says("Traceback", 1)),
+        "plans": workshop.buildpack("plans", detect=lambda call: call.plan('[[provides]]\nname = "x"')),
+        "elsewhere": workshop.buildpack("elsewhere", rest='[[targets]]\nos = "windows"'),
+    }
+
+    def read(word: str) -> Ref:
+        return optional(known[word[:-1]]) if word.endswith("?") else known[word]
+
+    workshop.order(*(tuple(map(read, group.split())) for group in order))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert raised.value.exit_code == status
+    assert "packhorse -v build" in raised.value.fix  # which shows the error
+
+
 def test_a_buildpack_without_bin_detect_is_an_error_of_that_buildpack(workshop: Workshop) -> None:
     a = workshop.buildpack("a")
     del workshop.runner.programs["/cnb/buildpacks/a/1/bin/detect"]

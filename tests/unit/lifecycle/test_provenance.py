@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fakes.workshop import Workshop
 from packhorse.lifecycle.export import complete
 from packhorse.lifecycle.inputs import LauncherInfo
 
@@ -33,3 +34,21 @@ def test_what_the_builder_says_comes_first() -> None:
 )
 def test_a_launcher_that_says_nothing_leaves_it_at_that(program: bytes) -> None:
     assert complete(LauncherInfo("1"), program) == LauncherInfo("1")
+
+
+TRIMMED = (
+    f"path\t{PACKAGE}/launcher\nbuild\t-compiler=gc\nbuild\t-trimpath=true\nbuild\tGOOS=linux\n".encode()
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "is_told"), [(TRIMMED, True), (_program("-s -w"), False), (b"-trimpath=true\n", False)]
+)
+def test_a_launcher_whose_flags_go_left_out_is_told(
+    workshop: Workshop, program: bytes, is_told: bool
+) -> None:
+    workshop.set(launcher=LauncherInfo("0.21.0"))
+    workshop.tree.write("/cnb/lifecycle/launcher", program, mode=0o755)
+    workshop.order((workshop.buildpack("a"),))
+    workshop.create()
+    assert any("does not tell its commit" in line for line in workshop.notes.said) is is_told

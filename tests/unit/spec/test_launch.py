@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packhorse.errors import InputError
+from packhorse.errors import ExportError, InputError
 from packhorse.spec.api import BuildpackApi
 from packhorse.spec.buildpack_files import BuildToml, LaunchToml, Process, StoreToml
 
@@ -67,8 +67,9 @@ def test_execution_environments_of_processes_are_taken_in_every_api() -> None:
 
 @pytest.mark.parametrize("kind", [".", ".."])
 def test_a_process_type_can_be_the_name_of_a_link(kind: str) -> None:
-    text = f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n'
-    assert issues(text) == [f"launch.toml:2: process type {kind!r} cannot be the name of a file"]
+    with pytest.raises(ExportError) as raised:
+        parse(f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n')
+    assert raised.value.why == f"launch.toml:2: process type {kind!r} cannot be the name of a file"
 
 
 def test_every_issue_is_told_at_once_with_its_line() -> None:
@@ -97,18 +98,30 @@ paths = 1
         "launch.toml:6: direct is no key of a process from Buildpack API 0.9 on: every process is direct",
         "launch.toml:5: processes.command must be a list of strings",
         "launch.toml:3: process 'web' has no command",
-        "launch.toml:13: process type 'a/b' may have letters, digits, '.', '_' and '-' only",
         "launch.toml:12: process 'a/b' has no command",
-        "launch.toml:15: processes.type is missing",
         "launch.toml:18: slices.paths must be a list of strings",
         "launch.toml:3: more than one process has default = true",
         "launch.toml:3: process type 'web' is there twice",
+        "launch.toml:13: process type 'a/b' may have letters, digits, '.', '_' and '-' only",
+        "launch.toml:15: a process needs a type",
     ]
 
 
 @pytest.mark.parametrize("kind", ["", "../x", "a b", "a\\nb", "web/", "é"])
 def test_a_process_type_names_a_file_and_nothing_else(kind: str) -> None:
-    assert len(issues(f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n')) == 1
+    with pytest.raises(ExportError) as raised:
+        parse(f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n')
+    assert raised.value.exit_code == 62
+    assert raised.value.why.startswith("launch.toml:2: ")
+
+
+def test_processes_without_a_type_are_refused_each_as_the_exporter_does_it() -> None:
+    with pytest.raises(ExportError) as raised:
+        parse('[[processes]]\ncommand = ["x"]\n[[processes]]\ntype = ""\ncommand = ["y"]\n')
+    assert raised.value.why.splitlines() == [
+        "launch.toml:1: a process needs a type",
+        "launch.toml:4: a process needs a type",
+    ]
 
 
 def test_unmet_entries_are_read_and_need_a_name() -> None:
