@@ -31,7 +31,7 @@ from packhorse.oci.archive import read_archive
 from packhorse.oci.reference import Location, LocationKind, Reference
 from packhorse.source.project_toml import BuildpackEntry
 from packhorse.spec.api import BuildpackApi
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.buildpack_toml import Descriptor, Ref, is_valid
 
 BUILDER_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
 """What stands for the builder's own order among other buildpacks."""
@@ -127,7 +127,14 @@ class Locators:
 
     def _find_entry(self, entry: BuildpackEntry, source: Path) -> NamedBuildpack:
         if entry.script is not None:
-            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.where}")
+            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.script.where}")
+            if not is_valid(Ref(entry.id, entry.version)):
+                raise InputError(
+                    f"{entry.where}: {entry.name!r} cannot be the id and version of a buildpack",
+                    why="its directories have these names",
+                    fix="use letters, digits, '.', '_' and '-', in the id '/' too, and none of app, config, "
+                    "generated and sbom",
+                )
             descriptor = Descriptor.parse(
                 script_descriptor(entry.id, entry.version, entry.script), entry.where
             )
