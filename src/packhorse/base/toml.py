@@ -80,7 +80,9 @@ class Table:
             lines = _find_lines(text)
             values = tomllib.loads(text)
         except UnicodeDecodeError as error:
-            raise InputError(f"{source} is not UTF-8 text", why=str(error)) from error
+            line = error.object.count(b"\n", 0, error.start) + 1
+            why = f"line {line} has bytes that are not UTF-8"
+            raise InputError(f"{source} is not UTF-8 text", why=why, fix="save it as UTF-8") from error
         except RecursionError as error:
             raise _depth_error(source) from error
         except ValueError as error:  # TOMLDecodeError, or int()'s error for thousands of digits
@@ -162,9 +164,10 @@ class Table:
 
     def tables(self, key: str) -> tuple[Table, ...]:
         """Returns an array of tables, empty if absent."""
-        value = self._get(key, list, f"an array of tables ([[{key}]])") or []
+        words = f"an array of tables ([[{self.full_key(key)}]])"
+        value = self._get(key, list, words) or []
         if not all(isinstance(item, dict) for item in value):
-            self.add_issue(f"{self.full_key(key)} must be an array of tables ([[{key}]])", key)
+            self.add_issue(f"{self.full_key(key)} must be {words}", key)
             return ()
         return tuple(self._subtable(item, key, index) for index, item in enumerate(value))
 

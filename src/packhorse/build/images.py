@@ -26,6 +26,7 @@ from packhorse.lifecycle.inputs import RunImageName
 from packhorse.oci.mutate import engine_view
 from packhorse.oci.place import Image
 from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
+from packhorse.oci.types import runs_on
 
 Say = Callable[[str], None]
 """Receives a message for the user."""
@@ -98,11 +99,11 @@ def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> B
             save=brings,
         )
     else:
-        if target.arch != Target.host().arch:
+        if not runs_on(Target.host(), target):
             raise InputError(
                 f"the default builder cannot build for {target}",
                 why=f"it is made of this machine's packages, which are for {Target.host()}",
-                fix=f"name a builder for {target} with --builder",
+                fix=f"name a builder for {target} with --builder{_or_no_variant(Target.host(), target)}",
             )
         name = current_name(host.store)
         if not name:
@@ -115,11 +116,12 @@ def check_target(builder: Builder, wanted: Target | None) -> None:
     """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
     it."""
     found = builder.image.config.target
-    if wanted is not None and (found.os, found.arch) != (wanted.os, wanted.arch):
+    if wanted is not None and not runs_on(found, wanted):
         raise InputError(
             f"{builder.name} is for {found}, not for {wanted}",
             why="--platform names the platform of builder and image",
-            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always",
+            fix=f"name a builder for {wanted}, or fetch it anew: --pull-policy always"
+            + _or_no_variant(found, wanted),
         )
     if not can_run(found.arch):
         raise InputError(
@@ -127,6 +129,12 @@ def check_target(builder: Builder, wanted: Target | None) -> None:
             why=f"it is for {Target.host()}, and no emulator for {found.arch} is registered with the kernel",
             fix="install one (on Debian and Ubuntu the package qemu-user-static), or build on such a machine",
         )
+
+
+def _or_no_variant(found: Target, wanted: Target) -> str:
+    """What else fixes that a builder for `found` is not for `wanted`, if only the variant is the reason."""
+    is_variant = wanted.variant and (found.os, found.arch) == (wanted.os, wanted.arch)
+    return f", or leave out the variant: --platform {wanted.os}/{wanted.arch}" if is_variant else ""
 
 
 def choose_run_image(

@@ -20,7 +20,7 @@ from packhorse.build.buildpacks import NamedBuildpack, read_descriptor, script_d
 from packhorse.build.host import Host
 from packhorse.builder.buildpackage import Buildpackage, is_layout_archive, unpack_directory
 from packhorse.builder.image import Builder
-from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
+from packhorse.errors import EngineError, FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.host.buildpack_index import SETTING, BuildpackIndex
 from packhorse.host.downloads import Downloads
 from packhorse.host.folders import Folders
@@ -31,7 +31,7 @@ from packhorse.oci.archive import read_archive
 from packhorse.oci.reference import Location, LocationKind, Reference
 from packhorse.source.project_toml import BuildpackEntry
 from packhorse.spec.api import BuildpackApi
-from packhorse.spec.buildpack_toml import Descriptor, Ref
+from packhorse.spec.buildpack_toml import Descriptor, Ref, is_valid
 
 BUILDER_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
 """What stands for the builder's own order among other buildpacks."""
@@ -42,6 +42,9 @@ _SCHEME = re.compile(r"(file(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=:/))", re.IGNORECASE
 _SEMVER = r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
 _REGISTRY_NAME = re.compile(rf"(?!\.\.?/)[a-z0-9.-]+/[a-z0-9.-]+(?:@{_SEMVER})?")
 _PLACES = frozenset(LocationKind) - {LocationKind.STORE, LocationKind.REGISTRY}
+_ERRORS = (NotFoundError, NetworkError, FormatError, InputError, EngineError)
+"""What a place answers that has no buildpack."""
+
 _DEPTH = 8
 """How many package.toml may name each other in a row."""
 
@@ -127,7 +130,14 @@ class Locators:
 
     def _find_entry(self, entry: BuildpackEntry, source: Path) -> NamedBuildpack:
         if entry.script is not None:
-            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.where}")
+            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.script.where}")
+            if not is_valid(Ref(entry.id, entry.version)):
+                raise InputError(
+                    f"{entry.where}: {entry.name!r} cannot be the id and version of a buildpack",
+                    why="its directories have these names",
+                    fix="use letters, digits, '.', '_' and '-', in the id '/' too, and none of app, config, "
+                    "generated and sbom",
+                )
             descriptor = Descriptor.parse(
                 script_descriptor(entry.id, entry.version, entry.script), entry.where
             )
@@ -152,12 +162,11 @@ class Locators:
         """The buildpack at a locator; errors of its place say where the locator was written."""
         try:
             return self._find_by_scheme(locator)
-        except (NotFoundError, NetworkError, FormatError, InputError) as error:
+        except _ERRORS as error:
             has_files = isinstance(error, InputError) and error.issues  # each names a file and a line
             if has_files or locator.where in f"{error.what} {error.fix}":
                 raise
-            kinds = (NotFoundError, NetworkError, FormatError, InputError)
-            kind = next(kind for kind in kinds if isinstance(error, kind))
+            kind = next(kind for kind in _ERRORS if isinstance(error, kind))
             raise kind(f"{locator.where}: {error.what}", why=error.why, fix=error.fix) from error
 
     def _find_by_scheme(self, locator: _Locator) -> NamedBuildpack:
@@ -199,7 +208,7 @@ class Locators:
             path = locator.base / text
             if resolve(path) is not None:
                 return self._find_path(locator, path)
-            tried.append(f"a path: there is no {path}")
+            tried.append(f"a path: there is no {path.absolute()}")
         ref = self._find_in_builder(text)
         if ref is not None:
             return NamedBuildpack(ref)
@@ -214,6 +223,9 @@ class Locators:
                 ]
                 raise self._missing_error(locator, tried, error) from error
         if locator.is_id:
+            raise self._missing_error(locator, tried)
+        if text.startswith("urn:"):
+            tried.append(f"a URN: it begins with neither {_OF_BUILDER[0]} nor {_OF_REGISTRY}")
             raise self._missing_error(locator, tried)
         try:
             Reference.parse(text)
@@ -296,7 +308,7 @@ class Locators:
     def _find_path(self, locator: _Locator, path: Path) -> NamedBuildpack:
         resolved = resolve(path)
         if resolved is None:
-            raise self._missing_error(locator, [f"a path: there is no {path}"])
+            raise self._missing_error(locator, [f"a path: there is no {path.absolute()}"])
         if is_file(str(resolved)):
             return self._find_archive(locator, resolved)
         descriptor = read_descriptor(resolved, str(path), locator.where)

@@ -292,7 +292,11 @@ def _directory(source: str) -> Path:
     if directory is not None:
         file = directory / "buildpack.toml"
         if resolve(file) is None:
-            raise InputError(f"{source} is not a buildpack", why=f"there is no {file}")
+            raise InputError(
+                f"{source} is not a buildpack's directory",
+                why=f"there is no {file}",
+                fix="name a directory with a buildpack.toml, or the ID of a bundled buildpack",
+            )
         return directory
     bundled = {}
     for path in buildpacks():
@@ -300,7 +304,9 @@ def _directory(source: str) -> Path:
         bundled[descriptor.ref.id] = path
     if source not in bundled:
         raise NotFoundError(
-            f"there is no buildpack {source!r}",
-            why=f"there is no such directory; the bundled buildpacks are {', '.join(bundled)}",
+            f"there is no buildpack {source!r} to stage",
+            why=f"a directory: there is no {Path(source).absolute()}\n"
+            f"the bundled buildpacks: they are {', '.join(bundled)}",
+            fix="name a directory with a buildpack.toml, or one of these IDs: not an image, URL or archive",
         )
     return bundled[source]

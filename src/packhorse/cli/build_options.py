@@ -343,7 +343,7 @@ target_option = field_option(
     "--platform",
     "target",
     default="",
-    metavar="OS/ARCH",
+    metavar="OS/ARCH[/VARIANT]",
     read=_parse_target,
     help="The platform of builder and image: linux/arm64.  [this machine's]",
 )

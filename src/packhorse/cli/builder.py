@@ -54,7 +54,10 @@ def buildpack() -> None:
 )
 @click.pass_obj
 def stage(context: Context, source: str, target: Path, dependencies: tuple[str, ...]) -> None:
-    """Copy a buildpack to TARGET with everything that it needs, for any platform and without a network."""
+    """Copy a buildpack to TARGET with everything that it needs, for any platform and without a network.
+
+    The buildpack is a directory with a buildpack.toml, or the ID of a bundled one, such as packhorse/nodejs.
+    """
     files = [_parse_dependency(text) for text in dependencies]
     stage_buildpack(source, target, files)
     context.console.result(str(target))

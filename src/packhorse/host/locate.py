@@ -14,6 +14,7 @@ from packhorse.errors import EngineError, FormatError, HostError, NetworkError, 
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, Place, copy, push_image
 from packhorse.oci.reference import Location, LocationKind, Reference, is_image_id
+from packhorse.oci.types import runs_on
 
 
 class PullPolicy(StrEnum):
@@ -208,7 +209,9 @@ def _pull(
 
 def is_for(image: Image, target: Target) -> bool:
     """Whether an image is for a target. Old images do not state theirs, and are for any."""
-    return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
+    found = image.config.target
+    stated = Target(found.os or target.os, found.arch or target.arch, found.variant or target.variant)
+    return runs_on(stated, target)
 
 
 def fetch_exact(

@@ -557,6 +557,12 @@ def _history(entry: JsonNode) -> History:
     )
 
 
+def runs_on(image: Target, wanted: Target) -> bool:
+    """Whether an image for `image` runs on machines of `wanted`: their variant is the same or a later one."""
+    system, arch, variant = _machine(image)
+    return (system, arch) == (wanted.os, wanted.arch) and variant in _runnable_variants(wanted)
+
+
 def _machine(target: Target) -> tuple[str, str, str]:
     return target.os, target.arch, target.variant or _USUAL_VARIANT.get(target.arch, "")
 

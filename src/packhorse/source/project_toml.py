@@ -32,6 +32,9 @@ _PROJECT = (
     *("schema-version", "id", "name", "version", "authors", "documentation-url", "source-url", "licenses"),
     "metadata",
 )
+_KEYS = frozenset(("exclude", "include", "env", "buildpacks", "builder"))
+"""The keys of [build] in schema 0.1."""
+
 _SHELL = "/bin/sh"
 _NO_VERSION = "0.0.0"
 _LONGEST_NAME = 255  # bytes, in file systems
@@ -39,11 +42,15 @@ _LONGEST_NAME = 255  # bytes, in file systems
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """An inline buildpack: its Buildpack API, the text of its bin/build, and the program that runs it."""
+    """An inline buildpack: its Buildpack API, the text of its bin/build, and the program that runs it.
+
+    `where` has file, line and key of the API for messages.
+    """
 
     api: str
     inline: str
     shell: str = _SHELL
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +119,10 @@ class Project:
         schema = top.table("_")
         version = schema.text("schema-version") or "0.1"
         if version not in _SCHEMAS:
-            schema.add_issue(
-                f"schema version {version!r} is not one of {', '.join(_SCHEMAS)}", "schema-version"
-            )
+            known = ", ".join(_SCHEMAS)
+            schema.add_issue(f"_.schema-version is {version!r}, not one of {known}", "schema-version")
+        if schema.issues:  # The version decides what the other keys mean.
+            top.finish()
         top.allow_keys(*(key for key in top.values if key not in ("_", "project", "build", "io")))
         if version == "0.1":
             schema.allow_keys(*schema.values)
@@ -131,9 +139,8 @@ class Project:
         else:
             schema.allow_keys(*_PROJECT)
             top.allow_keys("project", "build")
-            if any(
-                key in top.mapping("build") for key in ("exclude", "include", "env", "buildpacks", "builder")
-            ):
+            other = top.values.get("build")  # of another tool, so of any type
+            if isinstance(other, dict) and other.keys() & _KEYS:
                 _warn_of_schema(top, "build", "0.1", warn)
             io = top.table("io")
             io.allow_keys(*_other_tools(io))
@@ -143,9 +150,8 @@ class Project:
             group = own.tables("group")
             pre, post = own.table("pre").tables("group"), own.table("post").tables("group")
         if own.has("include") and own.has("exclude"):
-            own.add_issue("include and exclude cannot both be there", "include")
-        if own.has("builder") and not own.text("builder"):
-            own.add_issue(f"{own.full_key('builder')} is empty", "builder")
+            words = f"{own.full_key('include')} and exclude cannot both be there: leave one out"
+            own.add_issue(words, "include")
         patterns_key = "include" if own.has("include") else "exclude"
         value = cls(
             patterns_where=own.locate(own.full_key(patterns_key), patterns_key),
@@ -153,7 +159,7 @@ class Project:
             exclude=own.texts("exclude"),
             include=own.texts("include"),
             env=_env(env),
-            builder=own.text("builder"),
+            builder=own.text("builder", required=own.has("builder")),
             group=tuple(_read_entry(each, path) for each in group),
             pre=tuple(_read_entry(each, path) for each in pre),
             post=tuple(_read_entry(each, path) for each in post),
@@ -213,22 +219,25 @@ def _read(path: Path) -> bytes:
 
 def _read_entry(entry: Table, path: Path) -> BuildpackEntry:
     """One entry of a group; it is named in exactly one way (J-006)."""
+    before = len(entry.issues)
     script = entry.table("script") if entry.has("script") else None
+    is_table = len(entry.issues) == before
     key = "uri" if entry.has("uri") else "id"
     value = BuildpackEntry(
-        id=entry.text("id"),
+        id=entry.text("id", required=entry.has("id")),
         version=entry.text("version"),
-        uri=entry.text("uri"),
-        script=_read_script(script) if script is not None else None,
+        uri=entry.text("uri", required=entry.has("uri")),
+        script=_read_script(script) if script is not None and is_table else None,
         descriptor=path,
         where=entry.locate(entry.full_key(key), key),
     )
     if script is not None and value.uri:
-        entry.add_issue(f"{entry.full_key('uri')} and script cannot both be there", "uri")
+        entry.add_issue(f"{entry.full_key('uri')} and script cannot both be there: leave one out", "uri")
     if value.uri and value.version:
-        entry.add_issue(f"{entry.full_key('uri')} and version cannot both be there", "uri")
-    if not value.id and (script is not None or not value.uri):
-        entry.add_issue(f"{entry.full_key('id')} is missing: an entry has an id, or a uri")
+        entry.add_issue(f"{entry.full_key('uri')} and version cannot both be there: leave one out", "uri")
+    if not entry.has("id") and (script is not None or not entry.has("uri")):
+        words = "a script needs an id" if script is not None else "an entry has an id, or a uri"
+        entry.add_issue(f"{entry.full_key('id')} is missing: {words}")
     if script is not None:
         return replace(value, version=value.version or _NO_VERSION)
     return value
@@ -237,8 +246,11 @@ def _read_entry(entry: Table, path: Path) -> BuildpackEntry:
 def _read_script(script: Table) -> Script:
     shell = script.text("shell") or _SHELL
     if "\n" in shell or "\0" in shell or not shell.startswith("/"):
-        script.add_issue(f"{script.full_key('shell')} is {shell!r}, not the path of a program", "shell")
-    return Script(script.text("api", required=True), script.text("inline", required=True), shell)
+        script.add_issue(
+            f"{script.full_key('shell')} is {shell!r}, not the absolute path of a program", "shell"
+        )
+    where = script.locate(script.full_key("api"), "api")
+    return Script(script.text("api", required=True), script.text("inline", required=True), shell, where)
 
 
 def _check_scripts(tables: Sequence[Table], entries: Sequence[BuildpackEntry]) -> None:
@@ -248,7 +260,8 @@ def _check_scripts(tables: Sequence[Table], entries: Sequence[BuildpackEntry]) -
         if entry.script is None:
             continue
         if entry.name in seen:
-            table.add_issue(f"two inline buildpacks are {entry.name}: give each an id of its own", "id")
+            what = f"{table.full_key('id')}: two inline buildpacks are {entry.name}"
+            table.add_issue(f"{what}: give each an id of its own", "id")
         seen.add(entry.name)
 
 
@@ -307,8 +320,19 @@ def _env(entries: Sequence[Table]) -> dict[str, str]:
         # Buildpacks find the variable in a file of this name.
         is_file_name = name not in (".", "..") and "/" not in name and len(name.encode()) <= _LONGEST_NAME
         if "=" in name or "\0" in name or not is_file_name:
-            entry.add_issue(f"{name[:300]!r} cannot be the name of a variable", "name")
+            what = f"{entry.full_key('name')}: {name[:300]!r} cannot be the name of a variable"
+            entry.add_issue(
+                f"{what}, which is a file's name of at most {_LONGEST_NAME} bytes without '='", "name"
+            )
+        elif name in found:
+            entry.add_warning(
+                f"{entry.full_key('name')}: {name} is there twice, and the last value counts", "name"
+            )
         found[name] = entry.text("value")
+        if "\0" in found[name]:
+            entry.add_issue(
+                f"{entry.full_key('value')} has a NUL character, which no variable can have", "value"
+            )
     return found
 
 
@@ -318,7 +342,8 @@ def _check(own: Table, project: Project) -> None:
             try:
                 _Patterns.compile([pattern])
             except ValueError as error:
-                own.add_issue(f"{pattern!r} is not a pattern of a .gitignore: {error}", key)
+                what = f"{own.full_key(key)}: {pattern!r} is not a pattern of a .gitignore"
+                own.add_issue(f"{what}: {error}", key)
 
 
 @dataclass(frozen=True, slots=True)

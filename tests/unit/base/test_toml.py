@@ -153,6 +153,12 @@ def test_what_is_not_toml_or_too_much_is_refused(data: bytes, what: str) -> None
     assert raised.value.why
 
 
+def test_the_line_of_what_is_not_utf_8_is_said() -> None:
+    with pytest.raises(InputError) as raised:
+        Table.read(b"\xef\xbb\xbfa = 1\n\n# caf\xe9\n", "file.toml")
+    assert raised.value.why == "line 3 has bytes that are not UTF-8"
+
+
 DOTS = ".a" * (LIMIT // 2 - 10)
 ESCAPES = r"\"" * (LIMIT // 2 - 10)
 MUCH = {

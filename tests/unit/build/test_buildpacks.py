@@ -172,7 +172,17 @@ def test_a_script_becomes_a_buildpack_whose_detection_passes(tmp_path: Path, wir
 
 
 def test_a_script_with_an_api_of_another_time_is_refused_with_its_line(locators: Locators) -> None:
-    entry = BuildpackEntry(id="a", version="0.0.0", script=Script("9.9", "true"), where="project.toml:3: x")
+    entry = BuildpackEntry(id="a", version="0.0.0", script=Script("9.9", "true", where="project.toml:3: x"))
     with pytest.raises(BuildpackApiError) as raised:
         locators.find_entries((entry,), Path("/app"))
     assert "9.9" in str(raised.value) and "project.toml:3" in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "version"), [("A B", "1"), ("config", "1"), ("a", "1/2")])
+def test_a_script_whose_directories_could_not_have_its_name_is_refused_with_its_line(
+    locators: Locators, name: str, version: str
+) -> None:
+    entry = BuildpackEntry(id=name, version=version, script=Script("0.10", "true"), where="project.toml:3: x")
+    with pytest.raises(InputError) as raised:
+        locators.find_entries((entry,), Path("/app"))
+    assert raised.value.what.startswith(f"project.toml:3: x: '{name}@{version}' cannot be the id and version")

@@ -15,7 +15,7 @@ from packhorse.build.host import Host
 from packhorse.build.images import Fetch
 from packhorse.build.plan import BuildPlan, resolve
 from packhorse.build.request import BuildRequest
-from packhorse.errors import NotFoundError, PackhorseError
+from packhorse.errors import InputError, NotFoundError, PackhorseError
 from packhorse.host.locate import PullPolicy
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
@@ -47,10 +47,15 @@ def push(host: Host, registry: FakeRegistry, image: Image, name: str) -> str:
 
 
 def plan(
-    app: Path, host: Host, builder: str, pull: PullPolicy = PullPolicy.ALWAYS, fetch: Fetch = Fetch.ALL
+    app: Path,
+    host: Host,
+    builder: str,
+    pull: PullPolicy = PullPolicy.ALWAYS,
+    fetch: Fetch = Fetch.ALL,
+    target: Target | None = None,
 ) -> tuple[BuildPlan, list[str]]:
     observer = Quiet()
-    request = BuildRequest(Reference.parse("app"), app, builder=builder, pull=pull)
+    request = BuildRequest(Reference.parse("app"), app, builder=builder, pull=pull, target=target)
     return resolve(request, host, observer, fetch=fetch), observer.lines
 
 
@@ -137,3 +142,40 @@ def test_of_several_run_images_the_first_for_the_builders_target_is_taken(
     builder = push(host, registry, image, "acme/builder:gone")
     with pytest.raises(NotFoundError, match="gone"):
         plan(app, host, builder)
+
+
+AMD_V2 = Target(arch="amd64", variant="v2")
+
+
+def test_a_builder_is_for_its_own_variant_and_later_ones(
+    app: Path, host: Host, registry: FakeRegistry
+) -> None:
+    run = push(host, registry, stored_image(LAYER, target=AMD_V2), "acme/run")
+    image = foreign_builder.builder_image(LAYER, run=run, launcher=b"x", target=AMD_V2)
+    builder = push(host, registry, image, "acme/builder")
+    for variant in ("v2", "v3"):
+        planned, said = plan(app, host, builder, target=Target(arch="amd64", variant=variant))
+        assert planned.images is not None and planned.images.target == AMD_V2
+        assert not any("may not start" in line for line in said)
+    for variant in ("v1", "v9"):
+        with pytest.raises(InputError) as raised:
+            plan(app, host, builder, target=Target(arch="amd64", variant=variant))
+        assert raised.value.what == f"{builder} is for linux/amd64/v2, not for linux/amd64/{variant}"
+        assert raised.value.fix.endswith("or leave out the variant: --platform linux/amd64")
+
+
+def test_a_run_image_for_a_later_variant_than_the_builders_is_named(
+    app: Path, host: Host, registry: FakeRegistry
+) -> None:
+    run = push(host, registry, stored_image(LAYER, target=AMD_V2), "acme/run")
+    image = foreign_builder.builder_image(LAYER, run=run, launcher=b"x", target=Target(variant="v1"))
+    builder = push(host, registry, image, "acme/builder")
+    _, said = plan(app, host, builder)
+    assert said[-1].startswith(f"the run image {run} is for linux/amd64/v2, and the builder {builder} for")
+
+
+def test_the_default_builder_refuses_a_variant_that_it_is_not_for(app: Path, host: Host) -> None:
+    target = Target(arch=Target.host().arch, variant="v0")
+    with pytest.raises(InputError, match=f"the default builder cannot build for {target}") as raised:
+        plan(app, host, "", target=target)
+    assert raised.value.fix.endswith(f"or leave out the variant: --platform linux/{target.arch}")

@@ -22,7 +22,7 @@ from packhorse.build.buildpacks import NamedBuildpack
 from packhorse.build.host import Host
 from packhorse.build.locators import Locators
 from packhorse.builder.image import Builder
-from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
+from packhorse.errors import EngineError, FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.host.locate import PullPolicy
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
@@ -46,7 +46,7 @@ class Bench:
     def locators(self, pull: PullPolicy = PullPolicy.ALWAYS) -> Locators:
         observer = Quiet()
         self.said = observer.lines
-        host = Host(self.store, Wiring(self.store), self.environ)
+        host = Host(self.store, Wiring(self.store, environ=self.environ), self.environ)
         builder = foreign_builder.builder_image(tar_of({}), run="run", launcher=b"")
         return Locators(Builder.read("acme/builder", builder), host, observer, pull=pull)
 
@@ -223,19 +223,26 @@ def test_guesses_are_made_in_the_references_order(
     assert refs(bench.find("urn:cnb:builder:foreign/shell")) == ["foreign/shell@"]
 
 
-def test_a_locator_that_is_nowhere_has_the_answer_of_each_place(bench: Bench) -> None:
+def test_a_locator_that_is_nowhere_has_the_answer_of_each_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.path)
     builder = "the builder: acme/builder has foreign/shell 2.1.0"
     rows: list[tuple[str, type[PackhorseError], list[str]]] = [
         (
             "./nosuch",
             NotFoundError,
-            ["a path: there is no nosuch", builder, "an image: not an image name: './nosuch'; "],
+            [
+                f"a path: there is no {bench.path / 'nosuch'}",
+                builder,
+                "an image: not an image name: './nosuch'; ",
+            ],
         ),
         (
             "acme/nosuch@1.0.0",
             NotFoundError,
             [
-                "a path: there is no acme/nosuch@1.0.0",
+                f"a path: there is no {bench.path / 'acme/nosuch@1.0.0'}",
                 builder,
                 "the registry of buildpacks: there is no registry to find acme/nosuch@1.0.0 in; "
                 "PACKHORSE_BUILDPACK_REGISTRY is not set",
@@ -252,6 +259,11 @@ def test_a_locator_that_is_nowhere_has_the_answer_of_each_place(bench: Bench) ->
             NetworkError,
             ["a path: ", builder, "an image: 127.0.0.1:1/nosuch:latest is not"],
         ),
+        (
+            "urn:foo:bar",
+            NotFoundError,
+            ["a path: ", builder, "a URN: it begins with neither urn:cnb:builder: nor urn:cnb:registry:"],
+        ),
         ("", NotFoundError, [builder, "an image: not an image name: ''; "]),
     ]
     for text, kind, answers in rows:
@@ -261,6 +273,13 @@ def test_a_locator_that_is_nowhere_has_the_answer_of_each_place(bench: Bench) ->
         assert len(lines) == len(answers), lines
         assert all(line.startswith(answer) for line, answer in zip(lines, answers, strict=True)), lines
         assert raised.value.fix == "check --buildpack"
+
+
+def test_an_engine_that_does_not_answer_is_reported_with_the_option(bench: Bench) -> None:
+    bench.environ["DOCKER_HOST"] = f"unix://{bench.path}/nosuch.sock"
+    with pytest.raises(EngineError) as raised:
+        bench.find("docker-daemon:acme/nosuch")
+    assert raised.value.what.startswith("--buildpack: ")
 
 
 def test_what_is_no_buildpack_is_refused_with_the_reason(bench: Bench, own: Path) -> None:

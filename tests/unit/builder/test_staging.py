@@ -22,10 +22,15 @@ def test_a_bundled_buildpack_is_staged_with_files(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_staged_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="'acme/none'"):
-        stage_buildpack("acme/none", tmp_path / "x", [])
-    with pytest.raises(InputError, match="is not a buildpack"):
+    for source in ("acme/none", "docker://acme/bp", "urn:cnb:registry:acme/bp", str(tmp_path / "nosuch.cnb")):
+        with pytest.raises(NotFoundError, match="to stage") as missing:
+            stage_buildpack(source, tmp_path / "x", [])
+        assert missing.value.why is not None and missing.value.fix is not None
+        assert str(Path(source).absolute()) in missing.value.why and "packhorse/nodejs" in missing.value.why
+        assert "directory" in missing.value.fix and "not an image" in missing.value.fix
+    with pytest.raises(InputError, match="is not a buildpack's directory") as wrong:
         stage_buildpack(str(tmp_path), tmp_path / "x", [])
+    assert wrong.value.fix
     (tmp_path / "buildpack.toml").touch()
     with pytest.raises(InputError, match="is inside "):
         stage_buildpack(str(tmp_path), tmp_path / "x", [])

@@ -207,6 +207,7 @@ def test_builder_and_buildpacks_are_read_with_their_lines() -> None:
         "project.toml:11: io.buildpacks.group.id",
     ]
     assert project.group[2].script == Script("0.10", "make", "/bin/bash")
+    assert project.group[2].script.where == "project.toml:13: io.buildpacks.group.script.api"
     assert [entry.name for entry in project.pre] == ["urn:cnb:builder:d@2"]
     assert [entry.script for entry in project.post] == [Script("0.10", "true", "/bin/sh")]
     old, warnings = parse('[build]\nbuilder = "x"\n[[build.buildpacks]]\nid = "a"\n')
@@ -225,14 +226,20 @@ SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
 @pytest.mark.parametrize(
     ("text", "issue"),
     [
-        ("[build]\ninclude = []\nexclude = []\n", "2: include and exclude cannot both be there"),
-        ('[build]\nexclude = [\n"!"]\n', "2: '!' is not a pattern of a .gitignore"),
-        ('[build]\nexclude = ["[[:punct:]]"]\n', "2: '[[:punct:]]' is not a pattern of a .gitignore"),
+        ("[build]\ninclude = []\nexclude = []\n", "2: build.include and exclude cannot both be there"),
+        ('[build]\nexclude = [\n"!"]\n', "2: build.exclude: '!' is not a pattern of a .gitignore"),
+        (
+            '[build]\nexclude = ["[[:punct:]]"]\n',
+            "2: build.exclude: '[[:punct:]]' is not a pattern of a .gitignore",
+        ),
         ("[build]\nexclude = 1\n", "2: build.exclude must be a list of strings"),
-        ('[_]\nschema-version = "9"\n', "2: schema version '9' is not one of 0.1, 0.2, 0.3"),
-        ('[[build.env]]\nname = "a=b"\n', "2: 'a=b' cannot be the name of a variable"),
-        ('[[build.env]]\nname = "../a"\n', "2: '../a' cannot be the name of a variable"),
-        (f'[[build.env]]\nname = "{"a" * 256}"\n', f"2: '{'a' * 256}' cannot be the name of a variable"),
+        ('[_]\nschema-version = "9"\n', "2: _.schema-version is '9', not one of 0.1, 0.2, 0.3"),
+        ('[[build.env]]\nname = "a=b"\n', "2: build.env.name: 'a=b' cannot be the name of a variable"),
+        ('[[build.env]]\nname = "../a"\n', "2: build.env.name: '../a' cannot be the name of a variable"),
+        (
+            f'[[build.env]]\nname = "{"a" * 256}"\n',
+            f"2: build.env.name: '{'a' * 256}' cannot be the name of a variable",
+        ),
         ('[[build.env]]\nvalue = "a"\n', "1: build.env.name is missing"),
         ('[[build.buildpacks]]\nversion = "1"\n', "1: build.buildpacks.id is missing"),
         (
@@ -247,11 +254,11 @@ SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
         (f"{SCRIPT}script = {{api = '0.10'}}\n", "3: build.buildpacks.script.inline is missing"),
         (
             f"{SCRIPT}script = {{api = '0.10', inline = 'a', shell = 'sh'}}\n",
-            "3: build.buildpacks.script.shell is 'sh', not the path of a program",
+            "3: build.buildpacks.script.shell is 'sh', not the absolute path of a program",
         ),
         (
             2 * f"{SCRIPT}script = {{api = '0.10', inline = 'a'}}\n",
-            "5: two inline buildpacks are a@0.0.0: give each an id of its own",
+            "5: build.buildpacks.id: two inline buildpacks are a@0.0.0: give each an id of its own",
         ),
     ],
 )
@@ -259,6 +266,87 @@ def test_what_cannot_be_used_is_refused_with_its_line(text: str, issue: str) -> 
     with pytest.raises(InputError) as raised:
         parse(text)
     assert any(found.startswith(f"project.toml:{issue}") for found in raised.value.issues)
+
+
+HEAD = '[_]\nschema-version = "0.2"\n'
+GROUP = "[[io.buildpacks.group]]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "issue"),
+    [
+        ('_ = "0.2"\n', "1: _ must be a table"),
+        ("[_]\nschema-version = 0.2\n[io.buildpacks]\nexclude = 1\n", "2: _.schema-version must be a string"),
+        (
+            '[_]\nschema-version = "1"\n[build]\nexclude = 1\n',
+            "2: _.schema-version is '1', not one of 0.1, 0.2, 0.3",
+        ),
+        (f"{HEAD}[io]\nbuildpacks = 1\n", "4: io.buildpacks must be a table"),
+        (f"{HEAD}[io.buildpacks]\nbuilder = ['a']\n", "4: io.buildpacks.builder must be a string"),
+        (f"{HEAD}[io.buildpacks]\nbuilder = ''\n", "4: io.buildpacks.builder is empty"),
+        (
+            f"{HEAD}[io.buildpacks]\ninclude = ['a', 1]\n",
+            "4: io.buildpacks.include must be a list of strings",
+        ),
+        (
+            f"{HEAD}[io.buildpacks]\ninclude = ['a']\nexclude = ['b']\n",
+            "4: io.buildpacks.include and exclude cannot both be there: leave one out",
+        ),
+        (
+            f"{HEAD}[io.buildpacks.group]\nid = 'a'\n",
+            "3: io.buildpacks.group must be an array of tables ([[io.buildpacks.group]])",
+        ),
+        (f"{HEAD}[[io.buildpacks.pre]]\nid = 'a'\n", "3: io.buildpacks.pre must be a table"),
+        (
+            f"{HEAD}[io.buildpacks.build]\nenv = {{A = 'a'}}\n",
+            "4: io.buildpacks.build.env must be an array of tables ([[io.buildpacks.build.env]])",
+        ),
+        (
+            f"{HEAD}[[io.buildpacks.build.env]]\nname = 'A'\nvalue = 1\n",
+            "5: io.buildpacks.build.env.value must be a string",
+        ),
+        (
+            f'{HEAD}[[io.buildpacks.build.env]]\nname = "A"\nvalue = "\\u0000"\n',
+            "5: io.buildpacks.build.env.value has a NUL character, which no variable can have",
+        ),
+        (f"{HEAD}{GROUP}id = 1\n", "4: io.buildpacks.group.id must be a string"),
+        (f"{HEAD}{GROUP}id = ''\n", "4: io.buildpacks.group.id is empty"),
+        (f"{HEAD}{GROUP}uri = 1\n", "4: io.buildpacks.group.uri must be a string"),
+        (f"{HEAD}{GROUP}uri = ''\n", "4: io.buildpacks.group.uri is empty"),
+        (f"{HEAD}{GROUP}id = 'a'\nversion = 1\n", "5: io.buildpacks.group.version must be a string"),
+        (
+            f"{HEAD}{GROUP}uri = 'a'\nversion = '1'\n",
+            "4: io.buildpacks.group.uri and version cannot both be there: leave one out",
+        ),
+        (f"{HEAD}{GROUP}", "3: io.buildpacks.group.id is missing: an entry has an id, or a uri"),
+        (f"{HEAD}{GROUP}id = 'a'\nscript = 'make'\n", "5: io.buildpacks.group.script must be a table"),
+        (
+            f"{HEAD}{GROUP}script = {{api = '0.10', inline = 'a'}}\n",
+            "3: io.buildpacks.group.id is missing: a script needs an id",
+        ),
+        (
+            f"{HEAD}{GROUP}id = 'a'\nscript = {{api = 0.10, inline = 'a'}}\n",
+            "5: io.buildpacks.group.script.api must be a string",
+        ),
+    ],
+)
+def test_one_mistake_is_one_message(text: str, issue: str) -> None:
+    said: list[str] = []
+    with pytest.raises(InputError) as raised:
+        Project.parse(text.encode(), "project.toml", warn=said.append)
+    assert (list(raised.value.issues), said) == ([f"project.toml:{issue}"], [])
+
+
+def test_what_another_tool_has_at_build_is_not_judged() -> None:
+    for text in (f"build = 1\n{HEAD}", f"{HEAD}[[build]]\na = 1\n"):
+        assert parse(text) == (Project(), [])
+
+
+def test_a_variable_that_is_there_twice_is_said() -> None:
+    entry = "[[build.env]]\nname = 'A'\nvalue = '{}'\n"
+    project, said = parse(entry.format(1) + entry.format(2))
+    assert project.env == {"A": "2"}
+    assert said == ["project.toml:5: build.env.name: A is there twice, and the last value counts"]
 
 
 def test_what_is_ignored_is_said_with_its_line() -> None:

@@ -95,7 +95,7 @@ distros = "ubuntu"
         "buildpack.toml:6: buildpack.clear-env must be true or false",
         "buildpack.toml:7: buildpack.sbom-formats must be a list of strings",
         "buildpack.toml:8: buildpack.exec-env must be a list of strings",
-        "buildpack.toml:16: targets.distros must be an array of tables ([[distros]])",
+        "buildpack.toml:16: targets.distros must be an array of tables ([[targets.distros]])",
         "buildpack.toml:15: targets.os must be a string",
         "buildpack.toml:10: order.group.id is missing",
         "buildpack.toml:12: order.group.optional must be true or false",

@@ -50,7 +50,7 @@ def test_every_issue_is_told_at_once_with_its_line() -> None:
         "plan.toml:1: provides.name is missing",
         "plan.toml:4: requires.version is no key of its own any more; put it into requires.metadata",
         "plan.toml:5: requires.metadata must be a table",
-        "plan.toml:7: or.provides must be an array of tables ([[provides]])",
+        "plan.toml:7: or.provides must be an array of tables ([[or.provides]])",
     )
 
 
