@@ -121,7 +121,7 @@ def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
         "its build had variables, whose values only you know: --env B",
         "its build read another file than project.toml: --descriptor other.toml",
         "its build had volumes: --volume SOURCE:/more",
-        "its build had buildpacks of its own machine (my/own@2): name all again with --buildpack",
+        "it had buildpacks from its own machine (my/own@2): name all again with --buildpack",
     )
     asked = replace(ASKED, buildpacks=("acme/x", "own"), descriptor=Path("other.toml"))
     request = request_for(_image(replace(known, volumes=())), "app", asked)
