@@ -144,7 +144,10 @@ def test_a_verdict_is_about_what_a_build_makes() -> None:
     assert _verdict(app, app).is_reproduced
     assert _verdict(app, app).headline == f"reproducible: the source gives the same image, {app.image().id}"
     renamed = replace(app, lifecycle={"runImage": RUN | {"reference": "acme/run@sha256:x"}})
-    assert _verdict(app, renamed).is_reproduced and "in other words" in _verdict(app, renamed).headline
+    assert (
+        _verdict(app, renamed).is_reproduced
+        and "the base is described differently" in _verdict(app, renamed).headline
+    )
     changed = replace(app, app=(tar_of({"x": b""}),))
     assert not _verdict(app, changed).is_reproduced
     assert _verdict(app, changed).headline.startswith("not reproducible: only the application changed")
