@@ -1,4 +1,4 @@
-"""What a run of a program took, and what several runs say together. Called by the scenarios."""
+"""Measures runs of programs, and compares several runs. Called by the scenarios."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a program, start and all: seconds that passed and of processors, most memory in bytes.
+    """One run of a program: elapsed seconds with its start, processor seconds, peak memory in bytes.
 
-    `memory` is that of the process; `own` is that of all outside of a sandbox, an engine's with it;
-    `read` and `written` are bytes of all. See `bench.watch`.
+    `memory` is that of the process; `own` is that of all processes outside of sandboxes, with an engine's;
+    `read` and `written` are the bytes of all processes. See `bench.watch`.
     """
 
     seconds: float
@@ -65,7 +65,7 @@ class Finding:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Of the first's median through each other's."""
+        """The median of the first series divided by that of each other one, by name."""
         medians = {
             name: statistics.median(map(self.value, runs)) for name, runs in self.series.items() if runs
         }
@@ -74,7 +74,7 @@ class Finding:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The bars of those there are."""
+        """The bars of the series that have a ratio, by name."""
         second = list(self.ratios)[:1] if self.bar is not None else []
         return dict.fromkeys(second, self.bar or 0) | {
             name: bar for name, bar in self.bars.items() if name in self.ratios
@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def missed(self) -> bool:
-        """Whether a bar was there and not held."""
+        """Whether a ratio is above its bar."""
         return any(self.ratios[name] > bar for name, bar in self.limits.items())
 
     def lines(self) -> Iterator[str]:
@@ -144,7 +144,7 @@ def timed(
 
 @contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Who stops waiting for a program, being interrupted, ends it."""
+    """Ends the program if waiting for it is interrupted."""
     try:
         yield
     except BaseException:
@@ -180,7 +180,7 @@ def _watched(process: int) -> Iterator[list[int]]:
 
 
 def together(runs: Sequence[Run]) -> Run:
-    """Several runs as one after the other."""
+    """Adds up several runs, as if one ran after the other."""
     return Run(
         sum(r.seconds for r in runs),
         sum(r.cpu for r in runs),
@@ -192,7 +192,7 @@ def together(runs: Sequence[Run]) -> Run:
 
 
 def packhorse() -> list[str | Path]:
-    """The command that users have, of this very checkout."""
+    """The packhorse command of this checkout."""
     return [Path(sys.executable).parent / "packhorse"]
 
 

@@ -1,19 +1,25 @@
-/* The first process of a sandbox: starts one command after another, and clears away what each has left.
+/* Process 1 of a sandbox: starts commands, and kills the processes that they leave.
  *
  *     init CHANNEL [UIDS GIDS]
  *
- * CHANNEL is a socket that keeps messages apart (SOCK_SEQPACKET); sandbox/init.py has its other end. UIDS and GIDS are maps of a user namespace that this process enters
- * at first: in a container it begins as root of a single id, and is to be somebody else.
+ * CHANNEL is a SOCK_SEQPACKET socket, which keeps messages apart; sandbox/init.py has the other end. UIDS and GIDS are
+ * the maps of a user namespace that this process enters first: an OCI runtime starts it as root of a single id.
  *
- * A `request` starts a command, with descriptors: an order in a file, then what the command has as 0, 1, 2 and so on.
- * Another sends a signal to a command. An `answer` says that this process is ready; why a command could not be
- * executed; with which status one has ended; and, when all that run have ended, that nothing else is left in the PID
- * namespace: before it says so, this process kills and reaps everything there. So no process of one command meets the
- * next. Several commands may run at once. When CHANNEL ends, this process does, and with it the whole namespace.
+ * One kind of `request` starts a command. It comes with descriptors: a file with an order, then the command's
+ * descriptors 0, 1, 2 and so on. Another kind sends a signal to a command. An `answer` says one of these:
+ *     READY    this process is ready
+ *     REFUSED  a command could not be executed, and why
+ *     ENDED    a command has ended, with its status
+ *     GONE     all commands have ended, and nothing else is left in the PID namespace
+ * Before it answers GONE, this process kills and reaps everything in the namespace, so that no process of one command
+ * meets the next command. Several commands may run at once. When CHANNEL ends, this process ends, and with it the
+ * whole namespace.
  *
- * What runs here has the same user, so this process cannot be traced (from the first command on it is not dumpable, and
- * so are its children until they execute something), receives no signal from inside (pid_namespaces(7)), and hands no
- * descriptor of its own down. It reads nothing that a command can write. A child reads the order, so that a bad one ends nothing else.
+ * The commands run as the same user as this process. So that they cannot control it:
+ *     - they cannot trace it: from the first command on it is not dumpable, nor are its children before they execute
+ *     - it receives no signal from inside the namespace (pid_namespaces(7))
+ *     - it passes none of its own descriptors on, and reads nothing that a command can write
+ * A child reads the order, so that a bad order ends only that child.
  *
  * An order is a `head`, the system call filter, which may be empty, and `strings` strings, each with its NUL: the
  * directory to start in; the executable, found as execvp(3) does; `arguments` arguments from argv[0] on; the
@@ -53,7 +59,7 @@ enum {
 
 enum kind { START = 'c', SIGNAL = 's', READY = 'r', REFUSED = 'f', ENDED = 'e', GONE = 'g' };
 
-/* What could not be done; the letters are those of sandbox/init.py. */
+/* The task that failed. sandbox/init.py knows the same letters. */
 enum task { FILTER = 'f', DIRECTORY = 'd', EXECUTION = 'e', SETUP = 's' };
 
 struct request {
@@ -105,7 +111,7 @@ static _Noreturn void refuse(int32_t command, enum task task)
     _exit(EXIT_FAILED);
 }
 
-/* Finds the parts of an order in the file that has it. */
+/* Finds the parts of an order in its file. */
 static bool read_order(int file, struct order *order)
 {
     struct stat status;
@@ -155,7 +161,7 @@ static bool write_file(const char *path, const char *text)
     return done;
 }
 
-/* Becomes another id in a user namespace of its own, without any of the capabilities that it gives. */
+/* Enters a new user namespace with other ids, and gives up all capabilities that it has there. */
 static bool change_ids(const char *uids, const char *gids)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -164,7 +170,7 @@ static bool change_ids(const char *uids, const char *gids)
 
     if (unshare(CLONE_NEWUSER) < 0)
         return false;
-    write_file("/proc/self/setgroups", "deny"); /* it may be denied already, and this be refused */
+    write_file("/proc/self/setgroups", "deny"); /* fails if it is denied already */
     if (!write_file("/proc/self/uid_map", uids) || !write_file("/proc/self/gid_map", gids))
         return false;
     for (number = 0; number <= LAST_CAPABILITY; number++)
@@ -217,7 +223,7 @@ static void restore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* What names no interpreter is the shell's, as where execvp(3) is glibc's. */
+/* Runs a file that names no interpreter with the shell, as glibc's execvp(3) does. */
 static void execute_script(const struct order *order)
 {
     size_t count = 0;
@@ -247,7 +253,7 @@ static _Noreturn void execute(int32_t command, const struct order *order)
     refuse(command, EXECUTION);
 }
 
-/* Becomes a command, whose descriptors are `given` behind the order. */
+/* Becomes a command. `given` has the file with the order, then the descriptors of the command. */
 static _Noreturn void become_command(int32_t command, int *given, int count)
 {
     struct order order;
@@ -255,7 +261,7 @@ static _Noreturn void become_command(int32_t command, int *given, int count)
 
     setsid();
     restore_signals();
-    for (number = 0; number < count; number++) /* out of the way of those that the command is given */
+    for (number = 0; number < count; number++) /* moved away from the numbers that the command gets */
         if ((given[number] = fcntl(given[number], F_DUPFD_CLOEXEC, FIRST_FREE)) < 0)
             refuse(command, SETUP);
     for (number = 1; number < count; number++)
@@ -268,7 +274,7 @@ static _Noreturn void become_command(int32_t command, int *given, int count)
     execute(command, &order);
 }
 
-/* The place in the table of a command that runs; -1 where none does. */
+/* The index of a running command in the table; -1 if it does not run. */
 static int find_command(int32_t command)
 {
     int place;
@@ -279,7 +285,7 @@ static int find_command(int32_t command)
     return -1;
 }
 
-/* The place in the table of a process, of none (0) a free one; -1 where there is none. */
+/* The index of a process in the table, of a free entry for process 0; -1 if there is none. */
 static int find_process(pid_t pid)
 {
     int place;
@@ -334,7 +340,7 @@ static void start(const struct request *request, int *given, int count)
         answer(GONE, -1, 0, 0);
 }
 
-/* Does what the other end asks for; ends with it. */
+/* Does what a request asks for; exits when the other end is closed. */
 static void serve(void)
 {
     union {
@@ -377,8 +383,8 @@ static bool say_ended(pid_t pid, int status)
     return true;
 }
 
-/* Kills and reaps everything else in the namespace: whoever forks meanwhile is killed as well, and his child is not
- * made (the kernel looks for signals before it is). Orphans become children of this process. */
+/* Kills and reaps everything else in the namespace. A process that forks meanwhile is killed too, and makes no child:
+ * the kernel looks for signals before it makes one. Orphans become children of this process. */
 static void clear(void)
 {
     for (;;) {
@@ -390,7 +396,7 @@ static void clear(void)
     }
 }
 
-/* Reaps what has ended: commands, and orphans. */
+/* Reaps the commands and orphans that have ended. */
 static void reap(int signals)
 {
     struct signalfd_siginfo information;
@@ -407,7 +413,7 @@ static void reap(int signals)
     }
 }
 
-/* Closes what a runtime has left open. */
+/* Closes the descriptors that the runtime has left open. */
 static void close_others(void)
 {
     int number;
@@ -423,7 +429,7 @@ int main(int argc, char **argv)
     sigset_t all;
     int signals;
 
-    if ((argc != 2 && argc != 4) || getpid() != 1) /* elsewhere `clear` would end others */
+    if ((argc != 2 && argc != 4) || getpid() != 1) /* outside a namespace `clear` would kill everything */
         return EXIT_FAILED;
     sigfillset(&all);
     channel = fcntl(atoi(argv[1]), F_DUPFD_CLOEXEC, FIRST_FREE);

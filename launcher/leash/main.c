@@ -1,15 +1,15 @@
-/* Ends a process when its own stdin ends, so that it dies with whoever held the other end.
+/* The parent-death guard: runs a program, and kills it when stdin ends, that is, when packhorse ends.
  *
  *     leash run PROGRAM [ARGUMENT...]
  *     leash last DESCRIPTOR
  *
- * For what does not die with its parent: pasta, which keeps no parent-death signal when it changes its ids. Stdin is
- * one end of a socket that sandbox/process.py holds the other end of. Of a program that is run here a descriptor
- * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
- * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
+ * `run` guards pasta, which loses its parent-death signal when it changes its ids. Stdin is one end of a socket;
+ * sandbox/process.py holds the other. `run` sends a pidfd of the program through it, so that packhorse can kill
+ * the program if this one is killed. It ends with the program and with its status; for a program that a signal
+ * ended, with the negated number of the signal, as Python counts it.
  *
- * As the last to have a descriptor it ends when stdin has, which is when nobody else has the descriptor: what the kernel
- * does at its closing is done in the end of this program, for which nobody needs to wait (sandbox/runner.py). */
+ * `last` waits until stdin ends. It is then the last process with DESCRIPTOR, a mount namespace, so the kernel
+ * unmounts when this program ends. packhorse does not wait for that (sandbox/runner.py). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -32,7 +32,7 @@ static _Noreturn void execute(char **argv)
     _exit(EXIT_NOT_STARTED);
 }
 
-/* Sends a descriptor through stdin; whether anybody is there any more does not matter. */
+/* Sends a descriptor through stdin. It does not matter if the other end is closed already. */
 static void hand_over(int process)
 {
     union {
@@ -51,7 +51,7 @@ static void hand_over(int process)
     (void)!sendmsg(STDIN_FILENO, &message, MSG_NOSIGNAL);
 }
 
-/* Returns when stdin or the process has ended; whether it was the process. */
+/* Waits until stdin or the process has ended; returns whether the process has. */
 static bool has_ended(int process)
 {
     struct pollfd ends[] = {{STDIN_FILENO, POLLIN, 0}, {process, POLLIN, 0}};
@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     process = (int)syscall(SYS_pidfd_open, pid, 0);
     for (number = 3; number < MOST_DESCRIPTORS; number++)
         if (number != process)
-            close(number); /* what the program was given is the program's alone */
+            close(number); /* only the program may hold its descriptors */
     hand_over(process);
     if (!has_ended(process))
         syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);

@@ -1,18 +1,18 @@
-/* Prepares the network namespace of a step: opens ports below 1024, and keeps packets to loopback addresses inside.
+/* Prepares the network namespace of a sandbox: opens ports below 1024, and keeps packets to loopback addresses inside.
  *
  *     network USERNS NETNS READY DONE
  *
- * Every process may listen on any port, as docker lets one in a container. Where /proc/sys is read-only, as in a
- * container, that setting stays what it was.
+ * Every process may listen on any port, as docker lets one in a container. If /proc/sys is read-only, as in a
+ * container, the setting does not change.
  *
  * A program can name the device that its packets leave by: SO_BINDTODEVICE, IP_PKTINFO, IP_UNICAST_IF and their like
  * need no privilege. The kernel then skips the routes of all other devices, and with them that of lo: a packet to
  * 127.0.0.1 takes the default route, out of the namespace. Older versions of pasta connect to its address, which on
  * their side is this machine's own loopback. So every device gets local routes to the loopback addresses.
  *
- * The words are descriptors: the user and the network namespace, a pipe that ends, or has a line, when the devices are
- * there, and one that gets a newline when the routes are (sandbox/network.py). A system call filter could not do this:
- * IP_PKTINFO is in the memory that sendmsg(2) points to. */
+ * The arguments are descriptors: the user namespace, the network namespace, and two pipes. READY has a newline once
+ * the devices exist, and ends without one if pasta failed. DONE gets a newline when the routes exist
+ * (sandbox/network.py). A system call filter could not do this: IP_PKTINFO is in memory that sendmsg(2) points to. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -74,11 +74,11 @@ static int ask(int netlink, struct request *request)
     return -answer.error.error;
 }
 
-/* Adds a local route by way of a device; returns 0 or an error number. */
+/* Adds a local route through a device; returns 0 or an error number. */
 static int add_route(int netlink, uint32_t device, unsigned char family, const unsigned char *address, size_t size,
                      unsigned char prefix)
 {
-    /* The loopback device's own route, which has no number, comes first for who names no device. */
+    /* The loopback device's own route, which has no number, comes first for a program that names no device. */
     uint32_t priority = 1;
     struct request request = {
         .header = {.nlmsg_len = NLMSG_LENGTH(sizeof request.route),
@@ -98,7 +98,7 @@ static int add_route(int netlink, uint32_t device, unsigned char family, const u
     return ask(netlink, &request);
 }
 
-/* Whether an error says that there is no IPv6, in the kernel or on the device; nothing can be sent by it then. */
+/* Whether an error means that the kernel or the device has no IPv6. Then no IPv6 packet can leave by it. */
 static bool means_no_ipv6(int error)
 {
     return error == EAFNOSUPPORT || error == EOPNOTSUPP || error == EACCES || error == ENODEV;

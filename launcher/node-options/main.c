@@ -3,13 +3,13 @@
  *     node-options [ROOT]
  *
  * The launcher runs it before the application and sets the variables that it writes to descriptor 3, as TOML
- * (buildpack.md, "Exec.d"). ROOT is before the paths of the kernel's files, for tests.
+ * (buildpack.md, "Exec.d"). ROOT is put before the paths of the kernel's files, for tests.
  *
  *     BPL_NODE_OPTIMIZE_MEMORY  the heap's limit from the container's memory limit, unless it is false
  *     BPL_NODE_SOURCE_MAPS      --enable-source-maps, if true
  *     BPL_DEBUG_ENABLED         --inspect, if true: at BPL_DEBUG_HOST, or 127.0.0.1, and BPL_DEBUG_PORT, or 9229
  *
- * What the user has in NODE_OPTIONS stays, and is not overruled. MEMORY_AVAILABLE has the limit in MiB. */
+ * The options that the user has in NODE_OPTIONS stay and take precedence. MEMORY_AVAILABLE has the limit in MiB. */
 #include "cgroup.h"
 #include "memory.h"
 #include "options.h"
@@ -45,7 +45,7 @@ static const char *variable(const char *name)
     return value == NULL ? "" : value;
 }
 
-/* The value of a switch; `otherwise` where it is not set or empty. */
+/* The value of a switch; `otherwise` if it is not set or empty. */
 static bool is_on(const char *name, bool otherwise)
 {
     const char *value = variable(name);

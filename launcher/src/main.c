@@ -1,8 +1,8 @@
 /* The launcher: the entry point of every application image, /cnb/lifecycle/launcher.
  *
- * It finds the process to start, builds its environment from what buildpacks left in the layers, and replaces
- * itself by it. The steps are in the order of platform.md, "launcher". It runs as the image's user, often as
- * process 1, needs no other file than the metadata, and forks for exec.d programs only. */
+ * It chooses the process to start, builds its environment from the buildpacks' layers, and replaces itself by the
+ * process, in the order of platform.md, "launcher". It runs as the image's user, often as process 1, needs no
+ * file but the metadata, and forks for exec.d programs only. */
 #include "api.h"
 #include "arena.h"
 #include "direct.h"
@@ -29,7 +29,7 @@ static const char *env_or(const char *name, const char *otherwise)
     return value == NULL || *value == '\0' ? otherwise : value;
 }
 
-/* Platform APIs before 0.4 chose the process by this variable; people still set it and wonder. */
+/* Platform APIs before 0.4 chose the process by this variable, and some users still set it. */
 static void warn_of_process_type(struct arena *arena, const char *platform_api)
 {
     const char *type = env_or("CNB_PROCESS_TYPE", "");

@@ -1,15 +1,16 @@
-/* Gives a step of `packhorse run -t` a terminal of its own, and becomes the step's command.
+/* Makes the terminal of `packhorse run -t` in the sandbox, and becomes the user's command.
  *
  *     terminal SOCKET SELF COMMAND ARGV0 [ARGUMENT...]
  *
- * It is the first program in the sandbox. It opens a pseudo terminal there, so that it is the sandbox's own
- * (/dev/pts/0, of the step's user), and sends both ends through SOCKET, whose other end sandbox/terminal.py
- * holds: the master, and the slave so that the terminal lasts until that lets go of it. Once a byte comes back
- * it leads a new session, makes the slave its controlling terminal (bubblewrap's --new-session does not) and
- * its stdin, stdout and stderr, and executes COMMAND, found as execvp(3) does, under the name ARGV0. Then
- * SOCKET ends; if COMMAND cannot be executed, a byte with errno comes first and the status is docker's: 127
- * for what does not exist, 126 otherwise. SELF is the descriptor it was executed from. What root keeps of
- * capabilities is not handed down; see init/main.c. */
+ * It opens a pseudo terminal in the sandbox, so that the terminal is the sandbox's own (/dev/pts/0) and belongs to
+ * the user there. It sends both ends through SOCKET to sandbox/terminal.py: the master, and the slave, so that the
+ * terminal lasts until sandbox/terminal.py closes it. Once a byte comes back, this program starts a new session,
+ * makes the slave its controlling terminal (bubblewrap's --new-session does not) and its stdin, stdout and stderr,
+ * and executes COMMAND, found as by execvp(3), with ARGV0 as its name.
+ *
+ * Then SOCKET ends. If COMMAND cannot be executed, SOCKET first has a byte with errno, and the exit status is
+ * docker's: 127 if the command does not exist, 126 otherwise. SELF is the descriptor that this program was executed
+ * from. The command inherits none of root's capabilities; see init/main.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -48,7 +49,7 @@ static int send_ends(int channel, const int ends[2])
     return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-/* Makes the terminal; returns its slave, or -1. */
+/* Makes the terminal and returns its slave, or -1. */
 static int open_terminal(int channel)
 {
     int ends[2];
@@ -58,7 +59,7 @@ static int open_terminal(int channel)
         return -1;
     close(ends[0]);
     if (read(channel, &go, 1) != 1) {
-        errno = EPIPE; /* whoever was to hold the master is gone */
+        errno = EPIPE; /* sandbox/terminal.py has ended */
         return -1;
     }
     return ends[1];

@@ -240,7 +240,7 @@ def test_a_directory_with_other_content_is_no_cache_and_is_replaced(
         file.write_bytes(file.read_bytes().replace(b"/data", b"/DATA"))
     there.build(app, buildpack, name=name, cache_directory=cache)
     assert made(there) == ["one", "two"]
-    assert "is not taken from the cache: its bytes there are not" in "\n".join(there.lines)
+    assert "is not restored from the cache: its digest there is not" in "\n".join(there.lines)
     for file in (cache / "committed").glob("*.tar"):
         assert f"{Digest.of(file.read_bytes())}.tar" == file.name
     (cache / "committed" / METADATA).write_text("no JSON")

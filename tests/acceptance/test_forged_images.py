@@ -86,5 +86,5 @@ def test_a_cache_image_with_a_forged_layer_is_not_used_and_mended(
         built = other.build(app, buildpack, cache_image=name)
         assert built.exported.image.config.diff_ids[1:] == expected
         assert any("making one" in line for line in other.lines)
-        assert any(f"its bytes there are not {Digest.of(good)}" in line for line in other.lines)
+        assert any(f"its digest there is not {Digest.of(good)}" in line for line in other.lines)
     assert [b"".join(layer.tar()) for layer in remote(tiny, name).read().layers] == [good]

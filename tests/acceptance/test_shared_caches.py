@@ -38,7 +38,7 @@ def installed(tiny: TinyBuilder) -> bool:
 
 
 def began(tiny: TinyBuilder) -> list[str]:
-    return [line for line in tiny.lines if "beginning with" in line]
+    return [line for line in tiny.lines if "this build begins with" in line]
 
 
 def test_a_new_tag_begins_with_the_layers_of_the_last_one_built(
@@ -49,7 +49,9 @@ def test_a_new_tag_begins_with_the_layers_of_the_last_one_built(
     assert installed(tiny) and not began(tiny)
     feature = tiny.build(app, buildpack, name=f"{APP}:feature")
     assert not installed(tiny)
-    assert began(tiny) == [f"nothing is kept for {APP}:feature: beginning with what {APP}:main has kept"]
+    assert began(tiny) == [
+        f"nothing is kept for {APP}:feature: this build begins with the layers of {APP}:main"
+    ]
     assert feature.counters.untouched + feature.counters.same == 1
     assert feature.exported.image.id == main.exported.image.id
     source(app, "2")

@@ -31,7 +31,7 @@ def test_what_a_buildpack_makes_otherwise_each_time_is_named_to_the_file(
     home.ok("build", "--quiet", "stamped", *build, "--env", "SECRET=sekret-0451")
     done = home.run("verify", "stamped", "--path", app)
     assert done.returncode == 3
-    assert "--env SECRET" in done.stderr and "of its own machine (test/stamp@1.0.0)" in done.stderr
+    assert "--env SECRET" in done.stderr and "from its own machine (test/stamp@1.0.0)" in done.stderr
     page = tmp_path / "page.html"
     done = home.run("verify", "--quiet", "stamped", *build, "--env", "SECRET=sekret-0451", "--html", page)
     assert done.returncode == 1, done.stderr

@@ -74,9 +74,9 @@ class NamedBuildpacks:
 class NamedBuildpack:
     """One named buildpack: one of the builder's, or the one in `directory`, in `package` or in `script`.
 
-    `package` is an unpacked image. `origin` is a locator that finds the same buildpack anywhere, "" for what
-    only this machine has. `dependencies` are the buildpacks that it brings along for its own order.
-    `is_of_project` is whether project.toml names it, which is part of the source.
+    `package` is an image. `origin` is a locator that finds the same package on any machine, or "".
+    `dependencies` are the buildpacks that come with it, for its own order. `is_of_project` is set if
+    project.toml names it: the source then records it, and the image does not.
     """
 
     ref: Ref
@@ -94,22 +94,22 @@ class NamedBuildpack:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What is the same for two names of one buildpack."""
+        """Identifies the content: equal for two locators of one buildpack."""
         return self.directory, self.script, self.package and self.package.id
 
     @property
     def target(self) -> str:
-        """Where buildpacks are in the sandbox: where a builder has this one."""
+        """The buildpack's directory in the sandbox, the same as in a builder."""
         return f"/cnb/buildpacks/{self.ref.directory_name}/{self.ref.version}"
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine has it, so that the user has to name it again on another."""
+        """Whether only this machine has it, so that the user must name it again on another."""
         return not self.origin and (self.directory is not None or self.package is not None)
 
     @property
     def members(self) -> tuple[NamedBuildpack, ...]:
-        """The buildpack itself, and all that it brings along."""
+        """The buildpack itself, its dependencies, and theirs."""
         return (self, *(member for each in self.dependencies for member in each.members))
 
 
@@ -185,16 +185,16 @@ def _find_in_package(root: Path, named: NamedBuildpack) -> Path:
 
 
 def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
-    """The directories among the names that have a file from after `since`, a time in seconds since 1970."""
+    """The named directories with a file written after `since`, in seconds since 1970."""
     return tuple(
         name for name in names if any(written > since for written in _modification_times(Path(name)))
     )
 
 
 def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
-    """Reads the buildpack.toml of a directory; raises InputError for one that is no whole buildpack.
+    """Reads the buildpack.toml of a directory; raises InputError if a part of the buildpack is missing.
 
-    `name` is how the user wrote the directory, and `option` says where.
+    For messages: `name` is the directory as the user wrote it, and `option` says where.
     """
     file = path / "buildpack.toml"
     if resolve(file) is None:
@@ -214,11 +214,11 @@ def read_descriptor(path: Path, name: str, option: str) -> Descriptor:
 
 
 def _with_builder_modes(path: Path, copy: Path) -> Path:
-    """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
+    """Returns the directory itself if it has the modes that a builder image gives, else a `copy` with them.
 
     So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.
     """
-    from packhorse.builder.package import (  # only who names a directory pays for it
+    from packhorse.builder.package import (  # slow to import, and few builds name a directory
         needs_staging,
         stage_directory,
     )
@@ -238,9 +238,9 @@ def _with_builder_modes(path: Path, copy: Path) -> Path:
 
 
 def _modification_times(top: Path) -> Iterator[float]:
-    """When each file of a directory was written, but for what tools leave there by the way."""
+    """Yields when each file of a directory was written; skips `__pycache__` and hidden directories."""
     for here, directories, files in os.walk(top):
         directories[:] = [each for each in directories if each != "__pycache__" and not each.startswith(".")]
         for name in files:
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # removed meanwhile
                 yield Path(here, name).lstat().st_mtime

@@ -1,6 +1,6 @@
 """Keeps the layers of builds in a directory, in the form in which the Go lifecycle keeps them in a volume.
 
-So a CI system can carry the directory from one machine to another, and pack can use it too. It stands for
+So a CI system can carry the directory from one machine to another, and pack can use it too. The option is
 `--cache type=build;format=bind`. Used by `build.execute`; `build.layers` reads it as it reads a cache image.
 """
 
@@ -28,8 +28,8 @@ _CHUNK = 1 << 20
 class CacheDirectory:
     """The cache at `path`, which may not exist yet. A directory that cannot be read counts as empty.
 
-    Its files may come from anywhere, so a layer counts only after its diff ID was verified. A new content is
-    made in `staging` and then takes the place of `committed`, as the lifecycle does it.
+    Its files may come from anywhere, so a layer counts only after its diff ID was verified. New content
+    is written to `staging`, which then replaces `committed`, as in the lifecycle.
     """
 
     def __init__(self, path: Path, observer: Observer) -> None:
@@ -51,7 +51,7 @@ class CacheDirectory:
             return b""
 
     def layer(self, diff_id: Digest) -> Layer | None:
-        """The layer that claims to have a diff ID."""
+        """The layer whose file is named after a diff ID. Its content is not verified."""
         file = self._tar(diff_id)
         return Layer(partial(_read_chunks, file), diff_id) if files.is_file(file) else None
 
@@ -63,7 +63,7 @@ class CacheDirectory:
     def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
         """Writes the layers of a build, unless the directory has exactly them.
 
-        Links the tars that it has already. Returns False, and says so, if the directory cannot be written.
+        Tars that it has already are hard-linked. Returns False, with a message, if it cannot be written.
         """
         tars = {layer.diff_id: layer for layer in layers if layer.diff_id}
         names = {METADATA, *(self._tar(diff_id).name for diff_id in tars)}

@@ -47,7 +47,7 @@ def check_registries(wiring: Wiring, names: Sequence[Reference]) -> None:
 def publish(
     wiring: Wiring, source: Place, names: Sequence[Reference], compression: str, observer: Observer
 ) -> tuple[tuple[Location, Receipt], ...]:
-    """Pushes the image to each of its names; raises what the registries raise.
+    """Pushes the image to each of its names; raises the errors of the registries.
 
     The layers are pushed once for each repository; further tags there get the same image.
     """
@@ -66,7 +66,7 @@ def publish(
                 receipt = place.write_image(uploaded[repository])
             except NetworkError:
                 again = f"packhorse copy {names[0].familiar} {location}"
-                observer.say(f"the image is in the store: `{again}` goes on with its upload")
+                observer.say(f"the image is in the store: `{again}` continues the upload")
                 raise
             receipts.append((location, receipt))
     return tuple(receipts)
@@ -75,7 +75,7 @@ def publish(
 def write(
     directory: Path, name: str, receipt: Receipt, *, others: Sequence[str] = (), build_bom: Bom = ()
 ) -> None:
-    """Writes report.toml (P-107, P-131) into a directory, which is made if missing; raises InputError.
+    """Writes report.toml (P-107, P-131) into a directory, which is created if missing; raises InputError.
 
     `name` and `others` are the names of the image, `receipt` identifies it.
     """
@@ -102,7 +102,7 @@ def check_destinations(
         elif location.kind is LocationKind.DAEMON:
             wiring.check_engine()
         elif location.kind is LocationKind.OCI:
-            check_directory(path)  # directories above a layout are made
+            check_directory(path)  # missing directories above a layout are created
         else:
             parent = resolve_target(path).parent
             require_directory(parent)

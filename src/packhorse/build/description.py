@@ -1,7 +1,7 @@
-"""Describes a build plan in JSON's types, for `packhorse build --dry-run`.
+"""Describes a build plan as JSON values, for `packhorse build --dry-run`.
 
-cli prints the description as JSON or as text. It has the names of variables but no values, because a value
-may be secret.
+cli prints the description as JSON or as text. It has the names of variables but not their values, which may
+be secret.
 """
 
 from __future__ import annotations

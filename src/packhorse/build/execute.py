@@ -1,7 +1,7 @@
 """Executes a build plan: runs the lifecycle in one sandbox scope, then writes the image to its destinations.
 
-`execute` makes no decisions: the plan has them. Only one thing shows while buildpacks run: that one of them
-fails on an overlay. Then `execute` runs the plan again with copies.
+The plan contains all decisions except one: if a buildpack fails because of an overlay, `execute` runs the
+plan again with copies.
 
 `detect` runs detection alone, for `packhorse detect`.
 """
@@ -83,14 +83,14 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
     prepared = prepare(plan, host, observer)
     outcome = _attempt(prepared, observer, copied=not plan.overlays)
     if isinstance(outcome, BuildpackFailed):
-        crossing = outcome.buildpack
+        buildpack = outcome.buildpack
         observer.say(
-            f"{crossing} cannot live on an overlay, where a directory that was there before cannot "
-            "be moved: building again, on plain copies"
+            f"{buildpack} fails on an overlay, where a directory that was there before cannot "
+            "be moved: building again with plain copies"
         )
         outcome = _attempt(prepared, observer, copied=True)
         assert not isinstance(outcome, BuildpackFailed)  # with copies `_attempt` raises every failure
-        host.store.remember_copied(crossing, plan.request.kept_as)
+        host.store.remember_copied(buildpack, plan.request.kept_as)
     exported, counters = outcome
     if prepared.cache_image:
         prepared.cache_image.write(*host.store.last_build(plan.request.kept_as), prepared.images.target)
@@ -107,7 +107,7 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
         plan = with_images(plan, builder, host, observer)
     assert plan.images is not None  # `with_images` adds them
     for port in plan.loopback_ports:
-        observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
+        observer.detail(f"buildpacks can reach port {port} of this machine: a variable names it")
     name = plan.request.cache_image
     directory = plan.request.cache_directory
     cache: CacheImage | CacheDirectory | None = None
@@ -158,7 +158,7 @@ def _attempt(
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What the phases use on this machine, for one attempt."""
+    """What the phases of one attempt use on this machine."""
 
     inputs: Inputs
     runner: BuildRunner
@@ -169,7 +169,7 @@ class Attempt:
 
 @contextmanager
 def open_attempt(prepared: PreparedBuild, observer: Observer, *, copied: bool) -> Iterator[Attempt]:
-    """Makes what one attempt uses, and removes it at the end."""
+    """Creates the directories, mounts and layers of one attempt, and removes them at the end."""
     plan, store, builder = prepared.plan, prepared.store, prepared.builder
     idmap = userns.choose_map(builder.uid, builder.gid)
     owner = idmap.to_outside(builder.uid, builder.gid)
@@ -220,7 +220,7 @@ def _check_room(prepared: PreparedBuild, source: SourceMount, observer: Observer
     if room < size and str(prepared.plan.request.name) not in prepared.store.last_uses():
         observer.say(
             f"the source has {format_bytes(size)}, and only {format_bytes(room)} are free at "
-            f"{prepared.store.path}: there may be too little room for the image"
+            f"{prepared.store.path}: the image may not fit there"
         )
 
 
@@ -277,8 +277,8 @@ def _warn_of_changed_buildpacks(prepared: PreparedBuild, since: float, observer:
     named = [str(each.directory) for each in prepared.images.named.all if each.directory is not None]
     for name in buildpacks.find_changed(named, since):
         observer.say(
-            f"{name} has changed since the last build of this image: layers that it keeps are those of then "
-            "(--clear-cache makes all anew)"
+            f"{name} has changed since the last build of this image: its kept layers come from before the "
+            "change (--clear-cache rebuilds them)"
         )
 
 
@@ -317,7 +317,7 @@ def _make_inputs(prepared: PreparedBuild, root: Path) -> Inputs:
 def _find_home(builder: Builder, root: Path) -> str:
     """The user's home directory in the builder's `root`.
 
-    Someone of `--uid` without an account has the home of the builder's own user.
+    A `--uid` without an account gets the home of the builder's own user.
     """
     home = find_account(root, f"{builder.uid}:{builder.gid}").home
     return home if home != "/" else find_account(root, builder.env.get("CNB_USER_ID", "")).home
@@ -331,14 +331,14 @@ def _make_platform_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bi
     for name, value in prepared.plan.env.items():
         file = variables / name
         file.write_bytes(value.encode(errors="surrogateescape"))
-        file.chmod(0o644)  # buildpacks are another user, whatever the umask
+        file.chmod(0o644)  # buildpacks run as another user, and the umask may be strict
     return (Bind(directory, "/platform"),)
 
 
 def _make_launcher_directory(prepared: PreparedBuild, scratch: Path) -> tuple[Bind, ...]:
-    """Makes the directory of our launcher, if the user wants it instead of the builder's.
+    """Makes the directory of packhorse's launcher, if the user wants it instead of the builder's.
 
-    It hides all of the builder's lifecycle, so that no SBOM of the other launcher gets into the image.
+    The mount hides the builder's whole lifecycle, so that no SBOM of the other launcher gets into the image.
     """
     if not prepared.plan.request.launcher:
         return ()
@@ -358,7 +358,7 @@ def _make_directory(path: Path) -> Path:
 def detect(plan: BuildPlan, host: Host, observer: BuildObserver) -> Detection:
     """Runs detection for a plan, and writes no image.
 
-    Raises the errors of a build that cannot begin. It is no error if no group accepts the source.
+    Raises the errors of a build that cannot begin. That no group accepts the source is no error.
     """
     prepared = prepare(plan, host, observer)
     run_image = prepared.images.run_image

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 class Fetch(Enum):
-    """Which images `resolve` brings into the store; it only reads the configs of the others."""
+    """Which images `resolve` saves in the store; of the others it only reads the configs."""
 
     NOTHING = "nothing"
     BUILDER = "builder"
@@ -42,22 +42,22 @@ class Fetch(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunImagePlan:
-    """The run image: the name and mirrors it was asked for by, and what identifies it for a later rebase.
+    """The run image.
 
-    `image` is a handle to its layers; `image_id` identifies it.
+    `name` is the name, with mirrors, that the user or the builder gives. `reference` identifies the image for
+    a later rebase: an image ID, or a name with a digest. `image` is a handle to its layers.
     """
 
     name: RunImageName
-    used_name: str
     reference: str
     image_id: Digest
     image: Image = field(compare=False, repr=False)
 
 
 def announce_fetch(request: BuildRequest, host: Host, say: Say) -> None:
-    """Says what a build with a builder that the store does not have will fetch; reads only manifests.
+    """Says what the build will fetch, if the store does not have its builder.
 
-    What cannot be read is left out: the build itself reports it.
+    Reads only manifests and configs. Images that cannot be read are left out: the build itself reports them.
     """
     location = Location.parse(request.builder)
     if location.kind not in (LocationKind.STORE, LocationKind.REGISTRY) or _is_stored(location.name, host):
@@ -77,8 +77,8 @@ def announce_fetch(request: BuildRequest, host: Host, say: Say) -> None:
 
 
 def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> Builder | None:
-    """The builder; None for the default one when it has to be made first."""
-    name, target, brings = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
+    """Finds the builder; None for the default builder if it does not exist yet."""
+    name, target, save = request.builder, request.target or Target.host(), fetch is not Fetch.NOTHING
     if request.builder_id:
         image = fetch_exact(
             host.images,
@@ -87,7 +87,7 @@ def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> B
             target=target,
             say=say,
             option="--builder",
-            save=brings,
+            save=save,
         )
     elif name:
         image = fetch_location(
@@ -96,7 +96,7 @@ def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> B
             target=target,
             say=say,
             pull=request.pull,
-            save=brings,
+            save=save,
         )
     else:
         if not runs_on(Target.host(), target):
@@ -113,8 +113,10 @@ def find_builder(request: BuildRequest, host: Host, say: Say, fetch: Fetch) -> B
 
 
 def check_target(builder: Builder, wanted: Target | None) -> None:
-    """Checks that the builder is for the `wanted` target, if there is one, and that this machine can run
-    it."""
+    """Checks that the builder is for the `wanted` target, and that this machine can run it.
+
+    Raises InputError.
+    """
     found = builder.image.config.target
     if wanted is not None and not runs_on(found, wanted):
         raise InputError(
@@ -140,7 +142,11 @@ def _or_no_variant(found: Target, wanted: Target) -> str:
 def choose_run_image(
     request: BuildRequest, host: Host, builder: Builder, say: Say, fetch: Fetch
 ) -> RunImagePlan:
-    """The run image that the user names, which has no mirrors, or the builder's first one for its target."""
+    """Chooses the run image: the user's, which has no mirrors, else the builder's first one for its target.
+
+    If none is for the target, takes the first that exists, with a warning. Raises InputError if the builder
+    names none, and the errors of fetching.
+    """
     names = (RunImageName(request.run_image),) if request.run_image else builder.run_images
     if not names:
         raise InputError(
@@ -160,7 +166,7 @@ def choose_run_image(
         raise failures[0]
     say(
         f"the run image {others[0].name.image} is for {others[0].image.config.target}, and the builder "
-        f"{builder.name} for {target}: what buildpacks make may not start on it"
+        f"{builder.name} for {target}: the application may not start on it"
     )
     return others[0]
 
@@ -173,11 +179,13 @@ def _find_run_image(
     say: Say,
     fetch: Fetch,
 ) -> RunImagePlan:
-    """The run image: as its registry has it for an image that is published, else as an engine shows it
+    """Finds the run image under one name.
+
+    If the new image is published, its config is that in the registry, else the one that an engine would show
     (docs/decisions/0005).
     """
     names, target = (name.image, *name.mirrors), builder.image.config.target
-    brings = fetch is Fetch.ALL
+    save = fetch is Fetch.ALL
     if is_image_id(request.run_reference):
         image = fetch_exact(
             host.images,
@@ -186,17 +194,17 @@ def _find_run_image(
             target=target,
             say=say,
             option="--run-image",
-            save=brings,
+            save=save,
         )
     elif request.run_reference:
         image = host.images.registry(Reference.parse(request.run_reference), target).read()
-        return RunImagePlan(name, name.image, request.run_reference, image.id, image)
+        return RunImagePlan(name, request.run_reference, image.id, image)
     elif request.publish:
         from packhorse.fleet.run_images import RunImages  # most builds write to the store alone
 
         run_images = RunImages(host.images, say=say, policy=request.pull)
         found = run_images.find(names, location_of(request.name), target)
-        return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
+        return RunImagePlan(name, found.reference, found.image.id, found.image)
     else:
         near = _registry_of(builder.name)
         image = fetch_first(
@@ -206,14 +214,14 @@ def _find_run_image(
             target=target,
             say=say,
             pull=request.pull,
-            save=brings,
+            save=save,
         )
     shown = replace(image, config=engine_view(image.config))
-    return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
+    return RunImagePlan(name, image.id.hex, image.id, shown)
 
 
 def _registry_of(builder: str) -> str:
-    """The registry in the name of a builder, "" for one in a place without names of registries."""
+    """The registry in the name of a builder; "" if its location names no registry."""
     location = Location.parse(builder)
     if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE):
         return ""
@@ -229,7 +237,10 @@ def _is_stored(name: str, host: Host) -> bool:
 
 
 def _describe_missing(image: Image, host: Host, known: set[Digest]) -> str:
-    """How much of an image is to be fetched; its layers are added to those that are `known`."""
+    """Describes what has to be fetched of an image: layers and bytes.
+
+    Adds the layers to `known`, so that a layer of two images counts once.
+    """
     missing = [
         layer
         for layer in image.layers
@@ -242,4 +253,4 @@ def _describe_missing(image: Image, host: Host, known: set[Digest]) -> str:
 
 
 def _ignore(text: str) -> None:
-    """Takes a message that the build itself will say again."""
+    """Drops a message, because the build itself will say it again."""

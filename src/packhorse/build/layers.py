@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 class HostAppLayerCache:
     """Recognizes an application by two digests: of the source, and of what buildpacks wrote over it.
 
-    The source's digest is made of what lstat(2) says of every file (`source.files`). The changes are new in
+    The source's digest is made of the lstat(2) fields of every file (`source.files`). The changes are new in
     each build, so their digest is made of their bytes (`fs.compare`).
 
-    `scan` returns what is known of the source; it has no stamp if that cannot be relied on. `overlay` returns
+    `scan` returns the scan of the source, without a stamp if a change could pass unseen. `overlay` returns
     the mount of the application, with the source as its lowest directory, or None if the application is a
     copy. Both are functions, and `layers` is read late, because the answers are known only during the build.
     """
@@ -134,7 +134,7 @@ class CacheImage:
         if image is not None and LABEL not in image.config.labels:
             raise InputError(
                 f"{self._name} is an image, and no cache",
-                why="it has not the label of one, and a cache would take its place",
+                why="it does not have the label of a cache, and the new cache would replace it",
                 fix="name another for --cache-image, or remove that image first",
             )
 
@@ -218,18 +218,17 @@ def supports_overlays(store: Path, observer: Observer) -> bool:
     kind = overlay_obstacle(store)
     if kind:
         observer.say(
-            f"the file system of the store is {kind}, which takes no overlays: this build is one on plain "
-            "copies"
+            f"the file system of the store is {kind}, which takes no overlays: this build uses plain copies"
         )
     return not kind
 
 
 @dataclass(frozen=True, slots=True)
 class LayersScope:
-    """Whose kept layers a build uses: those of `app`, or at its first build those of `like`.
+    """Says which kept layers a build uses: those of `app`, or at the first build of `app` those of `like`.
 
-    `family` is the repository that `app` is a tag of. `uid` and `gid` are the CNB user's ids inside, `idmap`
-    maps them. The build writes to `scratch`.
+    `family` is the repository that `app` is a tag of. `uid` and `gid` are the CNB user's ids in the sandbox,
+    and `idmap` maps them to this machine's. The build writes to `scratch`.
     """
 
     app: str
@@ -308,7 +307,7 @@ class BuildLayers:
         known = [writer for writer in writers if writer in self._copied_buildpacks]
         if known and not self.copied:
             self._observer.say(
-                f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies"
+                f"{', '.join(known)} failed on an overlay before: this build uses plain copies"
             )
             self._cache = self._open(copied=True)
         metadata = self._cache_image.metadata if self._cache_image else b""
@@ -328,15 +327,15 @@ class BuildLayers:
         try:
             is_intact = self._store.import_layer(layer, path, scope.idmap, uid=scope.uid, gid=scope.gid)
         except NetworkError as error:
-            self._observer.say(f"{path} is not fetched: {error.what}")
+            self._observer.say(f"{path} cannot be fetched from the cache: {error.what}")
             return False
         self._cache_image.note_fetched(diff_id, is_intact=is_intact)
         if not is_intact:
-            self._observer.say(f"{path} is not taken from the cache: its bytes there are not {diff_id}")
+            self._observer.say(f"{path} is not restored from the cache: its digest there is not {diff_id}")
         return is_intact
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path` as it is now, and whether it is the restored one."""
+        """Returns the layer at `path` as it is now, and whether it equals the restored one."""
         return self._cache.capture(view, path)
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:

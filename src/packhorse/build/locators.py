@@ -1,8 +1,8 @@
 """Finds the buildpacks that a user or project.toml names, wherever they are.
 
-A locator says where a buildpack is, or leaves it to be guessed, in the reference's order: a path, an id of
-the builder, a name in the registry of buildpacks, an image. If it is nowhere, the error has the answer of
-each place. `build.plan` calls `Locators`; builds without named buildpacks do not import it.
+A locator says where a buildpack is. One without a scheme is tried in the reference's order: as a path, an id
+of the builder, a name in the buildpack registry, an image. If no place has it, the error lists the answer of
+each. `build.plan` calls `Locators`; builds without named buildpacks do not import it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from packhorse.spec.api import BuildpackApi
 from packhorse.spec.buildpack_toml import Descriptor, Ref, is_valid
 
 BUILDER_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
-"""What stands for the builder's own order among other buildpacks."""
+"""The locators that stand for the builder's own order among other buildpacks."""
 
 _OF_BUILDER = ("urn:cnb:builder:", "from=builder:")
 _OF_REGISTRY = "urn:cnb:registry:"
@@ -64,7 +64,7 @@ class _Locator:
 
     @property
     def title(self) -> str:
-        """The locator in messages, without what may be secret in a URL."""
+        """The locator for messages, without the secrets of a URL."""
         return redact(self.text) if self.text.lower().startswith(("http:", "https:")) else self.text[:300]
 
 
@@ -81,11 +81,11 @@ class Locators:
         self._save = save
 
     def find_group(self, names: Sequence[str], where: str) -> tuple[NamedBuildpack | None, ...]:
-        """Finds the buildpack that each name stands for, None for the builder's order.
+        """Finds the buildpack of each locator in `names`; None for the builder's order.
 
-        `where` says where the names stand, for errors: an option. Raises InputError for a name that stands
-        for no buildpack, NotFoundError for one that is nowhere, NetworkError for one whose place did not
-        answer, FormatError, BuildpackApiError.
+        `where` is the option with the locators, for errors. Raises InputError for text that is no locator,
+        NotFoundError if no place has the buildpack, NetworkError if its place did not answer, FormatError,
+        BuildpackApiError.
         """
         if sum(name in BUILDER_ORDER for name in names) > 1:
             raise InputError(
@@ -159,7 +159,7 @@ class Locators:
         return replace(found, is_of_project=True)
 
     def _find(self, locator: _Locator) -> NamedBuildpack:
-        """The buildpack at a locator; errors of its place say where the locator was written."""
+        """Finds the buildpack at a locator. Adds to errors where the locator was written, if they lack it."""
         try:
             return self._find_by_scheme(locator)
         except _ERRORS as error:
@@ -170,7 +170,7 @@ class Locators:
             raise kind(f"{locator.where}: {error.what}", why=error.why, fix=error.fix) from error
 
     def _find_by_scheme(self, locator: _Locator) -> NamedBuildpack:
-        """The buildpack at a locator, by what its beginning says, or guessed."""
+        """Finds the buildpack at a locator by its scheme, or by `_guess`."""
         text = locator.text
         identifier = next((text.removeprefix(each) for each in _OF_BUILDER if text.startswith(each)), "")
         if identifier:
@@ -201,7 +201,7 @@ class Locators:
         return self._guess(locator)
 
     def _guess(self, locator: _Locator) -> NamedBuildpack:
-        """A locator without a scheme: the first place that has it, in the reference's order."""
+        """Finds a locator without a scheme in the first place that has it, in the reference's order."""
         text = locator.text
         tried = []
         if text and not locator.is_id:
@@ -281,9 +281,9 @@ class Locators:
         return Folders.find(self._host.environ).cache
 
     def _find_image(self, locator: _Locator, location: Location) -> NamedBuildpack:
-        """The package at a location of images."""
+        """The buildpack package at the location of an image."""
         named = location.kind in (LocationKind.STORE, LocationKind.REGISTRY)
-        # What has a digest is the same image for good, so its registry is not asked again.
+        # A digest always names the same image, so the registry is not asked again.
         is_exact = named and location.reference.digest is not None and self._pull is PullPolicy.ALWAYS
         image = fetch_location(
             self._host.images,
@@ -334,7 +334,7 @@ class Locators:
         return self._find_archive(locator, kept.path)
 
     def _find_dependencies(self, locator: _Locator, directory: Path) -> Iterator[NamedBuildpack]:
-        """The buildpacks that a package.toml beside a buildpack.toml names for its order."""
+        """Finds the dependencies in the package.toml beside a buildpack.toml, for the order there."""
         file = directory / "package.toml"
         if resolve(file) is None:
             return
@@ -362,7 +362,7 @@ class Locators:
 
 
 def _require_buildpacks(found: Sequence[NamedBuildpack | None], where: str) -> tuple[NamedBuildpack, ...]:
-    """All that was found; InputError if the builder's order is among it."""
+    """Returns the buildpacks; raises InputError if the builder's order is among them."""
     if None in found:
         raise InputError(
             f"{where} names the builder's order",
@@ -381,7 +381,7 @@ def _own_source_error(entry: BuildpackEntry) -> InputError:
 
 
 def _file_path(locator: _Locator) -> Path:
-    """The path of a file: URL; InputError for one of another machine."""
+    """The path in a file: URL; raises InputError if it names another machine."""
     parts = urlsplit(locator.text)
     if parts.netloc not in ("", "localhost"):
         raise InputError(

@@ -2,11 +2,11 @@
 
 Called by `build.execute`; `build.plan` checks the volumes first.
 
-The source is mounted as it lies if all its files have one owner, else as a copy. To know that, each file has
-to be looked at. With many files detection starts before that look is over, and runs again if it turns out
-that a copy was needed.
+The source is mounted directly if all its files have one owner, else as a copy. A scan of all files finds
+this out. With many files, detection starts before the scan has ended, and runs again if the scan shows that a
+copy was needed.
 
-Only bin/detect and bin/build see volumes. The programs that make the image do not, so no volume gets into it.
+Only bin/detect and bin/build see volumes. The image is made without them, so no volume gets into it.
 A service binding is a volume below `/platform/bindings`.
 """
 
@@ -41,8 +41,8 @@ from packhorse.store.leases import make_directory
 class SourceMount:
     """Mounts the source at `path` without the paths `excluded`, for the user `owner` (ids of this machine).
 
-    The source is mounted as it lies until a file of another user is found, and as a copy from then on. The
-    copy, or the whiteouts that hide the excluded paths, are in `scratch`. Made by `open_source`.
+    The source is mounted directly until the scan finds a file of another user, and then as a copy. The copy,
+    or the whiteouts that hide the excluded paths, are in `scratch`. Made by `open_source`.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class SourceMount:
         copy(source, target, self._owner, self._excluded if source == self._path else ())
 
     def confirm(self) -> bool:
-        """Waits until every file was looked at. False if the source was mounted and needs to be a copy."""
+        """Waits until the scan has ended. Returns False if the source was mounted, but must be a copy."""
         if self._scanner is None or self._scanner.wait().has_one_owner:
             return True
-        was_shown, self._is_direct = self._is_direct, False
-        return not was_shown
+        was_direct, self._is_direct = self._is_direct, False
+        return not was_direct
 
     def scan(self) -> SourceScan:
-        """What the look at the files found; without a scanner, nothing."""
+        """Waits for the scan and returns it; without a scanner, an empty one."""
         return self._scanner.wait() if self._scanner is not None else SourceScan(has_one_owner=True)
 
 
@@ -112,7 +112,7 @@ def open_source(
     scan: bool = True,
     inline_limit: int = INLINE_LIMIT,
 ) -> Iterator[SourceMount]:
-    """The source for one build. Without `scan` its files are not looked at."""
+    """Opens the source for one build. Without `scan` its files are not scanned."""
     if not scan:
         yield SourceMount(path, owner, excluded, scratch, namespace, None)
         return
@@ -134,7 +134,7 @@ def check_volumes(
 
     `app` is where the application is mounted.
 
-    Raises InputError with everything that is wrong: a target that packhorse or the kernel uses, a target that
+    Raises InputError with all problems: a target that packhorse or the kernel uses, a target that
     is in another one, a source that would show the `store` to buildpacks.
     """
     plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
@@ -158,7 +158,7 @@ def make_readable(
 ) -> tuple[Bind, ...]:
     """Makes volumes readable for `owner` (ids of this machine), if necessary by copies in `scratch`.
 
-    For an ordinary user nothing is necessary, because buildpacks run as that user. Root's files are mounted
+    For an ordinary user nothing changes, because buildpacks run as that user. Root's files are mounted
     with another owner, so that buildpacks can read a file of mode 0600. Without idmapped mounts, or with
     files of several owners, they are copied.
     """

@@ -1,7 +1,7 @@
-"""Decides what a build is going to do: `resolve` makes a frozen plan before anything runs.
+"""Decides what a build does: `resolve` makes a frozen plan before anything runs.
 
-`resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
-build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
+`resolve` starts no process and makes no mount. It asks registries, and fetches the images that the build
+needs into the store (not for `packhorse build --dry-run`). `execute` runs the plan.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from packhorse.version import __version__
 def check_cache_image(request: BuildRequest, host: Host) -> None:
     """Checks that the cache image can be written and is a cache.
 
-    Raises NetworkError when the user may not write it (P-028), InputError for the name of an image that it
-    would replace.
+    Raises NetworkError when the user may not write it (P-028), InputError if it would
+    replace another image.
     """
     name = request.cache_image
     if name is None:
@@ -61,7 +61,9 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
             fix=f"name another for --cache-image, for instance {name.name}-cache",
         )
     check_registries(host.images, [name])
-    open_cache_image(name, host, None).require_cache()  # the build says what cannot be read
+    open_cache_image(
+        name, host, None
+    ).require_cache()  # no observer: the build itself reports what cannot be read
 
 
 def open_cache_image(name: Reference, host: Host, observer: Observer | None) -> CacheImage:
@@ -79,16 +81,16 @@ _INHERITED = (
     "PKG_CONFIG_PATH",
     *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
 )
-"""What buildpacks get of the builder image's own environment (as under the reference)."""
+"""The variables of the builder image that buildpacks get, as under the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImagesPlan:
     """Everything that depends on the builder.
 
-    `named` are the buildpacks of the command line and of project.toml. `copied_buildpacks` are those, as
-    `<id>@<version>`, for which the whole build gets copies because they failed on an overlay.
-    `env` is the builder's own environment, as far as buildpacks get it, without HOME.
+    `named` are the buildpacks of the command line and of project.toml. `copied_buildpacks` (each
+    `<id>@<version>`) failed on an overlay before: if one of them runs, the whole build uses copies. `env` has
+    the builder's variables that buildpacks get, without HOME.
     """
 
     builder: Builder
@@ -113,11 +115,11 @@ class ImagesPlan:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """A build, decided as far as that is possible before it runs.
+    """Everything about a build that can be decided before it runs.
 
     The source is at `path`, without the paths `excluded`. With `overlays` the kept layers and the source lie
     below overlays, else buildpacks get copies. `host_network` has this machine's proxies, certificates and
-    name service. `images` is None while the default builder is not made.
+    name service. `images` is None until the default builder is made.
     """
 
     request: BuildRequest
@@ -155,7 +157,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     project = _read_project(request, path, observer)
     request = _with_project_builder(request, project)
     check_runtime(request.sandbox)
-    shown = check_volumes(request.volumes, observer, store=host.store.path.resolve(), app=request.workspace)
+    volumes = check_volumes(request.volumes, observer, store=host.store.path.resolve(), app=request.workspace)
     if fetch is not Fetch.NOTHING:
         remove_leftovers(host.store)
     _check_destinations(request, host)
@@ -166,7 +168,7 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
         path=path,
         project=project,
         excluded=excluded,
-        volumes=shown,
+        volumes=volumes,
         overlays=request.overlay and supports_overlays(host.store.path, observer),
         network=_choose_network(request, observer),
         host_network=network(host.environ),
@@ -220,14 +222,14 @@ def _check_source(request: BuildRequest, host: Host) -> Path:
     if host.store.path.resolve().is_relative_to(path):
         raise InputError(
             f"{request.path} is not an application",
-            why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
+            why="packhorse's own store is in it, so it is a home directory or all files of this machine",
             fix="check --path",
         )
     return path
 
 
 def _named_options(request: BuildRequest) -> Mapping[str, tuple[str, ...]]:
-    """The options that name buildpacks, and what each names."""
+    """The options that name buildpacks, and the locators given to each."""
     return {
         "--buildpack": request.buildpacks,
         "--pre-buildpack": request.pre_buildpacks,
@@ -236,7 +238,7 @@ def _named_options(request: BuildRequest) -> Mapping[str, tuple[str, ...]]:
 
 
 def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Project:
-    """The source's project.toml or `--descriptor`; says which of the named buildpacks are not used."""
+    """The source's project.toml or `--descriptor`; says which named buildpacks have no effect."""
     project = Project.read(path, descriptor=request.descriptor, warn=observer.say)
     group = "--buildpack" if request.buildpacks else project.group and project.group[0].where
     for option in ("--pre-buildpack", "--post-buildpack"):
@@ -251,7 +253,7 @@ def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Proj
 def _with_project_builder(request: BuildRequest, project: Project) -> BuildRequest:
     """The request with the builder of project.toml, unless the command line names one.
 
-    A relative path in it starts at the directory of the file.
+    A relative path in project.toml starts at the directory of that file.
     """
     if request.builder or not project.builder:
         return request
@@ -277,7 +279,7 @@ def _with_project_builder(request: BuildRequest, project: Project) -> BuildReque
 def _find_buildpacks(
     plan: BuildPlan, builder: Builder, host: Host, observer: Observer, fetch: Fetch
 ) -> NamedBuildpacks:
-    """The named buildpacks; an option of the command line replaces what project.toml has in its place."""
+    """Finds the named buildpacks. An option replaces the table of project.toml for the same position."""
     request, project = plan.request, plan.project
     named = (*request.buildpacks, *request.pre_buildpacks, *request.post_buildpacks)
     if not (named or project.group or project.pre or project.post):
@@ -301,14 +303,14 @@ def _find_buildpacks(
     found.check_refs()
     for each in found.all:
         if each.directory is not None and plan.path.is_relative_to(each.directory):
-            observer.say(f"{each.directory} has the source in it, with the files that are left out of it")
+            observer.say(f"the buildpack {each.directory} contains the source, with its excluded files")
         if not each.is_of_builder and each.ref.version in builder.buildpacks.get(each.ref.id, ()):
-            observer.say(f"{each.ref} is not the builder's, but the one that was named")
+            observer.say(f"{each.ref}: using the named buildpack instead of the builder's")
     return found
 
 
 def _check_destinations(request: BuildRequest, host: Host) -> None:
-    """Raises what writing the image would raise after minutes of building."""
+    """Checks all destinations now, because writing to them would fail only after minutes of building."""
     if request.publish:
         check_registries(host.images, request.names)
     if request.outputs or request.report is not None or request.sboms is not None:
@@ -325,7 +327,7 @@ def _check_destinations(request: BuildRequest, host: Host) -> None:
 def _warn_of_cache_in_source(
     cache: Path | None, path: Path, excluded: Sequence[str], observer: Observer
 ) -> None:
-    """Warns of a cache that is part of the source, so that each build has another source."""
+    """Warns of a cache inside the source, because each build would then change the source."""
     if cache is None or not cache.resolve().is_relative_to(path):
         return
     inside = str(cache.resolve().relative_to(path))
@@ -343,7 +345,7 @@ def _choose_network(request: BuildRequest, observer: Observer) -> Network:
 
 
 def _provenance(request: BuildRequest, builder: Builder, named: NamedBuildpacks) -> BuildProvenance:
-    """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
+    """Records how the image is built, for its manifest. Bytes of names that are not UTF-8 are escaped."""
     given = [each for each in named.all if not each.is_of_project]
     return BuildProvenance(
         builder=builder.name,
@@ -375,5 +377,5 @@ def _printable(name: str) -> str:
 
 
 def _locators(named: tuple[NamedBuildpack | None, ...]) -> tuple[str, ...]:
-    """The buildpacks as `verify` names them again, on whichever machine."""
+    """The locators by which `verify` finds the buildpacks again, on any machine."""
     return tuple("from=builder" if each is None else each.origin or str(each.ref) for each in named)

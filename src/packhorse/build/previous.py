@@ -57,9 +57,9 @@ def _find_own_previous(request: BuildRequest, host: Host, observer: Observer) ->
 
 
 def for_target(previous: PreviousBuild, target: Target, own: str, observer: Observer) -> PreviousBuild:
-    """The previous build, or none if it is for another machine than `target`, and says so.
+    """Returns the previous build, or none, with a message, if it is for another machine than `target`.
 
-    Buildpacks do not look at the architecture of a layer that they made. The new build is called `own`.
+    Buildpacks do not check the architecture of their layers. `own` is the name of the new build.
     """
     before = previous.target
     if before is None or (before.os, before.arch) == (target.os, target.arch):
@@ -69,7 +69,7 @@ def for_target(previous: PreviousBuild, target: Target, own: str, observer: Obse
 
 
 def _find_named_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
-    """The image of `--previous-image`: in the store, or for an image that is published in its registry.
+    """Finds the image of `--previous-image`: in the store, or if the build publishes, in its registry.
 
     The build begins with the kept layers of its own name if there are any, else with those of that image.
     """
@@ -99,19 +99,19 @@ def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> 
         return own
     found = host.store.nearest_app(own, request.name.name)
     if found != own:
-        observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
+        observer.say(f"nothing is kept for {own}: this build begins with the layers of {found}")
     return found
 
 
 def _describe(location: Location, image: Image | None, layers_name: str) -> PreviousBuild:
-    """The previous build with the image at a location, which may not be there."""
+    """The previous build with the image at a location; `image` is None if there is none."""
     if image is None:
         return PreviousBuild(location, None, layers_name)
     return PreviousBuild(location, image.id, layers_name, image.config.target)
 
 
 def _find_image(host: Host, location: Location) -> Image | None:
-    """The image at a location; None when there is none, or none that can be read (P-027)."""
+    """The image at a location; None if there is none, or it cannot be read (P-027)."""
     try:
         return host.images.place(location).read()
     except (NotFoundError, FormatError):

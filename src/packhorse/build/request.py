@@ -1,4 +1,4 @@
-"""What a user asks of a build, and what the build made.
+"""The request for a build, and its outcome.
 
 cli makes the request from its options, and `plan`, `execute`, `deliver` and `verify` read it. A new option of
 `packhorse build` is a field here, an option in `cli.build`, and a line where it is used.
@@ -22,7 +22,7 @@ from packhorse.store.layer_cache import LayerCounters
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What a user asked for.
+    """The options of one build.
 
     Source: `path` is its directory, and `workspace` where buildpacks and the image have it; `descriptor` is
     read instead of its project.toml.
@@ -30,14 +30,14 @@ class BuildRequest:
     Buildpacks: `buildpacks` replace the builder's order; `pre_buildpacks` and `post_buildpacks` go around
     each of its groups. Without `system_buildpacks` those of the builder's system.toml take no part. `env`
     reaches them as `<platform>/env`, and they see `volumes`. `uid` and `gid` replace the builder's user and
-    group. Without `overlay` they get copies of layers and source. `network` is None for the best there is;
+    group. Without `overlay` they get copies of layers and source. `network` is None for the best that works;
     `sandbox` is the name or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ
     from `host.limits`.
 
     Images: `target` is what the image is for, None for this machine. `run_image` replaces the builder's.
     `pull` is the policy for both. `launcher` is "own" for packhorse's launcher in the image, "" for the
     builder's. `builder_id` is the image that the builder must be, and `run_reference` is how a label
-    identifies the run image; "" is for whatever has the name now. `created` is the time in the image, in
+    identifies the run image; "" means the image that has the name now. `created` is the time in the image, in
     seconds since 1970. `labels` replace those of buildpacks.
 
     Results: `tags` are further names of the image; `publish` uploads all names to their registries. `sparse`
@@ -106,7 +106,7 @@ class BuildRequest:
 class BuildOutcome:
     """The image, its copies, and what its layers cost.
 
-    `published` is what the registry of its name identifies it by, when it was published.
+    `published` is what identifies the image in the registry of its name; None if it was not published.
     """
 
     exported: Exported

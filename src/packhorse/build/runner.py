@@ -4,7 +4,7 @@ One sandbox is for detection, and its files are removed afterwards. The other la
 because all buildpacks of a reference build share one container. `build.execute` makes the `BuildRunner`; the
 phases call it as the port `lifecycle.ports.Runner`.
 
-After a failure `with_repeat_command` writes the failed step to a script, because as a line it has thousands
+After a failure `with_repeat_command` writes the failed step to a script, because the command has thousands
 of characters.
 """
 
@@ -42,7 +42,7 @@ _OFFLINE = "the build had no network (--network none)"
 def with_repeat_command(
     error: BuildpackFailed, scratch: Path, *, offline: bool = False
 ) -> BuildpackFailed | None:
-    """Adds to a failure how to look around in the sandbox.
+    """Adds to a failure the command that opens the sandbox again.
 
     Writes the script to `scratch`, which must be kept. Returns None if the step cannot be repeated, or the
     script cannot be written.
@@ -55,7 +55,7 @@ def with_repeat_command(
         script.touch(mode=0o700)
         script.write_text(_SCRIPT.format(own=own, sandbox=sandbox))
     except OSError:
-        return None  # the disk is full, and the buildpack's own error says so
+        return None  # for instance on a full disk; the caller raises the original error
     return BuildpackFailed(
         error.what,
         why="\n".join(part for part in (error.why, _OFFLINE if offline else "") if part),
@@ -77,7 +77,7 @@ TEMPORARY = ("/tmp", "/var/tmp")
 def _copy_out(tree: TreeView, path: str, target: Path) -> None:
     """Copies the directories and files at `path` in a build's tree to this machine; raises InputError.
 
-    No buildpack runs any more, and the lifecycle has made the directory anew, so it has no links.
+    The tree has no links there: no buildpack runs any more, and the lifecycle has rebuilt the directory.
     """
     if not is_directory(tree, path):
         return
@@ -123,8 +123,7 @@ class BuildMounts:
 
     If `layers` are copies, the build's sandbox gets a copy of the application. Without `overlays` both
     sandboxes do, and a copy of the home directory too. `sboms` is the directory to which the SBOM files of a
-    finished build are copied. `on_source_confirmed` is called once every file of
-    the source was looked at.
+    finished build are copied. `on_source_confirmed` is called when the scan of the source has ended.
     """
 
     root: Path
@@ -178,7 +177,7 @@ class BuildRunner:
         return BindView(mounts.root, binds, idmap=self._idmap)
 
     def confirm_source(self) -> bool:
-        """Waits until every file of the source was looked at; see `lifecycle.ports.Runner`."""
+        """Waits until the scan of the source has ended; see `lifecycle.ports.Runner`."""
         is_right = self._build.source.confirm()
         self._build.on_source_confirmed()
         return is_right
@@ -203,7 +202,7 @@ class BuildRunner:
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
             if build.sboms is not None:
-                # As for docker cp, whose rules pack has: a directory that exists gets the directory sbom.
+                # As in pack, and docker cp: a directory that exists gets a subdirectory sbom.
                 exists = build.sboms.is_dir()
                 _copy_out(self.result_tree(), SBOMS, build.sboms / "sbom" if exists else build.sboms)
 

@@ -53,7 +53,7 @@ class Verification:
         if self.difference.is_same:
             return f"reproducible: the source gives the same image, {image.id}"
         if self.is_reproduced:
-            return "reproducible: every layer and setting is the same, and the base is told of in other words"
+            return "reproducible: every layer and setting is the same; the base is described differently"
         return f"not reproducible: {self.difference.headline}"
 
 
@@ -67,7 +67,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     if known is None and not asked.builder:
         raise NotFoundError(
             f"{name} does not say how it was built",
-            why="another program built it, or it came through an engine or a docker archive, which forget",
+            why="another program built it, or it came through an engine or docker archive, which drop this",
             fix="name the builder: --builder IMAGE",
         )
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
@@ -118,7 +118,7 @@ def verify(
 
 @contextmanager
 def _temporary_name(image: Image, store: Store) -> Iterator[Reference]:
-    """A name for the second build. What it stands for is removed before and after, even if a command died."""
+    """A name for the second build. Removes its image and layers before, in case a command died, and after."""
     name = Reference.parse(f"{LOCAL_REGISTRY}/verify:{image.id.short}")
     _forget(name, store)
     try:
@@ -151,7 +151,7 @@ def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     ):
         directories = ", ".join(name for name in known.directories if name in named)
         if directories and not given:
-            yield f"its build had buildpacks of its own machine ({directories}): name all again with {option}"
+            yield f"it had buildpacks from its own machine ({directories}): name all again with {option}"
 
 
 def _options(option: str, values: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Looks up buildpacks in the index of a buildpack registry: a git repository, or a directory of files.
 
 The index has one file for each buildpack, and in it one line of JSON for each version with the image that has
-it, by digest. `build.locators` asks it. `PACKHORSE_BUILDPACK_REGISTRY` names it; without that variable there
-is none. Of a git repository packhorse keeps a bare copy, so that known versions need no network.
+it, by digest. `build.locators` reads it. `PACKHORSE_BUILDPACK_REGISTRY` names it; without that variable there
+is none. packhorse keeps a bare copy of a git repository, so that known versions need no network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from packhorse.oci.reference import Reference
 from packhorse.oci.types import JsonNode
 
 SETTING = "PACKHORSE_BUILDPACK_REGISTRY"
-"""The variable with the index: a directory, or what `git fetch` takes."""
+"""The variable that names the index: a directory, or a repository as `git fetch` takes it."""
 
 _FIELD = re.compile(r"[a-z0-9.-]{1,253}")
 _SEMVER = re.compile(
@@ -31,7 +31,7 @@ _SEMVER = re.compile(
 )
 _BRANCH = "refs/heads/index"
 _LIMIT = 8 << 20
-"""The most bytes of one file of an index."""
+"""The largest file of an index, in bytes."""
 
 _TIMEOUT = 300.0
 
@@ -56,14 +56,14 @@ class BuildpackIndex:
 
     @property
     def name(self) -> str:
-        """The index in messages, without a password that is in its address."""
+        """The index's address for messages, without its password."""
         return redact(self._setting)
 
     def find(self, identifier: str, version: str, *, offline: bool, say: Callable[[str], None]) -> IndexEntry:
         """Finds a version of a buildpack NAMESPACE/NAME, or the highest one for "".
 
-        A kept copy is updated unless it has the version, or `offline`. Raises NotFoundError with what the
-        index has, FormatError for an entry that cannot be used, NetworkError, HostError.
+        The copy is updated unless it has the version, or `offline` is set. Raises NotFoundError with the
+        versions that the index has, FormatError for an entry that cannot be used, NetworkError, HostError.
         """
         path = index_path(identifier)
         if version and self._copy is not None:
@@ -126,7 +126,7 @@ class BuildpackIndex:
         return self._git("rev-parse", "--quiet", "--verify", _BRANCH).returncode == 0
 
     def _update(self, *, offline: bool, say: Callable[[str], None]) -> None:
-        """Brings the copy of a git repository up to date, once a command; raises as `find` does."""
+        """Brings the copy of a git repository up to date, once per command; raises as `find` does."""
         if self._copy is None or self._is_current:
             return
         if offline:
@@ -165,7 +165,7 @@ class BuildpackIndex:
                 why=f"{SETTING} names a git repository: {self.name}",
                 fix="install git, or set it to a directory with the files of the index",
             )
-        # Git asks nobody for a password, and no GIT_DIR of the user's leads it elsewhere.
+        # git must not ask for a password, nor use another repository by the user's GIT_DIR.
         environ = {key: value for key, value in self._environ.items() if not key.startswith("GIT_DIR")}
         try:
             return subprocess.run(
@@ -204,7 +204,7 @@ def _choose(entries: list[IndexEntry], version: str) -> IndexEntry | None:
 
 
 def _precedence(version: str) -> tuple[object, ...]:
-    """A key that sorts versions as semver.org, clause 11; what is no version is the lowest."""
+    """A key that sorts versions as semver.org, clause 11; other texts sort lowest."""
     match = _SEMVER.fullmatch(version)
     if match is None:
         return (-1, -1, -1, 0, ())

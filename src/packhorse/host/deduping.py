@@ -1,4 +1,4 @@
-"""Pushes to a registry without sending a layer twice, by what the store remembers. Made by `host.wiring`.
+"""Pushes to a registry without sending a layer twice, as the store remembers pushes. Made by `host.wiring`.
 
 The store remembers the compressed form of each pushed layer, and which repositories have it. A layer that was
 pushed before, by any build, is neither read nor compressed again: the registry is asked whether it has the
@@ -24,7 +24,7 @@ from packhorse.store.store import Store
 
 
 class DedupingRegistryPlace(RegistryPlace):
-    """The image under one name in a registry, written with what the store remembers of pushed layers."""
+    """The place of one name in a registry. Reuses the layers that the store remembers as pushed."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class DedupingRegistryPlace(RegistryPlace):
         self._store = store
 
     def write_layer(self, layer: Layer) -> Layer:
-        """Pushes a layer; for one that was pushed before, that is one request."""
+        """Pushes a layer. For one that was pushed before, this takes one request."""
         made_here = layer.blob is None and layer.descriptor is None
         if layer.diff_id:
             layer = self._with_known_blob(layer, layer.diff_id)
@@ -48,7 +48,7 @@ class DedupingRegistryPlace(RegistryPlace):
         pushed = super().write_layer(layer)
         diff_id, stored = pushed.diff_id, pushed.descriptor
         # A blob that another program compressed is not remembered: it may not be the layer that its image
-        # says, and cannot be made again from the tar.
+        # claims, and cannot be made again from the tar.
         if diff_id and stored and (made_here or self._store.compressed_form(diff_id) == stored):
             # A read-only store does not remember, which only costs time at the next push.
             with suppress(StoreError):

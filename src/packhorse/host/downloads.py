@@ -1,7 +1,7 @@
 """Downloads files by URL and keeps them, so that a build without a network finds them again.
 
-`build.locators` downloads buildpacks with it. A kept file is used as the pull policy says: with ALWAYS the
-server is asked by ETag whether it has another one. The digest of a kept file is checked before it is used.
+`build.locators` downloads buildpacks with it. The pull policy says when a kept file is used: with ALWAYS only
+if the server confirms its ETag, or does not answer. The digest of a kept file is checked before each use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from packhorse.http.client import Client
 
 LIMIT = 4 << 30
-"""The most bytes that a file has."""
+"""The largest file, in bytes."""
 
 _GONE = frozenset({404, 410})
 
@@ -39,7 +39,7 @@ class KeptFile:
 
 
 class Downloads:
-    """The files of URLs in a directory: each has the digest of its URL as its name."""
+    """The downloaded files in a directory. The name of each is the digest of its URL."""
 
     def __init__(self, client: Client, directory: Path, *, meter: Meter = UNWATCHED) -> None:
         self._client = client
@@ -66,7 +66,7 @@ class Downloads:
         except NetworkError as error:
             if kept is None:
                 raise
-            say(f"{redact(url)}: using the file of an earlier build, as the server gave none: {error.what}")
+            say(f"{redact(url)}: using the file of an earlier build, as the download failed: {error.what}")
             return kept
 
     def _download(self, url: str, kept: KeptFile | None, say: Callable[[str], None]) -> KeptFile:

@@ -1,7 +1,7 @@
-"""Where packhorse keeps its files on this machine, how much space is left there, and scratch in /var/tmp.
+"""Finds packhorse's folders on this machine and their free space, and makes scratch in /var/tmp.
 
-`Folders` reads the environment; cli calls it once. `require_space` fails early: without it a full disk would
-show after minutes of downloading or compiling.
+`Folders` reads the environment; cli calls it once. `require_space` fails early: without it a build
+would find the disk full after minutes of downloading or compiling.
 
 `private_directory` makes the directories in which `builder.default` makes the default builder's roots. They
 are in /var/tmp, not in TMPDIR or the user's home: mmdebstrap's subordinate ids must reach them, and they hold

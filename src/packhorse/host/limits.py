@@ -1,7 +1,7 @@
-"""How much of this machine builds may use: limits for the steps of a build, and for the kept layers.
+"""Limits how much of this machine builds may use, while they run and for kept layers.
 
-`build.plan` calls `build_limits`. No honest build meets these limits, and the machine stays usable if a build
-runs out of control; docs/reference/limits.md explains the numbers. `sandbox.limits` enforces them.
+`build.plan` calls `build_limits`. Ordinary builds stay far below these limits, and the machine stays usable
+if a build runs out of control; docs/reference/limits.md explains the numbers. `sandbox.limits` enforces them.
 
 `build.deliver` calls `trim` after a build that kept something new. cli's `cache` calls `remove` and `prune`.
 """
@@ -83,7 +83,7 @@ _LEAST = 10 << 30
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """The names of which layers were removed, and the space that became free."""
+    """The images whose kept layers were removed, and the space that this freed."""
 
     apps: tuple[str, ...]
     freed: FreedSpace
@@ -101,14 +101,14 @@ def trim(store: Store, limit: int | None, *, built: Reference, observer: Observe
         return
     for app in store.trim(limit or default_limit(store), stays=str(built)):
         observer.say(
-            f"what was kept for {app} goes: all that builds keep is more than may be (PACKHORSE_KEEP_STORAGE)"
+            f"removing the layers kept for {app}: all kept layers exceed the limit (PACKHORSE_KEEP_STORAGE)"
         )
 
 
 def remove(store: Store, names: Iterable[str]) -> PruneResult:
     """Removes the layers that are kept for these images.
 
-    Raises NotFoundError, which names all the images without kept layers, and InputError.
+    Raises NotFoundError with the names of all images without kept layers, InputError for a bad name.
     """
     apps = {str(Reference.parse(name)): name for name in names}
     known = store.last_uses()

@@ -96,7 +96,7 @@ def fetch_image(
         raise NotFoundError(
             f"{reference.familiar} is neither in the store nor in a container engine",
             why="its registry is not asked: the pull policy is never",
-            fix="leave out --pull-policy, or bring it: "
+            fix="leave out --pull-policy, or fetch it: "
             f"packhorse copy docker://{reference.familiar} {reference.familiar}",
         )
     return _pull(wiring, reference, local, present, target=target, say=say, save=save)
@@ -113,7 +113,7 @@ def fetch_location(
 ) -> Image:
     """Fetches the image at a location into the store, and returns it; a name is fetched by `fetch_image`.
 
-    An image of another place (`oci:`, `docker-daemon:` …) gets a name of the store, which has its ID: the
+    An image from another place (`oci:`, `docker-daemon:` …) is stored under a name with its ID, because the
     place may have another image next time. Raises as `fetch_image` does, EngineError, InputError.
     """
     if location.kind in (LocationKind.STORE, LocationKind.REGISTRY):
@@ -143,7 +143,7 @@ def _replace_damaged(
     pull: PullPolicy,
     save: bool,
 ) -> Image:
-    """Fetches an image again that is damaged in the store, from an engine or its registry.
+    """Replaces an image that is damaged in the store by that of an engine or its registry.
 
     Raises `damage`, or a FormatError with the registry's answer, if neither has it.
     """
@@ -208,7 +208,7 @@ def _pull(
 
 
 def is_for(image: Image, target: Target) -> bool:
-    """Whether an image is for a target. Old images do not state theirs, and are for any."""
+    """Whether an image is for a target. An image that states no target counts for any."""
     found = image.config.target
     stated = Target(found.os or target.os, found.arch or target.arch, found.variant or target.variant)
     return runs_on(stated, target)
@@ -226,8 +226,8 @@ def fetch_exact(
 ) -> Image:
     """Fetches the image with an ID: from the store, under any name, or from the registry of `name`.
 
-    `save` is as for `fetch_image`. Raises NotFoundError if the registry has another image under that name by
-    now; the error names the `option` that would take it. Also raises what `fetch_image` raises.
+    `save` is as for `fetch_image`. Raises NotFoundError if the registry has another image under that name
+    now; the error says which `option` would use it. Also raises what `fetch_image` raises.
     """
     try:
         return wiring.store.place(image_id).read()
@@ -257,7 +257,7 @@ def fetch_exact(
             return wiring.store.place(name).read()
         why = f"{reference.familiar} is {found} by now"
     else:
-        why = f"{name} is made on each machine, and here it is another"
+        why = f"each machine makes its own {name}, and this machine's is another image"
     raise NotFoundError(
         f"the image {image_id} is not in the store",
         why=why,
@@ -303,7 +303,7 @@ def _read_from_engine(wiring: Wiring, name: str) -> Image | None:
 def read(
     wiring: Wiring, text: str, *, local: bool = False, remote: bool = False, target: Target | None = None
 ) -> tuple[Image, bool]:
-    """Reads the image at a location without copying it, and tells whether it came from a registry.
+    """Reads the image at a location without copying it, and returns whether it came from a registry.
 
     A bare name is looked up in the store, then in a container engine, then in its registry. `local` leaves
     out the registry, and `remote` leaves out the store and the engine. Raises NotFoundError, NetworkError,

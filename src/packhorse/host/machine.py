@@ -1,4 +1,4 @@
-"""Facts about this machine and about the users of an image, for builds and `run`.
+"""Reads facts about this machine, and about the users of an image, for builds and `run`.
 
 Callers pass the environment; this module does not read it.
 
@@ -117,8 +117,8 @@ def network(environ: Mapping[str, str]) -> HostNetwork:
 def choose_network(asked: Network | None) -> tuple[Network, str]:
     """Chooses the network for steps: what the user asked for, else the best that this machine supports.
 
-    Also returns the reason why it is not a network of its own, else "". Without a default route (a laptop on
-    a train) the choice is the host's network, so that local addresses still work.
+    Also returns why the choice is not a network of its own, "" if it is or the user asked. Without a default
+    route (a laptop on a train) the choice is the host's network, so that local addresses still work.
     """
     if asked is not None:
         return asked, ""
@@ -158,7 +158,7 @@ def system() -> str:
 
 
 def certificates(environ: Mapping[str, str]) -> Path | None:
-    """The CA certificates that this machine trusts: the file that its user names, else the distribution's."""
+    """The CA bundle that this machine trusts: the file that a variable names, else the distribution's."""
     named = (environ.get(name, "") for name in BUNDLE_VARIABLES)
     for path in (*(name for name in named if name), *_BUNDLES):
         if files.is_file(path):
@@ -181,7 +181,7 @@ _ELF_MACHINES = {
 """The number in an ELF header for an architecture."""
 
 _RUNS_TOO = {"amd64": "386", "arm64": "arm"}
-"""What the kernel of an architecture runs without an emulator."""
+"""The other architecture whose programs a kernel of this one runs without an emulator."""
 
 
 def can_run(arch: str, emulators: Path = _EMULATORS) -> bool:

@@ -1,8 +1,8 @@
 """Connects to registries with the user's certificates, mirrors and choice of encryption.
 
 Used by `host.wiring` and `cli`. The command line has precedence over containers' registries.conf, and that
-over the defaults. Every command imports this module, and most talk to no registry, so the methods import
-`oci.registry`.
+over the defaults. The methods import `oci.registry`, because every command imports this module and most talk
+to no registry.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RegistryConnections:
         rule = self.registries_conf.find(reference)
         if rule is not None and rule.blocked:
             raise RegistryError(
-                f"{reference.familiar} is not to be used",
+                f"{reference.familiar} must not be used",
                 why=f"{rule.where} blocks {rule.prefix}",
                 fix="use another image, or change that file",
             )

@@ -1,6 +1,6 @@
-"""Chooses the adapters: places by the locations that a user writes, and the sandbox by its runtime.
+"""Chooses the adapters: the place for a location that a user writes, and the sandbox for a runtime.
 
-This is the only module that does so. One `Wiring` serves one command, so that all its work with a registry
+No other module does so. One `Wiring` serves one command, so that all its work with a registry
 shares connections, tokens and the knowledge of existing blobs.
 """
 
@@ -59,7 +59,7 @@ class Wiring:
 
     @property
     def store(self) -> Store:
-        """The store. If a function was given that opens it, this happens on first use."""
+        """The store. If `Wiring` got a function that opens it, the first use calls it."""
         with self._lock:
             if callable(self._store):
                 self._store = self._store()
@@ -67,7 +67,7 @@ class Wiring:
 
     @property
     def meter(self) -> Meter:
-        """The meter for long work. Without an open store nothing shows it."""
+        """The meter that shows the progress of long work; it shows nothing before the store is open."""
         with self._lock:
             return UNWATCHED if callable(self._store) else self._store.meter
 
@@ -125,7 +125,7 @@ class Wiring:
     def index_place(
         self, location: Location, *, writes: bool = False, mirrors: bool = True
     ) -> RegistryName | LayoutName:
-        """A place for all images under one name; raises InputError if its kind has only one image a name.
+        """A place for all images under one name; raises InputError for a kind with one image per name.
 
         `mirrors` is as for `place`.
         """
@@ -143,8 +143,8 @@ class Wiring:
 
             return LayoutName(archive_files(path), location.name, str(path))
         raise InputError(
-            f"{location} {'takes' if writes else 'has'} one image a name",
-            why="images for several targets, and what refers to them, are in registries and OCI layouts",
+            f"{location} {'takes' if writes else 'has'} one image per name",
+            why="only registries and OCI layouts have images for several targets, and referrers",
             fix="name them as docker://NAME and oci:DIR:REF, or leave --all and --referrers out",
         )
 
@@ -283,7 +283,7 @@ def mount_points_directory(store: Store) -> Path:
 
 
 def remove_leftovers(store: Store) -> None:
-    """Removes what killed commands left and what was not used for long. Each build begins with this."""
+    """Removes what killed commands left, and what was not used for long. Each build calls this first."""
     from packhorse.host.folders import sweep_scratch
     from packhorse.sandbox import cgroup
     from packhorse.sandbox.mounts import remove_unused

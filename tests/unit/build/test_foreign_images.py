@@ -135,8 +135,8 @@ def test_of_several_run_images_the_first_for_the_builders_target_is_taken(
     planned, said = plan(app, host, builder)
     assert planned.images is not None and planned.images.run_image.name.image == arm
     assert said[-1] == (
-        f"the run image {arm} is for linux/arm64, and the builder {builder} for linux/amd64: what buildpacks "
-        "make may not start on it"
+        f"the run image {arm} is for linux/arm64, and the builder {builder} for linux/amd64: "
+        "the application may not start on it"
     )
     image = foreign_builder.builder_image(LAYER, run="", launcher=b"x", more=images(gone, f"{gone}2"))
     builder = push(host, registry, image, "acme/builder:gone")

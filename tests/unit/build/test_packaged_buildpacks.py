@@ -161,7 +161,7 @@ def test_an_image_records_where_its_buildpacks_can_be_found_again(
     built = host.store.place(APP).read()
     with pytest.raises(InputError) as raised:
         request_for(built, APP, BuildRequest(Reference.parse("x"), app))
-    assert "buildpacks of its own machine (test/own@1.0.0)" in str(raised.value.issues)
+    assert "buildpacks from its own machine (test/own@1.0.0)" in str(raised.value.issues)
 
 
 @pytest.mark.parametrize("link", [("cnb", "/etc"), ("cnb/buildpacks/test_own", "/etc"), ("other", "x")])

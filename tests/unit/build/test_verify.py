@@ -121,7 +121,7 @@ def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
         "its build had variables, whose values only you know: --env B",
         "its build read another file than project.toml: --descriptor other.toml",
         "its build had volumes: --volume SOURCE:/more",
-        "its build had buildpacks of its own machine (my/own@2): name all again with --buildpack",
+        "it had buildpacks from its own machine (my/own@2): name all again with --buildpack",
     )
     asked = replace(ASKED, buildpacks=("acme/x", "own"), descriptor=Path("other.toml"))
     request = request_for(_image(replace(known, volumes=())), "app", asked)
@@ -144,7 +144,10 @@ def test_a_verdict_is_about_what_a_build_makes() -> None:
     assert _verdict(app, app).is_reproduced
     assert _verdict(app, app).headline == f"reproducible: the source gives the same image, {app.image().id}"
     renamed = replace(app, lifecycle={"runImage": RUN | {"reference": "acme/run@sha256:x"}})
-    assert _verdict(app, renamed).is_reproduced and "in other words" in _verdict(app, renamed).headline
+    assert (
+        _verdict(app, renamed).is_reproduced
+        and "the base is described differently" in _verdict(app, renamed).headline
+    )
     changed = replace(app, app=(tar_of({"x": b""}),))
     assert not _verdict(app, changed).is_reproduced
     assert _verdict(app, changed).headline.startswith("not reproducible: only the application changed")

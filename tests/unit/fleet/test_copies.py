@@ -124,7 +124,7 @@ def test_what_is_attached_comes_along_where_it_is_asked_for(server, wiring, tmp_
         assert found.descriptor.digest == sbom.digest
         assert len(wiring.index_place(place).referrers(sbom.digest)) == 1
     assert said == ["copied 2 referrers too"] * 2
-    with pytest.raises(InputError, match="takes one image a name"):
+    with pytest.raises(InputError, match="takes one image per name"):
         copy(
             wiring, name, Location.parse(f"docker-archive:{tmp_path / 'x.tar'}"), CopyOptions(referrers=True)
         )

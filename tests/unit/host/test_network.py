@@ -230,7 +230,7 @@ def test_a_blocked_registry_is_not_asked(store, home):
         (home / "registries.conf").write_text(
             f'[[registry]]\nlocation = "{server.host}/bad"\nblocked = true\n'
         )
-        with pytest.raises(RegistryError, match="not to be used"):
+        with pytest.raises(RegistryError, match="must not be used"):
             place(store, f"{server.host}/bad/app")
         push_image(fresh_image(A), place(store, f"{server.host}/good/app"))
         assert not [seen for seen in server.requests if "bad" in seen.path]

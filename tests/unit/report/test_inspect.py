@@ -208,7 +208,7 @@ def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> N
             f"attached    {SIGNATURE}  {signed.digest}",
             f"attached    {SIGNATURE}  sha256-{image.manifest.digest.hex}.sig",
         ]
-    with pytest.raises(InputError, match="has one image a name"):
+    with pytest.raises(InputError, match="has one image per name"):
         attachments(Location.parse("store:acme/app"), image, wiring)
 
 
