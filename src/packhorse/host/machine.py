@@ -61,7 +61,8 @@ def find_account(root: Path, user: str) -> Account:
 
 
 def _parse_id(text: str) -> int | None:
-    return int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+    number = int(text) if re.fullmatch("[0-9]{1,10}", text) else -1
+    return number if 0 <= number < 1 << 32 else None
 
 
 def _fields(tree: TreeView, path: str, count: int) -> Iterator[list[str]]:
