@@ -23,12 +23,13 @@ from packhorse.build.images import (
     choose_run_image,
     find_builder,
 )
-from packhorse.build.layers import CacheImage, supports_overlays
+from packhorse.build.layers import supports_overlays
 from packhorse.build.mounts import check_volumes
 from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
 from packhorse.builder.image import Builder
 from packhorse.errors import InputError
+from packhorse.host.cache_image import CacheImage
 from packhorse.host.limits import build_limits
 from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers

@@ -14,6 +14,9 @@ EPOCH = 315532801
 P-106).
 """
 
+EPOCH_TEXT = "1980-01-01T00:00:01Z"
+"""`EPOCH` as image configs have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunImageName:
