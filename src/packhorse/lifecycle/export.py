@@ -150,12 +150,12 @@ PROCESSES = "/cnb/process"
 
 def sbom_layer(inputs: Inputs, view: TreeView) -> Layer:
     """Returns the layer of `<layers>/sbom/launch` (P-089)."""
-    return _directory(inputs, view, f"{inputs.layers}/sbom/launch")
+    return directory_layer(inputs, view, f"{inputs.layers}/sbom/launch")
 
 
 def config_layer(inputs: Inputs, view: TreeView) -> Layer:
     """Returns the layer of `<layers>/config`, with metadata.toml (P-095)."""
-    return _directory(inputs, view, f"{inputs.layers}/config")
+    return directory_layer(inputs, view, f"{inputs.layers}/config")
 
 
 def launcher_layer(content: bytes) -> Layer:
@@ -192,7 +192,8 @@ def slice_layers(
     return [_packed_layer(partial(entries, part.entries), part.position) for part in divided]
 
 
-def _directory(inputs: Inputs, view: TreeView, path: str) -> Layer:
+def directory_layer(inputs: Inputs, view: TreeView, path: str) -> Layer:
+    """Returns the layer of a directory, whose files belong to the CNB user. Its diff ID is not known yet."""
     parents = [TarEntry.directory(parent, uid=inputs.uid, gid=inputs.gid) for parent in _parents(path)]
     return _packed_layer(
         partial(directory_entries, view, path, uid=inputs.uid, gid=inputs.gid, parents=parents)
@@ -265,11 +266,11 @@ def export(
     """
     exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, app_cache)
     image, added = exporter.make_image()
-    target.write_image(image)
+    receipt = target.write_image(image)
     exporter.commit_cache()
     rows = tuple(one.row for one in added)
     default = inputs.default_process or built.default_process
-    return Exported(image, rows, built.processes, default, built.build_bom)
+    return Exported(image, rows, built.processes, default, built.build_bom, receipt)
 
 
 class _Exporter:

@@ -47,8 +47,9 @@ class Inputs:
     image extensions if the caller knows it; else `order_file` has it. Without `system` no system buildpacks
     take part. `default_process` is the specification's `-process-type`, `project` the content of
     project-metadata.toml. `created` is in seconds since the epoch. `labels` are the user's for the image.
-    With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that
-    run at once. `annotations` go into the image's manifest and do not affect its ID.
+    `launcher_sboms` is the directory of the launcher's SBOM files. `temporary` has plans. With
+    `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that run at
+    once. `annotations` go into the image's manifest and do not affect its ID.
     """
 
     platform_api: PlatformApi
@@ -65,6 +66,8 @@ class Inputs:
     order_file: str = "/cnb/order.toml"
     system: str = SYSTEM_FILE
     launcher_path: str = "/cnb/lifecycle/launcher"
+    launcher_sboms: str = "/cnb/lifecycle"
+    temporary: str = "/tmp"
     uid: int = 1000
     gid: int = 1000
     exec_env: str = "production"

@@ -145,13 +145,16 @@ class ExportedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The finished image, the processes that it can start, and the bill of materials for report.toml."""
+    """The finished image, the processes that it can start, the bill of materials for report.toml, and the
+    receipt of the target.
+    """
 
     image: Image
     layers: tuple[ExportedLayer, ...]
     processes: tuple[Process, ...]
     default_process: str = ""
     build_bom: Bom = ()
+    receipt: Receipt | None = None
 
 
 def metadata_toml(built: Built, api: PlatformApi) -> bytes:
@@ -170,11 +173,16 @@ def metadata_toml(built: Built, api: PlatformApi) -> bytes:
     return toml_bytes(value)
 
 
-def report_toml(tags: tuple[str, ...], receipt: Receipt, build_bom: Bom = ()) -> bytes:
-    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store."""
+def report_toml(tags: tuple[str, ...], receipt: Receipt | None, build_bom: Bom = ()) -> bytes:
+    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store.
+
+    Without a receipt, as for a layout, it has the names alone.
+    """
     build = {"build": {"bom": bom_entries(build_bom)}} if build_bom else {}
     image: dict[str, object] = {"tags": list(tags)}
-    if receipt.manifest_digest is None:
+    if receipt is None:
+        pass
+    elif receipt.manifest_digest is None:
         image["image-id"] = str(receipt.image_id)
     else:
         image["digest"] = str(receipt.manifest_digest)
