@@ -49,7 +49,9 @@ class Inputs:
     project-metadata.toml. `created` is in seconds since the epoch. `labels` are the user's for the image.
     `launcher_sboms` is the directory of the launcher's SBOM files. `temporary` has plans. With
     `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that run at
-    once. `annotations` go into the image's manifest and do not affect its ID.
+    once. `annotations` go into the image's manifest and do not affect its ID. With `has_real_parents` the
+    directories above a layer get the mode and owner that the tree shows, as the reference gives them; else
+    those that they have in a build with pack.
     """
 
     platform_api: PlatformApi
@@ -78,6 +80,7 @@ class Inputs:
     skip_restore: bool = False
     parallel: int = 4
     annotations: Mapping[str, str] = field(default_factory=dict)
+    has_real_parents: bool = False
 
     def buildpack_directory(self, ref: Ref) -> str:
         """Where a buildpack is: `/cnb/buildpacks/<escaped id>/<version>` (P-158)."""

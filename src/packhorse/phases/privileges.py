@@ -1,7 +1,7 @@
 """Gives up root before anything of a buildpack runs (platform.md; SECURITY.md, "In place").
 
-A phase that starts as root reads the credentials, puts the ownership of its directories right, and becomes the
-CNB user, without supplementary groups. Started as another user, it stays that user. Then its memory and
+A phase that starts as root reads the credentials, puts the ownership of its directories right, and becomes
+the CNB user, without supplementary groups. Started as another user, it stays that user. Then its memory and
 environment are hidden from other processes of the same user, because a buildpack is one.
 """
 

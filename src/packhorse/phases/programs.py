@@ -153,6 +153,7 @@ class Program:
             created=self._created(),
             skip_restore=options.is_set("skip-layers"),
             parallel=os.cpu_count() or 1,
+            has_real_parents=True,
         )
 
     def _created(self) -> int:
