@@ -152,9 +152,9 @@ class Exported:
     image: Image
     layers: tuple[ExportedLayer, ...]
     processes: tuple[Process, ...]
-    default_process: str = ""
-    build_bom: Bom = ()
-    receipt: Receipt | None = None
+    default_process: str
+    build_bom: Bom
+    receipt: Receipt
 
 
 def metadata_toml(built: Built, api: PlatformApi) -> bytes:
@@ -173,19 +173,18 @@ def metadata_toml(built: Built, api: PlatformApi) -> bytes:
     return toml_bytes(value)
 
 
-def report_toml(tags: tuple[str, ...], receipt: Receipt | None, build_bom: Bom = ()) -> bytes:
+def report_toml(tags: tuple[str, ...], receipt: Receipt, build_bom: Bom = ()) -> bytes:
     """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store.
 
-    Without a receipt, as for a layout, it has the names alone.
+    A layout has neither: its receipt has the size of the manifest alone.
     """
     build = {"build": {"bom": bom_entries(build_bom)}} if build_bom else {}
     image: dict[str, object] = {"tags": list(tags)}
-    if receipt is None:
-        pass
-    elif receipt.manifest_digest is None:
-        image["image-id"] = str(receipt.image_id)
-    else:
+    if receipt.manifest_digest is not None:
         image["digest"] = str(receipt.manifest_digest)
+    elif not receipt.manifest_size:
+        image["image-id"] = str(receipt.image_id)
+    if receipt.manifest_size:
         image["manifest-size"] = receipt.manifest_size
     return toml_bytes({**build, "image": image})
 

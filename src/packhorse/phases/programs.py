@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from packhorse.errors import (
     FormatError,
     HostError,
     InputError,
+    RebaseError,
     RestoreError,
     UsageError,
 )
@@ -36,6 +37,7 @@ from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import LAUNCHER_LIMIT, complete, export
 from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
 from packhorse.lifecycle.ports import SandboxPurpose
+from packhorse.lifecycle.rebase import RunImage, read_base_label, rebase
 from packhorse.lifecycle.restore import choose_layers, read_launch_sboms, restore
 from packhorse.lifecycle.stages import (
     Analyzed,
@@ -276,6 +278,37 @@ def creator(program: Program) -> None:
             _export(program, inputs, analyzed, built, cache, run_name)
 
 
+def rebaser(program: Program) -> None:
+    """Puts an image on a new run image, and writes it under all names, and report.toml."""
+    options, images, names = program.options, program.images, program.names
+    source = options.text("previous-image") or names[0]
+    _check_one_registry(program, names)
+    if "image" in options.given and "run-image" in options.given:
+        raise UsageError("-image is the old name of -run-image", fix="give one of them")
+    wanted = options.text("image") or options.text("run-image")
+    images.read_credentials((*names, source, wanted) if images.is_registry else ())
+    app = images.read(source)
+    if app is None:
+        raise RebaseError(f"{source} does not exist", why="it is the image to rebase")
+    label = read_base_label(app.config)
+    if not wanted:
+        known = label.sources
+        if not known:
+            raise UsageError(
+                "no run image is known", why=f"{source} names none", fix="name one with -run-image"
+            )
+        wanted = images.choose_run_image(RunImageName(known[0], known[1:]), source)
+    run_image = images.read(wanted)
+    if run_image is None:
+        raise RebaseError(f"the run image {wanted} does not exist", fix="name another with -run-image")
+    privileges.become(options.number("uid"), options.number("gid"))
+    new = RunImage(run_image, wanted, images.identify(wanted, run_image))
+    rebased = rebase(app, new, force=options.is_set("force"), say=program.console.warn)
+    receipts = [push_image(rebased, images.target(name)) for name in names]
+    program.write(options.text("report"), report_toml(names, receipts[0]))
+    _show_image(program, rebased, names)
+
+
 def extender(program: Program) -> None:
     """Refuses: image extensions are not supported yet."""
     raise HostError(
@@ -289,14 +322,9 @@ def _prepare_images(program: Program) -> str:
     """Checks the names of a build's images, and returns the name of the run image. Raises UsageError."""
     options, images = program.options, program.images
     names = [*program.names, program.previous_name, options.text("cache-image")]
-    references = [Reference.parse(name) for name in names if name]
-    registries = {reference.registry for reference in references[: len(program.names)]}
-    if len(registries) > 1 and not images.is_daemon:
-        raise UsageError(
-            "the names of the image are in several registries",
-            why=f"they are in {', '.join(sorted(registries))}",
-            fix="name tags in one registry",
-        )
+    for name in filter(None, names):
+        Reference.parse(name)
+    _check_one_registry(program, program.names)
     if options.text("launch-cache") and not images.is_daemon:
         program.console.warn("-launch-cache has no effect without -daemon")
     if images.is_layout:
@@ -308,6 +336,17 @@ def _prepare_images(program: Program) -> str:
         where = options.text("run" if options.api.has(PLATFORM_TARGETS) else "stack")
         raise UsageError("no run image is known", why=f"{where} names none", fix="name one with -run-image")
     return images.choose_run_image(run_images[0], options.images[0])
+
+
+def _check_one_registry(program: Program, names: Sequence[str]) -> None:
+    """Refuses names in several registries, unless an engine has the image (P-023). Raises UsageError."""
+    registries = {Reference.parse(name).registry for name in names}
+    if len(registries) > 1 and not program.images.is_daemon:
+        raise UsageError(
+            "writing to multiple registries is unsupported",
+            why=f"the names of the image are in {', '.join(sorted(registries))}",
+            fix="name tags in one registry",
+        )
 
 
 def _require_experimental(program: Program) -> None:
@@ -479,12 +518,19 @@ def _export(
     )
     for name in names[1:]:
         push_image(exported.image, images.target(name))
-    receipt = None if images.is_layout else exported.receipt
-    program.write(options.text("report"), report_toml(names, receipt, exported.build_bom))
-    program.console.say(f"*** Images ({exported.image.id.hex[:12]}):")
+    receipt, shown = exported.receipt, names
+    if images.is_layout:  # the reference leaves the digest out, and names the directories
+        receipt = replace(receipt, manifest_digest=None)
+        shown = tuple(images.layout_path(name) for name in names)
+    program.write(options.text("report"), report_toml(shown, receipt, exported.build_bom))
+    _show_image(program, exported.image, shown)
+    return exported
+
+
+def _show_image(program: Program, image: Image, names: Sequence[str]) -> None:
+    program.console.say(f"*** Images ({image.id.hex[:12]}):")
     for name in names:
         program.console.say(f"      {name}")
-    return exported
 
 
 def _name_run_image(program: Program, run_name: str) -> RunImageName:
@@ -529,5 +575,6 @@ PROGRAMS = {
     Phase.BUILDER: builder,
     Phase.EXPORTER: exporter,
     Phase.CREATOR: creator,
+    Phase.REBASER: rebaser,
 }
 """The function of each phase."""
