@@ -11,18 +11,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import AnalyzeError, FormatError, InputError, NetworkError, NotFoundError, UsageError
+from packhorse.errors import (
+    AnalyzeError,
+    EngineError,
+    FormatError,
+    InputError,
+    NetworkError,
+    NotFoundError,
+    UsageError,
+)
 from packhorse.host.registries import RegistryOptions
 from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.oci.auth import Keychain
 from packhorse.oci.place import Image, Layer, Place
 from packhorse.oci.reference import DEFAULT_REGISTRY, Location, LocationKind, Reference, is_image_id
+from packhorse.phases import privileges
 from packhorse.phases.options import PhaseOptions
 
 if TYPE_CHECKING:
+    from packhorse.oci.engine_client import Engine
     from packhorse.store.store import Store
 
 
@@ -32,6 +43,7 @@ class PhaseImages:
     def __init__(self, options: PhaseOptions, environ: Mapping[str, str]) -> None:
         self._options = options
         self._target = Target.host()
+        self._engine = _open_engine(environ) if options.is_set("daemon") else None
         self._keychain = Keychain(dict(environ))
         self._wiring = Wiring(
             _no_store,
@@ -149,8 +161,25 @@ class PhaseImages:
     def _daemon(self, name: str) -> Place:
         from packhorse.oci.engine import Daemon
 
-        engine = self._wiring.require_engine()
-        return Daemon(name, engine, spool=Path(tempfile.gettempdir()), known=_Nothing())
+        assert self._engine is not None  # `open_engine` makes it for a phase with -daemon
+        return Daemon(name, self._engine, spool=Path(tempfile.gettempdir()), known=_Nothing())
+
+
+def _open_engine(environ: Mapping[str, str]) -> Engine:
+    """The container engine, whose socket stays reachable when this process gives up root. EngineError."""
+    from packhorse.oci.engine_client import Engine, find, socket_path
+
+    address = find("", environ)
+    if address is None:
+        raise EngineError(
+            "no container engine was found",
+            why="-daemon needs one, and none listens at /var/run/docker.sock",
+            fix="give the phase that socket, or leave -daemon out",
+        )
+    path = socket_path(address)
+    if path and privileges.is_root():
+        address = replace(address, connector=privileges.SocketOpener(path))
+    return Engine(address)
 
 
 class _Nothing:

@@ -7,9 +7,12 @@ environment are hidden from other processes of the same user, because a buildpac
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
+import socket
 import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +77,46 @@ def become(uid: int, gid: int) -> None:
             why=f"{error.strerror}: it is root without the right to change its user (CAP_SETUID, CAP_SETGID)",
             fix="start it as that user",
         ) from error
+
+
+class SocketOpener:
+    """Connects to a socket as root for a process that gives up root: a child that stays root does it.
+
+    No buildpack can reach the child: it belongs to another user, and only this process has the other end of
+    its socket. The child ends when this process ends. Raises OSError if no child can be made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._lock = threading.Lock()
+        self._end, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            self._end.close()
+            try:
+                _open_sockets(path, end)
+            finally:
+                os._exit(0)
+        end.close()
+
+    def connect(self) -> socket.socket:
+        """Returns a new connection. Raises OSError."""
+        with self._lock:
+            self._end.send(b"?")
+            answer, descriptors, _, _ = socket.recv_fds(self._end, 16, 1)
+        if not descriptors:
+            number = int(answer or b"0") or errno.ECONNREFUSED
+            raise OSError(number, os.strerror(number))
+        return socket.socket(fileno=descriptors[0])
+
+
+def _open_sockets(path: str, end: socket.socket) -> None:
+    """Answers each question with a connected socket or the number of an error, until `end` is closed."""
+    while end.recv(1):
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(path)
+                socket.send_fds(end, [b"0"], [connection.fileno()])
+            except OSError as error:
+                end.send(str(error.errno or errno.ECONNREFUSED).encode())
 
 
 def hide_from_buildpacks() -> None:

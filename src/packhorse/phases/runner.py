@@ -231,17 +231,29 @@ def _start_error(program: str, cwd: str, error: OSError) -> PackhorseError:
 
 
 def kill_leftovers() -> None:
-    """Kills and reaps every child of this process. Call it only while no command runs that may live on."""
+    """Kills and reaps every child of this process that belongs to its user.
+
+    Call it only while no command runs that may live on. It leaves the children of other users alone, which it
+    cannot kill.
+    """
     for _ in range(_ROUNDS):
-        children = find_children(os.getpid())
+        children = [child for child in find_children(os.getpid()) if _kill(child)]
         if not children:
             return
         for child in children:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(child, signal.SIGKILL)
-        for child in children:
             with suppress(ChildProcessError):
                 os.waitpid(child, 0)
+
+
+def _kill(process: int) -> bool:
+    """Kills a process; False if this user may not."""
+    try:
+        os.kill(process, signal.SIGKILL)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        pass
+    return True
 
 
 def find_children(parent: int) -> list[int]:
