@@ -121,7 +121,6 @@ def _open_sockets(path: str, end: socket.socket) -> None:
 
 def hide_from_buildpacks() -> None:
     """Hides this process's memory, environment and descriptors from processes of the same user."""
-    os.environ.pop("CNB_REGISTRY_AUTH", None)
     make_undumpable()
 
 
