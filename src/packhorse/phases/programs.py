@@ -50,7 +50,7 @@ from packhorse.lifecycle.stages import (
 )
 from packhorse.oci.mutate import empty_config
 from packhorse.oci.place import Image, push_image
-from packhorse.oci.reference import Reference
+from packhorse.oci.reference import Reference, is_image_id
 from packhorse.phases import files, privileges
 from packhorse.phases.console import PhaseConsole
 from packhorse.phases.files import AnalyzedToml
@@ -234,6 +234,7 @@ def exporter(program: Program) -> None:
     options = program.options
     if "run-image" in options.given or "image" in options.given:
         raise UsageError("exporter takes no run image", why="it takes the one of analyzed.toml")
+    _check_names(program, [*program.names, options.text("cache-image")])
     path = options.text("analyzed")
     toml = AnalyzedToml.parse(program.require(path, "analyzer"), path)
     if not toml.run_reference:
@@ -282,7 +283,7 @@ def rebaser(program: Program) -> None:
     """Puts an image on a new run image, and writes it under all names, and report.toml."""
     options, images, names = program.options, program.images, program.names
     source = options.text("previous-image") or names[0]
-    _check_one_registry(program, names)
+    _check_names(program, [*names, source])
     if "image" in options.given and "run-image" in options.given:
         raise UsageError("-image is the old name of -run-image", fix="give one of them")
     wanted = options.text("image") or options.text("run-image")
@@ -322,9 +323,7 @@ def _prepare_images(program: Program) -> str:
     """Checks the names of a build's images, and returns the name of the run image. Raises UsageError."""
     options, images = program.options, program.images
     names = [*program.names, program.previous_name, options.text("cache-image")]
-    for name in filter(None, names):
-        Reference.parse(name)
-    _check_one_registry(program, program.names)
+    _check_names(program, names)
     if options.text("launch-cache") and not images.is_daemon:
         program.console.warn("-launch-cache has no effect without -daemon")
     if images.is_layout:
@@ -338,9 +337,15 @@ def _prepare_images(program: Program) -> str:
     return images.choose_run_image(run_images[0], options.images[0])
 
 
-def _check_one_registry(program: Program, names: Sequence[str]) -> None:
-    """Refuses names in several registries, unless an engine has the image (P-023). Raises UsageError."""
-    registries = {Reference.parse(name).registry for name in names}
+def _check_names(program: Program, names: Sequence[str]) -> None:
+    """Refuses names that are none, and new images in several registries (P-022, P-023). Raises UsageError."""
+    try:
+        for name in filter(None, names):
+            if not is_image_id(name):  # of a previous image in an engine
+                Reference.parse(name)
+        registries = {Reference.parse(name).registry for name in program.names}
+    except InputError as error:
+        raise UsageError(error.what, why=error.why, fix=error.fix) from error
     if len(registries) > 1 and not program.images.is_daemon:
         raise UsageError(
             "writing to multiple registries is unsupported",
