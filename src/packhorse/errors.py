@@ -20,6 +20,7 @@
     ├── DetectFailed                 20   no group of buildpacks takes this source
     ├── DetectErrored                21   as above, and a bin/detect itself went wrong
     ├── AnalyzeError                 32
+    ├── RestoreError                 42
     ├── BuildpackFailed              51   a bin/build ended with a non-zero status
     ├── BuildError                   52   what a buildpack wrote cannot be used
     ├── ExportError                  62
@@ -180,6 +181,12 @@ class AnalyzeError(PackhorseError):
     """What was built last time cannot be read."""
 
     exit_code = 32
+
+
+class RestoreError(PackhorseError):
+    """The layers of the last build cannot be restored."""
+
+    exit_code = 42
 
 
 class BuildpackFailed(PackhorseError):

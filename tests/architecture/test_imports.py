@@ -17,7 +17,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "packhorse"
 
-EDGES = ("http/", "cli/", "oci/auth.py", "oci/registry/mirrors.py", "sdk/")
+EDGES = ("http/", "cli/", "phases/main.py", "oci/auth.py", "oci/registry/mirrors.py", "sdk/")
 """Where the environment of this process may be read."""
 
 OUTSIDE = {

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from packhorse.base.dataclass import replace
 from packhorse.build.host import Host
 from packhorse.build.request import BuildOutcome, BuildRequest
 from packhorse.errors import InputError, NetworkError, StoreError
@@ -28,20 +27,6 @@ from packhorse.store.layer_cache import LayerCounters
 def location_of(name: Reference) -> Location:
     """Where an image of this name is published."""
     return Location(LocationKind.REGISTRY, "", str(name))
-
-
-def check_registries(wiring: Wiring, names: Sequence[Reference]) -> None:
-    """Checks that the user may write to each repository, by an upload that is begun and abandoned (P-028).
-
-    Raises NetworkError, NotFoundError.
-    """
-    from packhorse.oci.registry.push import start_upload
-
-    for name in {replace(name, tag=None, digest=None): name for name in names}.values():
-        there = wiring.push_reference(name)
-        session = start_upload(wiring.host(there.registry), there.repository)
-        if session is not None:
-            session.abandon()
 
 
 def publish(
@@ -98,7 +83,7 @@ def check_destinations(
     for location in outputs:
         path = Path(location.path)
         if location.kind is LocationKind.REGISTRY:
-            check_registries(wiring, [location.reference])
+            wiring.check_push([location.reference])
         elif location.kind is LocationKind.DAEMON:
             wiring.check_engine()
         elif location.kind is LocationKind.OCI:

@@ -21,7 +21,7 @@ from packhorse.base.sandbox import Bind, Network
 from packhorse.build import buildpacks
 from packhorse.build.deliver import deliver
 from packhorse.build.host import Host
-from packhorse.build.layers import BuildLayers, CacheImage, HostAppLayerCache, LayersScope
+from packhorse.build.layers import BuildLayers, HostAppLayerCache, LayersScope
 from packhorse.build.mounts import SourceMount, check_targets, make_mount_points, make_readable, open_source
 from packhorse.build.plan import BuildPlan, ImagesPlan, open_cache_image, with_images
 from packhorse.build.request import BuildOutcome
@@ -29,6 +29,7 @@ from packhorse.build.runner import TEMPORARY, BuildMounts, BuildRunner, with_rep
 from packhorse.builder.default import ensure
 from packhorse.builder.image import Builder
 from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored, InputError
+from packhorse.host.cache_image import CacheImage
 from packhorse.host.folders import count_free_bytes, format_bytes
 from packhorse.host.machine import find_account
 from packhorse.host.wiring import cgroups_directory, make_runner, mount_points_directory
@@ -44,7 +45,7 @@ from packhorse.store.layer_cache import LayerCounters
 from packhorse.store.store import Store
 
 if TYPE_CHECKING:
-    from packhorse.build.cache_directory import CacheDirectory
+    from packhorse.host.cache_directory import CacheDirectory
 
 
 class BuildObserver(Observer, Protocol):
@@ -114,7 +115,7 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> PreparedBui
     if name is not None:
         cache = open_cache_image(name, host, observer)
     elif directory is not None:
-        from packhorse.build.cache_directory import CacheDirectory  # few builds have one
+        from packhorse.host.cache_directory import CacheDirectory  # few builds have one
 
         cache = CacheDirectory(directory, observer)
     return PreparedBuild(plan, plan.images, host, cache)

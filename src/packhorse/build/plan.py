@@ -13,7 +13,7 @@ from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.sandbox import Bind, Limits, Network
 from packhorse.base.target import Target
 from packhorse.build.buildpacks import NamedBuildpack, NamedBuildpacks
-from packhorse.build.deliver import check_registries, location_of
+from packhorse.build.deliver import location_of
 from packhorse.build.host import Host
 from packhorse.build.images import (
     Fetch,
@@ -23,12 +23,13 @@ from packhorse.build.images import (
     choose_run_image,
     find_builder,
 )
-from packhorse.build.layers import CacheImage, supports_overlays
+from packhorse.build.layers import supports_overlays
 from packhorse.build.mounts import check_volumes
 from packhorse.build.previous import PreviousBuild, find_previous, for_target
 from packhorse.build.request import BuildRequest
 from packhorse.builder.image import Builder
 from packhorse.errors import InputError
+from packhorse.host.cache_image import CacheImage
 from packhorse.host.limits import build_limits
 from packhorse.host.machine import HostNetwork, choose_network, loopback_ports, network
 from packhorse.host.wiring import check_runtime, remove_leftovers
@@ -39,6 +40,7 @@ from packhorse.source import files
 from packhorse.source.project_toml import NAME, Project
 from packhorse.spec.api import PLATFORM_EXEC_ENV, PlatformApi
 from packhorse.spec.buildpack_toml import Order
+from packhorse.spec.env import BUILD_INHERITED
 from packhorse.version import __version__
 
 
@@ -60,7 +62,7 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
             why="one would take the other's place",
             fix=f"name another for --cache-image, for instance {name.name}-cache",
         )
-    check_registries(host.images, [name])
+    host.images.check_push([name])
     open_cache_image(
         name, host, None
     ).require_cache()  # no observer: the build itself reports what cannot be read
@@ -69,19 +71,6 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
 def open_cache_image(name: Reference, host: Host, observer: Observer | None) -> CacheImage:
     """The cache image, read when it is needed and written to its own registry, not to a mirror."""
     return CacheImage(host.images.place(location_of(name), mirrors=False), name.familiar, observer)
-
-
-_INHERITED = (
-    "CNB_STACK_ID",
-    "HOSTNAME",
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "LIBRARY_PATH",
-    "CPATH",
-    "PKG_CONFIG_PATH",
-    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
-)
-"""The variables of the builder image that buildpacks get, as under the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +188,7 @@ def with_images(
         run_image=run_image,
         named=named,
         copied_buildpacks=host.store.copied_writers(known) if plan.overlays else (),
-        env={key: value for key, value in builder.env.items() if key in _INHERITED},
+        env={key: value for key, value in builder.env.items() if key in BUILD_INHERITED},
         # Before Platform API 0.15 production is the only execution environment.
         exec_env=request.exec_env if api.has(PLATFORM_EXEC_ENV) else "production",
         provenance=_provenance(request, builder, named),
@@ -312,7 +301,7 @@ def _find_buildpacks(
 def _check_destinations(request: BuildRequest, host: Host) -> None:
     """Checks all destinations now, because writing to them would fail only after minutes of building."""
     if request.publish:
-        check_registries(host.images, request.names)
+        host.images.check_push(request.names)
     if request.outputs or request.report is not None or request.sboms is not None:
         from packhorse.build.deliver import check_destinations  # most builds write to the store alone
 

@@ -20,7 +20,7 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import FormatError
-from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
+from packhorse.lifecycle.inputs import EPOCH_TEXT, LauncherInfo, RunImageName
 from packhorse.oci.mutate import add_layers, edit_config
 from packhorse.oci.place import Image, Layer, Place
 from packhorse.oci.types import Config, History, JsonNode
@@ -134,8 +134,6 @@ def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-CREATED = "1980-01-01T00:00:01Z"
-
 _CHUNK = 1 << 20
 
 
@@ -196,7 +194,7 @@ def write_image(
         if layer.diff_id is None:
             raise FormatError("a layer came back without its digest", why="this is a defect of packhorse")
         history.append((layer.diff_id, History(created_by=created_by)))
-    config = edit_config(add_layers(base, history, created=CREATED, keep_history=True), created=CREATED)
+    config = edit_config(add_layers(base, history, created=EPOCH_TEXT, keep_history=True), created=EPOCH_TEXT)
     image = Image(config, (*(place.write_layer(layer) for layer in below), *(layer for layer, _ in stored)))
     place.write_image(image)
     return image

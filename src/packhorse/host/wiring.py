@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from packhorse.base.dataclass import replace
 from packhorse.base.installation import find_program
 from packhorse.base.progress import UNWATCHED, Meter
 from packhorse.base.target import Target
@@ -47,14 +48,18 @@ class Wiring:
         environ: Mapping[str, str] = MappingProxyType({}),
         docker_host: str = "",
         registry_options: RegistryOptions | None = None,
+        keychain: Keychain | None = None,
     ) -> None:
-        """`environ` (the user's) and `docker_host` name the container engine; see `oci.engine_client`."""
+        """`environ` (the user's) and `docker_host` name the container engine; see `oci.engine_client`.
+
+        `keychain` has the credentials, by default the user's.
+        """
         self._store = store
         self._environ = environ
         self._docker_host = docker_host
         self._engine: Engine | None = None
         self._network = RegistryConnections(registry_options)
-        self._keychain: Keychain | None = None
+        self._keychain = keychain
         self._lock = threading.RLock()
 
     @property
@@ -202,6 +207,19 @@ class Wiring:
         rule = self._network.rule(reference)
         return reference if rule is None else rule.rewrite(rule.source, reference)
 
+    def check_push(self, names: Sequence[Reference]) -> None:
+        """Checks that the user may write to each repository: begins an upload and abandons it (P-028).
+
+        Raises NetworkError, NotFoundError.
+        """
+        from packhorse.oci.registry.push import start_upload
+
+        for name in {replace(name, tag=None, digest=None): name for name in names}.values():
+            there = self.push_reference(name)
+            session = start_upload(self.host(there.registry), there.repository)
+            if session is not None:
+                session.abandon()
+
     def digest_of(self, reference: Reference) -> Digest | None:
         """The digest that a name has now in its registry, without mirrors; None if it does not exist."""
         there = self.push_reference(reference)
@@ -245,14 +263,15 @@ class Wiring:
         """The place of a name in the container engine; raises EngineError if there is no engine."""
         from packhorse.oci.engine import Daemon
 
-        engine = self._require_engine()
+        engine = self.require_engine()
         return Daemon(name, engine, spool=self.store.path, known=self.store)
 
     def check_engine(self) -> None:
         """Raises EngineError if there is no engine, or it does not answer."""
-        self._require_engine().check()
+        self.require_engine().check()
 
-    def _require_engine(self) -> Engine:
+    def require_engine(self) -> Engine:
+        """The container engine; raises EngineError if there is none."""
         engine = self.engine()
         if engine is None:
             raise EngineError(

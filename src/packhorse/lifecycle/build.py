@@ -58,7 +58,6 @@ class CrossDeviceDetector:
         self._tail = heard[-_LONGEST:]
 
 
-_PLAN = "/tmp/cnb-buildpack-plan.toml"
 _SIGNALS = 64
 
 
@@ -135,16 +134,20 @@ class _BuildpackRun:
     sandbox: Sandbox
     observer: Observer
 
+    @property
+    def _plan(self) -> str:
+        return f"{self.inputs.temporary}/cnb-buildpack-plan.toml"
+
     def run(self, progress: _Progress) -> _Progress:
         """Runs it, and adds its results to the progress."""
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
         descriptor = self.member.descriptor
-        phase = {"CNB_BP_PLAN_PATH": _PLAN, "CNB_LAYERS_DIR": layers}
+        phase = {"CNB_BP_PLAN_PATH": self._plan, "CNB_LAYERS_DIR": layers}
         env = for_buildpack(
             inputs, self.directories, descriptor, env=progress.env, target=self.target, phase=phase
         )
-        argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
+        argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, self._plan)
         asked = tuple(require for entry in self._own_entries(progress.plan) for require in entry.requires)
         tree = self.sandbox.tree
         self._prepare(tree, layers, asked)
@@ -170,8 +173,8 @@ class _BuildpackRun:
         """Makes the layers directory and the plan. Removes what another buildpack left there."""
         try:
             tree.mkdir(layers)
-            tree.remove(_PLAN)
-            tree.write(_PLAN, BuildpackPlan(asked).dump())
+            tree.remove(self._plan)
+            tree.write(self._plan, BuildpackPlan(asked).dump())
         except FormatError as error:
             raise BuildError(f"nothing can be made ready for {self.member.ref}", why=str(error)) from error
 

@@ -236,7 +236,7 @@ class _Detector:
 
     def _prepare_call(self, number: int, descriptor: Descriptor) -> _DetectCall:
         # All run in one sandbox, so each plan has a name of its own.
-        plan = f"/tmp/cnb-build-plan-{number}.toml"
+        plan = f"{self._inputs.temporary}/cnb-build-plan-{number}.toml"
         directory = self._inputs.buildpack_directory(descriptor.ref)
         env = for_buildpack(
             self._inputs,

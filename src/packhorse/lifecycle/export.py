@@ -150,12 +150,12 @@ PROCESSES = "/cnb/process"
 
 def sbom_layer(inputs: Inputs, view: TreeView) -> Layer:
     """Returns the layer of `<layers>/sbom/launch` (P-089)."""
-    return _directory(inputs, view, f"{inputs.layers}/sbom/launch")
+    return directory_layer(inputs, view, f"{inputs.layers}/sbom/launch")
 
 
 def config_layer(inputs: Inputs, view: TreeView) -> Layer:
     """Returns the layer of `<layers>/config`, with metadata.toml (P-095)."""
-    return _directory(inputs, view, f"{inputs.layers}/config")
+    return directory_layer(inputs, view, f"{inputs.layers}/config")
 
 
 def launcher_layer(content: bytes) -> Layer:
@@ -183,20 +183,35 @@ def slice_layers(
     `pieces` are parts of the last build's tars that are used again.
     """
 
+    node = view.stat(inputs.app, follow=True) if inputs.has_real_parents else None
+    mode = 0o777 if node is None else node.mode
+    above = list(_parent_entries(inputs, view, inputs.app)) if inputs.has_real_parents else []
+    above.append(TarEntry.directory(inputs.app, mode=mode, uid=inputs.uid, gid=inputs.gid))
+
     def entries(found: Iterable[Found | PackedTree]) -> Iterator[TarEntry | PackedTree]:
-        top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
-        parents = [top] if any(path == "" for path, _ in found) else []
+        parents = above if any(path == "" for path, _ in found) else []
         return selected_entries(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)
 
     divided = divide(view, inputs.app, globs, pieces)
     return [_packed_layer(partial(entries, part.entries), part.position) for part in divided]
 
 
-def _directory(inputs: Inputs, view: TreeView, path: str) -> Layer:
-    parents = [TarEntry.directory(parent, uid=inputs.uid, gid=inputs.gid) for parent in _parents(path)]
+def directory_layer(inputs: Inputs, view: TreeView, path: str) -> Layer:
+    """Returns the layer of a directory, whose files belong to the CNB user. Its diff ID is not known yet."""
+    parents = list(_parent_entries(inputs, view, path))
     return _packed_layer(
         partial(directory_entries, view, path, uid=inputs.uid, gid=inputs.gid, parents=parents)
     )
+
+
+def _parent_entries(inputs: Inputs, view: TreeView, path: str) -> Iterator[TarEntry]:
+    """Yields an entry for each directory above `path`, the top one first."""
+    for parent in _parents(path):
+        node = view.stat(parent, follow=True) if inputs.has_real_parents else None
+        if node is None:
+            yield TarEntry.directory(parent, uid=inputs.uid, gid=inputs.gid)
+        else:
+            yield TarEntry.directory(parent, mode=node.mode, uid=node.uid, gid=node.gid)
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -265,11 +280,11 @@ def export(
     """
     exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, app_cache)
     image, added = exporter.make_image()
-    target.write_image(image)
+    receipt = target.write_image(image)
     exporter.commit_cache()
     rows = tuple(one.row for one in added)
     default = inputs.default_process or built.default_process
-    return Exported(image, rows, built.processes, default, built.build_bom)
+    return Exported(image, rows, built.processes, default, built.build_bom, receipt)
 
 
 class _Exporter:

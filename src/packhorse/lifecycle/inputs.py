@@ -14,6 +14,9 @@ EPOCH = 315532801
 P-106).
 """
 
+EPOCH_TEXT = "1980-01-01T00:00:01Z"
+"""`EPOCH` as image configs have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunImageName:
@@ -44,8 +47,11 @@ class Inputs:
     image extensions if the caller knows it; else `order_file` has it. Without `system` no system buildpacks
     take part. `default_process` is the specification's `-process-type`, `project` the content of
     project-metadata.toml. `created` is in seconds since the epoch. `labels` are the user's for the image.
-    With `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that
-    run at once. `annotations` go into the image's manifest and do not affect its ID.
+    `launcher_sboms` is the directory of the launcher's SBOM files. `temporary` has plans. With
+    `skip_restore` no layer is restored (`--clear-cache`). `parallel` is the number of bin/detect that run at
+    once. `annotations` go into the image's manifest and do not affect its ID. With `has_real_parents` the
+    directories above a layer get the mode and owner that the tree shows, as the reference gives them; else
+    those that they have in a build with pack.
     """
 
     platform_api: PlatformApi
@@ -62,6 +68,8 @@ class Inputs:
     order_file: str = "/cnb/order.toml"
     system: str = SYSTEM_FILE
     launcher_path: str = "/cnb/lifecycle/launcher"
+    launcher_sboms: str = "/cnb/lifecycle"
+    temporary: str = "/tmp"
     uid: int = 1000
     gid: int = 1000
     exec_env: str = "production"
@@ -72,6 +80,7 @@ class Inputs:
     skip_restore: bool = False
     parallel: int = 4
     annotations: Mapping[str, str] = field(default_factory=dict)
+    has_real_parents: bool = False
 
     def buildpack_directory(self, ref: Ref) -> str:
         """Where a buildpack is: `/cnb/buildpacks/<escaped id>/<version>` (P-158)."""

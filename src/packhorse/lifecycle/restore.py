@@ -26,9 +26,8 @@ from packhorse.tar.reader import TarReader
 SBOM_LIMIT = 64 << 20
 """The largest SBOM file restored, in bytes."""
 
-_SBOM = re.compile(
-    r"/?(?P<tree>layers/sbom/launch)/(?P<buildpack>[^/]+)/(?P<layer>[^/]+)/sbom\.(?P<format>[a-z]+\.json)"
-)
+_SBOM = re.compile(r"(?P<buildpack>[^/]+)/(?P<layer>[^/]+)/sbom\.(?P<format>[a-z]+\.json)")
+"""The path of a layer's SBOM file below `<layers>/sbom/launch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,13 @@ def restore(
     for path, data in chosen.files.items():
         tree.write(path, data)
     if not inputs.skip_restore and inputs.platform_api.has(SBOM_LAYER):
-        for path, data in _read_launch_sboms(inputs, analyzed, chosen.records):
-            tree.write(path, data)
+        for sbom in read_launch_sboms(inputs, analyzed) if chosen.records else ():
+            path = f"{inputs.layers}/{sbom.buildpack}/{sbom.layer}"
+            if path in chosen.records:
+                tree.write(f"{path}.sbom.{sbom.format}", sbom.data)
+        _copy_sboms(inputs, "launch", chosen.records, tree)
     if chosen.has_sboms:
-        _copy_cached_sboms(inputs, chosen.records, tree)
+        _copy_sboms(inputs, "cache", chosen.records, tree)
     tree.remove(f"{inputs.layers}/sbom")
     for path in chosen.directories:
         observer.detail(f"restored {path}")
@@ -154,23 +156,34 @@ class _RestoredFiles:
         del self.all[path]
 
 
-def _read_launch_sboms(
-    inputs: Inputs, analyzed: Analyzed, records: Mapping[str, tuple[Member, LayerRecord]]
-) -> Iterator[tuple[str, bytes]]:
-    """Reads the SBOM files of restored launch layers from the previous image's SBOM layer (B-048)."""
+@dataclass(frozen=True, slots=True)
+class LayerSbom:
+    """One SBOM file of a launch layer: the names of the directory of its buildpack and of the layer."""
+
+    buildpack: str
+    layer: str
+    format: str
+    data: bytes
+
+
+def read_launch_sboms(inputs: Inputs, analyzed: Analyzed) -> Iterator[LayerSbom]:
+    """Reads the SBOM files of launch layers from the previous image's SBOM layer (B-048).
+
+    Raises FormatError if that layer is no tar.
+    """
     layer = _find_layer(analyzed.previous, analyzed.metadata.sbom)
-    if layer is None or not records:
+    if layer is None:
         return
     archive = TarReader(layer.tar())
+    top = f"{inputs.layers}/sbom/launch/".lstrip("/")
     try:
         for header in archive:
-            match = _SBOM.fullmatch(os.fsdecode(header.name))
+            name = os.fsdecode(header.name).lstrip("/")
+            match = _SBOM.fullmatch(name.removeprefix(top)) if name.startswith(top) else None
             if match is None or header.type != b"0" or header.size > SBOM_LIMIT:
                 continue
-            path = f"{inputs.layers}/{match['buildpack']}/{match['layer']}"
-            if path in records:
-                data = b"".join(piece for _, piece in archive.content())
-                yield f"{path}.sbom.{match['format']}", data
+            data = b"".join(piece for _, piece in archive.content())
+            yield LayerSbom(match["buildpack"], match["layer"], match["format"], data)
     except FormatError as error:
         raise FormatError("the previous image's SBOM layer is not a tar", why=error.why) from error
 
@@ -181,12 +194,16 @@ def _find_layer(image: Image | None, sha: str) -> Layer | None:
     return next((layer for layer in image.layers if str(layer.diff_id) == sha), None)
 
 
-def _copy_cached_sboms(
-    inputs: Inputs, records: Mapping[str, tuple[Member, LayerRecord]], tree: TreeEdit
+def _copy_sboms(
+    inputs: Inputs, kind: str, records: Mapping[str, tuple[Member, LayerRecord]], tree: TreeEdit
 ) -> None:
-    """Copies SBOM files from the cache's SBOM layer; those of the previous image take precedence (B-042)."""
+    """Copies SBOM files from below `<layers>/sbom/KIND`, unless the layer has that file already (B-042).
+
+    `cache` is the cache's SBOM layer, and `launch` what an analyzer of its own left of the previous image's.
+    Those of the previous image are copied first.
+    """
     for path in records:
-        source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"
+        source = f"{inputs.layers}/sbom/{kind}/{path.removeprefix(inputs.layers + '/')}"
         if not is_directory(tree, source):
             continue
         for node in tree.list(source):

@@ -5,7 +5,6 @@ See B-075 to B-078, P-089 and P-108. Called by `build` and `export`.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
 from packhorse.base.go_json import json_bytes
@@ -70,9 +69,8 @@ def collect(
 
 def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
     """Copies the SBOM files of the builder's launcher to where the image has them (P-091)."""
-    directory = posixpath.dirname(inputs.launcher_path)
     for ending in MEDIA_TYPES:
-        data = read(tree, f"{directory}/launcher.sbom.{ending}", limit=LIMIT)
+        data = read(tree, f"{inputs.launcher_sboms}/launcher.sbom.{ending}", limit=LIMIT)
         if data is not None:
             tree.write(f"{inputs.layers}/sbom/launch/buildpacksio_lifecycle/launcher/sbom.{ending}", data)
 

@@ -145,13 +145,16 @@ class ExportedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The finished image, the processes that it can start, and the bill of materials for report.toml."""
+    """The finished image, the processes that it can start, the bill of materials for report.toml, and the
+    receipt of the target.
+    """
 
     image: Image
     layers: tuple[ExportedLayer, ...]
     processes: tuple[Process, ...]
-    default_process: str = ""
-    build_bom: Bom = ()
+    default_process: str
+    build_bom: Bom
+    receipt: Receipt
 
 
 def metadata_toml(built: Built, api: PlatformApi) -> bytes:
@@ -171,13 +174,17 @@ def metadata_toml(built: Built, api: PlatformApi) -> bytes:
 
 
 def report_toml(tags: tuple[str, ...], receipt: Receipt, build_bom: Bom = ()) -> bytes:
-    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store."""
+    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store.
+
+    A layout has neither: its receipt has the size of the manifest alone.
+    """
     build = {"build": {"bom": bom_entries(build_bom)}} if build_bom else {}
     image: dict[str, object] = {"tags": list(tags)}
-    if receipt.manifest_digest is None:
-        image["image-id"] = str(receipt.image_id)
-    else:
+    if receipt.manifest_digest is not None:
         image["digest"] = str(receipt.manifest_digest)
+    elif not receipt.manifest_size:
+        image["image-id"] = str(receipt.image_id)
+    if receipt.manifest_size:
         image["manifest-size"] = receipt.manifest_size
     return toml_bytes({**build, "image": image})
 

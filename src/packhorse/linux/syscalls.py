@@ -52,6 +52,7 @@ _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_VERSION = 1
 _SCOPE_ABSTRACT_SOCKETS = 1
@@ -157,6 +158,18 @@ def make_dumpable() -> None:
     """Makes this process's user the owner of its files in /proc again, after a change of ids."""
     arguments = [ctypes.c_ulong(number) for number in (1, 0, 0, 0)]
     _check(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
+
+
+def make_undumpable() -> None:
+    """Hides this process's memory and environment from other processes of its user (PR_SET_DUMPABLE)."""
+    arguments = [ctypes.c_ulong(number) for number in (0, 0, 0, 0)]
+    _check(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
+
+
+def become_subreaper() -> None:
+    """Makes this process the parent of its descendants whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
+    arguments = [ctypes.c_ulong(number) for number in (1, 0, 0, 0)]
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, *arguments))
 
 
 def landlock_version() -> int:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from shutil import which
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from packhorse.base.dataclass import dataclass
@@ -54,16 +54,26 @@ _STDERR_LIMIT = 2000  # bytes of ssh's errors
 _Answer = TypeVar("_Answer")
 
 
+class Connector(Protocol):
+    """Makes connections to an engine's socket for a process without the right to do so."""
+
+    def connect(self) -> socket.socket:
+        """Returns a new connection; raises OSError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where an engine listens, and the certificates for it.
 
-    `origin` says in errors what named the engine; it is "" for an engine at a usual socket.
+    `origin` says in errors what named the engine; it is "" for an engine at a usual socket. `connector` makes
+    the connections to a socket that this process itself may not open.
     """
 
     host: str
     origin: str
     tls: SSLContext | None = None
+    connector: Connector | None = None
 
 
 def find(asked: str, environ: Mapping[str, str]) -> Address | None:
@@ -202,6 +212,12 @@ def _address_error(what: str, why: str = "") -> InputError:
     return InputError(what, why=why, fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
 
 
+def socket_path(address: Address) -> str:
+    """Returns the path of the socket at an address with `unix://`, "" for another address."""
+    scheme, _, path = address.host.partition("://")
+    return "/" + path.lstrip("/") if scheme == "unix" else ""
+
+
 def error_reason(error: BaseException) -> str:
     """Returns the message of an error, in lower case for the middle of a sentence."""
     words = error.strerror if isinstance(error, OSError) else ""
@@ -228,10 +244,13 @@ class Connection(HTTPConnection):
             super().connect()
         elif self._url.scheme == "ssh":
             self._start_ssh()
+        elif self._address.connector is not None:
+            self.sock = self._address.connector.connect()
+            self.sock.settimeout(self.timeout)
         else:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
-            self.sock.connect("/" + self._address.host.partition("://")[2].lstrip("/"))
+            self.sock.connect(socket_path(self._address))
         if self._is_encrypted:
             import ssl
 

@@ -23,6 +23,18 @@ BUILD_ROOTS = (
 )
 """Directories of a build layer, and the variables in front of which they go (B-104)."""
 
+BUILD_INHERITED = (
+    "CNB_STACK_ID",
+    "HOSTNAME",
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LIBRARY_PATH",
+    "CPATH",
+    "PKG_CONFIG_PATH",
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+)
+"""The variables of the build image that buildpacks get, as under the reference. HOME is set apart."""
+
 Env = Mapping[str, str]
 
 

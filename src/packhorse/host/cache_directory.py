@@ -1,7 +1,7 @@
 """Keeps the layers of builds in a directory, in the form in which the Go lifecycle keeps them in a volume.
 
 So a CI system can carry the directory from one machine to another, and pack can use it too. The option is
-`--cache type=build;format=bind`. Used by `build.execute`; `build.layers` reads it as it reads a cache image.
+`--cache type=build;format=bind`. `build.layers` and `phases.layer_cache` read it as they read a cache image.
 """
 
 from __future__ import annotations
