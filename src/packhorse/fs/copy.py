@@ -11,6 +11,9 @@ import errno
 import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from packhorse.fs import overlay, shut
 from packhorse.fs.walk import Chain, Walk, closing
@@ -105,6 +108,21 @@ def signature(directory: int, name: str) -> Signature:
             if stat.S_ISDIR(status.st_mode):
                 above.append(f"{path}/")
     return found
+
+
+def wait_for_clock_tick(directory: Path, signatures: Iterable[Signature]) -> None:
+    """Waits until a write would give a file a later time than all files in the signatures have.
+
+    File systems record the time of the kernel's last tick, which may be some milliseconds ago. It makes and
+    removes a file in `directory`, which must be on the file system of the trees. Raises OSError.
+    """
+    latest = max((entry[-1] for each in signatures for entry in each.values()), default=0)
+    path = directory / "clock"
+    path.touch()
+    while path.stat().st_ctime_ns <= latest:
+        time.sleep(0.001)
+        os.utime(path)
+    path.unlink()
 
 
 def _copy(source: int, name: str, status: os.stat_result, target: int) -> bool:

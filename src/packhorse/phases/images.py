@@ -27,7 +27,7 @@ from packhorse.host.registries import RegistryOptions
 from packhorse.host.wiring import Wiring
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.oci.auth import Keychain
-from packhorse.oci.place import Image, Layer, Place
+from packhorse.oci.place import Image, Layer, Place, Receipt
 from packhorse.oci.reference import DEFAULT_REGISTRY, Location, LocationKind, Reference, is_image_id
 from packhorse.phases import privileges
 from packhorse.phases.options import PhaseOptions
@@ -69,13 +69,14 @@ class PhaseImages:
                 reference = Reference.parse(name)
                 self._keychain.find(reference.registry, reference.repository)
 
-    def target(self, name: str) -> Place:
-        """The place to write the app image to."""
+    def target(self, name: str, previous: Image | None = None) -> Place:
+        """The place to write the app image to. `previous` has layers that a registry may have already."""
         if self.is_daemon:
             return self._daemon(name)
         if self.is_layout:
             return self._layout(name, Reference.parse(name).identifier)
-        return self.registry_place(name)
+        place = self.registry_place(name)
+        return place if previous is None else ReusingPlace(place, previous)
 
     def registry_place(self, name: str) -> Place:
         """The place of an image in a registry, without mirrors: to write to, or a cache image."""
@@ -163,6 +164,33 @@ class PhaseImages:
 
         assert self._engine is not None  # `open_engine` makes it for a phase with -daemon
         return Daemon(name, self._engine, spool=Path(tempfile.gettempdir()), known=_Nothing())
+
+
+class ReusingPlace:
+    """A place in a registry that takes layers of the previous image as they are stored there.
+
+    So an unchanged layer is neither compressed nor sent again. As the reference does, it believes what the
+    previous image says of its layers: that a stored blob is the layer with a diff ID.
+    """
+
+    def __init__(self, place: Place, previous: Image) -> None:
+        self._place = place
+        self._stored = {layer.diff_id: layer for layer in previous.layers if layer.descriptor}
+
+    def read(self) -> Image:
+        """See `oci.place.Place`."""
+        return self._place.read()
+
+    def write_layer(self, layer: Layer) -> Layer:
+        """Writes the previous image's layer in place of one with the same diff ID."""
+        stored = self._stored.get(layer.diff_id) if layer.diff_id else None
+        if stored is None or layer.blob is not None:
+            return self._place.write_layer(layer)
+        return replace(self._place.write_layer(stored), size=layer.size)
+
+    def write_image(self, image: Image) -> Receipt:
+        """See `oci.place.Place`."""
+        return self._place.write_image(image)
 
 
 def _open_engine(environ: Mapping[str, str]) -> Engine:

@@ -55,7 +55,7 @@ from packhorse.phases import files, privileges
 from packhorse.phases.console import PhaseConsole
 from packhorse.phases.files import AnalyzedToml
 from packhorse.phases.images import PhaseImages
-from packhorse.phases.layer_cache import InPlaceLayerCache
+from packhorse.phases.layer_cache import MARKS, InPlaceLayerCache
 from packhorse.phases.options import Phase, PhaseOptions
 from packhorse.phases.runner import InPlaceRunner
 from packhorse.spec.api import CREATED, PLATFORM_EXEC_ENV, PLATFORM_TARGETS, SBOM_LAYER
@@ -254,6 +254,7 @@ def exporter(program: Program) -> None:
         inputs = program.inputs(temporary)
         analyzed = _open_analyzed(program, toml)
         cache = _open_cache(program, inputs, analyzed)
+        cache.read_marks(program.read(f"{inputs.layers}/{MARKS}") or b"")
         _export(program, inputs, analyzed, built, cache, toml.run_name)
 
 
@@ -479,9 +480,15 @@ def _open_cache(program: Program, inputs: Inputs, analyzed: Analyzed) -> InPlace
 def _restore(
     program: Program, inputs: Inputs, analyzed: Analyzed, detected: Detected, cache: InPlaceLayerCache
 ) -> Restored:
+    marks = f"{inputs.layers}/{MARKS}"
     try:
+        program.tree.remove(marks)
         chosen = choose_layers(inputs, analyzed, detected, cache=cache, observer=program.console)
-        return restore(inputs, analyzed, chosen, tree=program.tree, observer=program.console)
+        restored = restore(inputs, analyzed, chosen, tree=program.tree, observer=program.console)
+        found = cache.mark_restored()
+        if program.options.phase is Phase.RESTORER:
+            program.tree.write(marks, found)
+        return restored
     except FormatError as error:
         raise RestoreError("the layers of the last build cannot be restored", why=str(error)) from error
 
@@ -518,7 +525,7 @@ def _export(
         built,
         tree=program.tree,
         cache=cache,
-        target=images.target(names[0]),
+        target=images.target(names[0], analyzed.previous),
         observer=program.console,
     )
     for name in names[1:]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -32,7 +31,7 @@ from packhorse.base.tree import TreeView
 from packhorse.errors import TreeError
 from packhorse.fs import overlay, walk
 from packhorse.fs.compare import trees_equal
-from packhorse.fs.copy import Signature, copy_entry, signature
+from packhorse.fs.copy import Signature, copy_entry, signature, wait_for_clock_tick
 from packhorse.oci.place import Layer
 from packhorse.store.layer_cache import TARGET, LayerCacheWriter, LayerCounters, split_layer_path
 from packhorse.store.leases import map_errors
@@ -309,7 +308,8 @@ class CopyLayerCache(MountedLayerCache):
             for path, tree in self._waiting.items():
                 self._copy(path, tree)
             if self._waiting:
-                self._wait_for_clock_tick()
+                with map_errors(self._scratch):
+                    wait_for_clock_tick(self._scratch, self._signatures.values())
             self._waiting.clear()
         return (Bind(self._upper.path, TARGET, writable=True),)
 
@@ -361,20 +361,6 @@ class CopyLayerCache(MountedLayerCache):
             with overlay.open_directory(source) as original, overlay.open_directory(target) as copy:
                 self.writer.count(copied=copy_entry(original, name, copy))
                 self._signatures[path] = signature(copy, name)
-
-    def _wait_for_clock_tick(self) -> None:
-        """Waits until a write would give a file a later time than all files in the signatures have.
-
-        File systems record the time of the kernel's last tick, which may be some milliseconds ago.
-        """
-        latest = max((entry[-1] for each in self._signatures.values() for entry in each.values()), default=0)
-        path = self._scratch / "clock"
-        with map_errors(path):
-            path.touch()
-            while path.stat().st_ctime_ns <= latest:
-                time.sleep(0.001)
-                os.utime(path)
-            path.unlink()
 
     def _is_unwritten(self, path: str, directory: int) -> bool:
         """Whether no buildpack has written to the layer at `path`, in `directory`, since it was copied."""
