@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from packhorse.fs import overlay, shut
@@ -93,7 +94,24 @@ def copy_entry(source: int, name: str, target: int) -> int:
 
 def signature(directory: int, name: str) -> Signature:
     """The signature of the directory `name` of `directory`. Raises OSError, TreeError."""
-    found: Signature = {}
+    return dict(_signature_entries(directory, name))
+
+
+def fingerprint(directory: int, name: str) -> tuple[str, int]:
+    """A digest of the signature, which takes no memory, and the latest change time in it, in nanoseconds.
+
+    The digest is a sum, because directories need not be listed in the same order again. Raises OSError,
+    TreeError.
+    """
+    total = latest = 0
+    for path, numbers in _signature_entries(directory, name):
+        entry = f"{path}\0{numbers}".encode(errors="surrogateescape")
+        total += int.from_bytes(hashlib.sha256(entry).digest())
+        latest = max(latest, numbers[-1])
+    return f"{total % (1 << 256):064x}", latest
+
+
+def _signature_entries(directory: int, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     above = [""]
     with Walk(directory, [name]) as walk:
         for _, child, status, is_done in walk:
@@ -101,22 +119,23 @@ def signature(directory: int, name: str) -> Signature:
                 above.pop()
                 continue
             path = above[-1] + child
-            found[path] = (
-                *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid),
-                *(status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+            yield (
+                path,
+                (
+                    *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid),
+                    *(status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+                ),
             )
             if stat.S_ISDIR(status.st_mode):
                 above.append(f"{path}/")
-    return found
 
 
-def wait_for_clock_tick(directory: Path, signatures: Iterable[Signature]) -> None:
-    """Waits until a write would give a file a later time than all files in the signatures have.
+def wait_for_clock_tick(directory: Path, latest: int) -> None:
+    """Waits until a write would give a file a later change time than `latest`, in nanoseconds.
 
     File systems record the time of the kernel's last tick, which may be some milliseconds ago. It makes and
-    removes a file in `directory`, which must be on the file system of the trees. Raises OSError.
+    removes a file in `directory`, which must be on the file system in question. Raises OSError.
     """
-    latest = max((entry[-1] for each in signatures for entry in each.values()), default=0)
     path = directory / "clock"
     path.touch()
     while path.stat().st_ctime_ns <= latest:

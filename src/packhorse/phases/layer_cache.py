@@ -23,7 +23,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView
 from packhorse.errors import FormatError, NetworkError, TreeError
-from packhorse.fs.copy import Signature, signature, wait_for_clock_tick
+from packhorse.fs.copy import fingerprint, wait_for_clock_tick
 from packhorse.fs.overlay import open_directory
 from packhorse.host.cache_directory import CacheDirectory
 from packhorse.host.cache_image import CacheImage
@@ -105,14 +105,13 @@ class InPlaceLayerCache:
 
         Called when nothing more is written to them, and before a buildpack runs. Raises TreeError.
         """
-        signatures = {path: _sign(path) for path in self._marks if not path.endswith("/sbom/cache")}
+        latest = 0
+        for path, mark in self._marks.items():
+            files, changed = _fingerprint(path)
+            self._marks[path] = replace(mark, files=files)
+            latest = max(latest, changed)
         with suppress(OSError):
-            wait_for_clock_tick(Path(self._inputs.layers), signatures.values())
-        self._marks = {
-            path: replace(mark, files=_digest(signatures[path]))
-            for path, mark in self._marks.items()
-            if path in signatures
-        }
+            wait_for_clock_tick(Path(self._inputs.layers), latest)
         fields = {path: [str(mark.diff_id), mark.size, mark.files] for path, mark in self._marks.items()}
         return json.dumps(fields).encode()
 
@@ -129,7 +128,7 @@ class InPlaceLayerCache:
         """
         layer = directory_layer(self._inputs, view, path)
         mark = self._marks.get(path)
-        if mark is not None and mark.files and mark.files == _digest(_sign(path)):
+        if mark is not None and mark.files and mark.files == _fingerprint(path)[0]:
             layer = replace(layer, diff_id=mark.diff_id, size=mark.size)
         else:
             diff_id, size = digest(layer.tar())
@@ -145,20 +144,14 @@ class InPlaceLayerCache:
             self._kept.write(metadata, tuple(found.values()), self._target)
 
 
-def _sign(path: str) -> Signature:
-    """The lstat(2) numbers of a layer's directory; empty if it cannot be read."""
+def _fingerprint(path: str) -> tuple[str, int]:
+    """The digest of a layer's lstat(2) numbers and their latest time; "" if it cannot be read."""
     above, _, name = path.rpartition("/")
     try:
         with open_directory(Path(above)) as directory:
-            return signature(directory, name)
+            return fingerprint(directory, name)
     except (OSError, TreeError):
-        return {}
-
-
-def _digest(signed: Signature) -> str:
-    """A digest of a signature; "" for an empty one."""
-    text = json.dumps(sorted(signed.items()))
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() if signed else ""
+        return "", 0
 
 
 class _Unpacked:

@@ -309,7 +309,7 @@ class CopyLayerCache(MountedLayerCache):
                 self._copy(path, tree)
             if self._waiting:
                 with map_errors(self._scratch):
-                    wait_for_clock_tick(self._scratch, self._signatures.values())
+                    wait_for_clock_tick(self._scratch, self._latest_change())
             self._waiting.clear()
         return (Bind(self._upper.path, TARGET, writable=True),)
 
@@ -361,6 +361,10 @@ class CopyLayerCache(MountedLayerCache):
             with overlay.open_directory(source) as original, overlay.open_directory(target) as copy:
                 self.writer.count(copied=copy_entry(original, name, copy))
                 self._signatures[path] = signature(copy, name)
+
+    def _latest_change(self) -> int:
+        """The latest change time of all files in the signatures, in nanoseconds."""
+        return max((entry[-1] for each in self._signatures.values() for entry in each.values()), default=0)
 
     def _is_unwritten(self, path: str, directory: int) -> bool:
         """Whether no buildpack has written to the layer at `path`, in `directory`, since it was copied."""
