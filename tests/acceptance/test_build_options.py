@@ -114,7 +114,7 @@ def test_layers_of_another_image_are_reused_if_it_is_named(
     assert built(tiny, app, own, name="cleared", previous_image=again, clear_cache=True).image.id != first.id
     assert tiny.plan(app, own, name="acme/x", previous_image=str(first.id)).previous.image_id == first.id
     built(tiny, app, own, name="none", previous_image="acme/none")
-    assert "there is no previous image acme/none: no layer of it is reused" in tiny.lines
+    assert "the store has no previous image acme/none: no layer of it is reused" in tiny.lines
 
 
 def test_a_published_image_has_its_previous_image_in_its_own_registry(tiny: TinyBuilder, app: Path) -> None:

@@ -292,7 +292,7 @@ def _explain_refused_ids(header: TarHeader) -> Iterator[None]:
             raise HostError(
                 f"{shorten(header.name)} belongs to {header.uid}:{header.gid}, which no sandbox has",
                 why=f"a sandbox has the ids 0 to {_LAST_ID}",
-                fix="give the file another owner in the image that has it",
+                fix="give the file another owner in that image (packhorse build: --uid, --gid)",
             ) from error
         raise HostError(
             f"{shorten(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
