@@ -130,7 +130,7 @@ class Locators:
 
     def _find_entry(self, entry: BuildpackEntry, source: Path) -> NamedBuildpack:
         if entry.script is not None:
-            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.script.where}")
+            BuildpackApi.parse(entry.script.api, owner=entry.name, where=entry.script.where)
             if not is_valid(Ref(entry.id, entry.version)):
                 raise InputError(
                     f"{entry.where}: {entry.name!r} cannot be the id and version of a buildpack",

@@ -393,7 +393,7 @@ class _Exporter:
         old = next((layer for layer in layers if record and str(layer.diff_id) == record.sha), None)
         if old is None:
             raise ExportError(
-                f"layer {name} has no contents, and there is no previous one to take its place",
+                f"layer {found.name} of {member.ref} has no contents, and no previous one takes its place",
                 why="the previous image does not have that layer",
             )
         return self._add(old, created_by, found.name, member.ref.id, "taken from the previous image")
