@@ -58,6 +58,11 @@ def test_labels_of_the_user_replace_those_of_buildpacks(tiny: TinyBuilder, app: 
     assert is_reproduced(tiny, app, own, name="labels")
 
 
+CACHED = """
+mkdir -p "$CNB_LAYERS_DIR/cached"
+echo '"cached"' > "$CNB_LAYERS_DIR/cached.sbom.cdx.json"
+printf '[types]\\nbuild = true\\ncache = true\\n' > "$CNB_LAYERS_DIR/cached.toml"
+"""
 BOMS = """
 for name in launch build tools; do
     echo "\\"$name\\"" > "$CNB_LAYERS_DIR/$name.sbom.cdx.json"
@@ -69,7 +74,7 @@ done
 def test_sbom_files_of_a_build_are_written_as_docker_cp_would(
     tiny: TinyBuilder, app: Path, tmp_path: Path, *, overlay: bool
 ) -> None:
-    own = shell_buildpack(tmp_path / "own", build=f"{SERVER}{BOMS}")
+    own = shell_buildpack(tmp_path / "own", build=f"{SERVER}{BOMS}{CACHED}")
     file = own / "buildpack.toml"
     file.write_text(f'{file.read_text()}sbom-formats = ["application/vnd.cyclonedx+json"]\n')
     missing, existing = tmp_path / "new" / "boms", tmp_path / "boms"
@@ -83,6 +88,8 @@ def test_sbom_files_of_a_build_are_written_as_docker_cp_would(
             "launch/test_shell/sbom.cdx.json": '"launch"\n',
             "launch/test_shell/tools/sbom.cdx.json": '"tools"\n',
             "build/test_shell/sbom.cdx.json": '"build"\n',
+            "build/test_shell/cached/sbom.cdx.json": '"cached"\n',
+            "cache/test_shell/cached/sbom.cdx.json": '"cached"\n',
             **dict.fromkeys(("build/sbom.legacy.json", "launch/sbom.legacy.json"), "null\n"),
         }
     (tmp_path / "file").touch()
@@ -107,7 +114,7 @@ def test_layers_of_another_image_are_reused_if_it_is_named(
     assert built(tiny, app, own, name="cleared", previous_image=again, clear_cache=True).image.id != first.id
     assert tiny.plan(app, own, name="acme/x", previous_image=str(first.id)).previous.image_id == first.id
     built(tiny, app, own, name="none", previous_image="acme/none")
-    assert "there is no previous image acme/none: no layer of it is reused" in tiny.lines
+    assert "the store has no previous image acme/none: no layer of it is reused" in tiny.lines
 
 
 def test_a_published_image_has_its_previous_image_in_its_own_registry(tiny: TinyBuilder, app: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_builder_with_a_buildpack_of_an_old_api_is_refused_by_name(
     builder = registry.push(image, "foreign/builder:older")
     done = home.run("build", "older", "--path", app, "--builder", builder)
     assert done.returncode == 12, done.stderr
-    assert "buildpack foreign/shell needs Buildpack API 0.6" in done.stderr
+    assert "buildpack foreign/shell@2.1.0 needs Buildpack API 0.6" in done.stderr
 
 
 def test_the_copy_in_the_store_serves_while_the_registry_is_away(

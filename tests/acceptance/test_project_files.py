@@ -252,8 +252,8 @@ inline = "echo runs last"
 """
     write_project(app, around)
     exported = built(tiny, app, name="around")
-    assert said(tiny) == ["runs a", "runs b", "runs last"]
-    assert refs(exported) == ["test/a@1.0.0", "test/b@1.0.0", "foreign/shell@2.1.0", "test/last@7"]
+    assert said(tiny) == ["runs b", "runs a", "runs last"], "as in pack"
+    assert refs(exported) == ["test/b@1.0.0", "test/a@1.0.0", "foreign/shell@2.1.0", "test/last@7"]
     before = (str(parts / "b"),)
     options = built(tiny, app, name="around", pre_buildpacks=before, post_buildpacks=(str(parts / "a"),))
     assert refs(options) == ["test/b@1.0.0", "foreign/shell@2.1.0", "test/a@1.0.0"]

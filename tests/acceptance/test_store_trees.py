@@ -130,6 +130,20 @@ def test_modes_owners_times_and_hard_links_are_the_layers(store: Store, idmap: I
     assert stat.S_IMODE(root.stat().st_mode) == 0o755
 
 
+def test_a_file_of_an_owner_that_no_sandbox_has_is_named(store: Store, idmap: IdMap) -> None:
+    last = stored(store, layer(("file", b""), uid=65535))
+    assert names(store.root(last, idmap)) == {"file"}
+    image = stored(store, layer(("a", b""), ("b/file", b""), uid=65536))
+    if idmap.mode is MapMode.SINGLE:
+        assert names(store.root(image, idmap)) == {"a", "b", "b/file"}
+        return
+    with pytest.raises(StoreError) as told:
+        store.root(image, idmap)
+    assert told.value.what == "a belongs to 65536:65536, which no sandbox has"
+    assert told.value.why == "a sandbox has the ids 0 to 65535"
+    assert not told.value.check, "more subordinate ids do not help"
+
+
 def test_a_layer_that_only_passes_through_a_directory_leaves_it_as_it_is(store: Store, idmap: IdMap) -> None:
     image = stored(
         store,

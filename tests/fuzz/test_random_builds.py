@@ -19,8 +19,11 @@ from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system
 
-_REFUSED = {"106": 3, "116": 2, "129": 2, "140": 1}
-"""The build of a seed that packhorse refuses: a process without a command (docs/decisions/0007)."""
+_REFUSED = {"106": 3, "116": 2, "129": 2, "140": 1, "226": 3, "269": 1, "276": 2}
+"""The build of a seed that packhorse refuses: a process without a command (docs/decisions/0007).
+
+The seeds 12 and 271 have no answers: a layer that is not restored has an SBOM file (docs/decisions/0007).
+"""
 
 ANSWERS = json.loads((Path(__file__).parent / "random_builds.json").read_text())
 
@@ -50,5 +53,5 @@ def test_random_builds_end_as_those_of_the_reference(seed: str, machine: Machine
 
 def test_most_random_builds_succeed() -> None:
     answers = [answer for builds in ANSWERS.values() for answer in builds]
-    assert len(answers) >= 100
+    assert len(ANSWERS) >= 200
     assert sum(isinstance(answer, str) for answer in answers) > 0.8 * len(answers)

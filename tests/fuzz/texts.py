@@ -23,7 +23,7 @@ from packhorse.spec.buildpack_files import (
     PlanToml,
     StoreToml,
 )
-from packhorse.spec.buildpack_toml import Descriptor, parse_extensions
+from packhorse.spec.buildpack_toml import Descriptor, Ref, parse_extensions
 from packhorse.tar.slices import check_globs
 
 _SOURCE = "the-file.toml"
@@ -71,7 +71,7 @@ def _buildpack(data: bytes) -> None:
 def _launch(data: bytes) -> None:
     for api in (BUILDPACK_APIS[0], BUILDPACK_APIS[-1]):
         with refusing(InputError, ExportError):
-            launch = LaunchToml.parse(data, _SOURCE, api=api, owner="a/b")
+            launch = LaunchToml.parse(data, _SOURCE, api=api, owner=Ref("a/b", "1"))
             with refusing(FormatError):
                 for globs in launch.slices:
                     check_globs(globs or ())

@@ -7,7 +7,7 @@ import pytest
 from fakes.runner import Call, Program
 from fakes.workshop import TARGET, Workshop, optional
 from packhorse.base.dataclass import replace
-from packhorse.errors import BuildpackApiError, DetectErrored, DetectFailed, InputError
+from packhorse.errors import BuildpackApiError, DetectErrored, DetectFailed, InputError, NotFoundError
 from packhorse.oci.mutate import edit_config
 from packhorse.spec.api import PlatformApi
 from packhorse.spec.buildpack_toml import Ref
@@ -267,8 +267,15 @@ def test_B_035_an_order_of_composites_becomes_groups_of_components(workshop: Wor
 
 def test_B_035_a_composite_that_contains_itself_is_an_error(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a", rest='[[order]]\ngroup = [{id = "a", version = "1"}]'),))
-    with pytest.raises(InputError, match="contains itself"):
+    with pytest.raises(InputError, match="the composite buildpack a@1 contains itself"):
         workshop.detect()
+
+
+def test_B_005_a_component_that_is_not_there_is_named_with_its_composite(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("all", rest='[[order]]\ngroup = [{id = "no", version = "1"}]'),))
+    with pytest.raises(NotFoundError, match="has no buildpack no@1") as raised:
+        workshop.detect()
+    assert raised.value.why.startswith("the order of all names it\n")
 
 
 def test_B_038_what_follows_a_composite_is_tried_with_each_of_its_groups(workshop: Workshop) -> None:

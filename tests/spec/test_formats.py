@@ -28,14 +28,14 @@ def descriptor(rest: str = "", *, identifier: str = "a") -> Descriptor:
 @pytest.mark.parametrize("text", ["x", "0.x", "0.10.1", ""])
 def test_B_001_B_002_B_145_a_buildpack_api_has_a_major_and_a_minor_number(text: str) -> None:
     with pytest.raises(BuildpackApiError, match="not a version of the form"):
-        BuildpackApi.parse(text, owner="a")
+        BuildpackApi.parse(text, owner="a", where="f:1")
 
 
 @pytest.mark.parametrize("text", ["0.6", "0.13", "1", "1.10"])
 def test_B_003_B_145_below_1_0_only_the_very_version_is_supported(text: str) -> None:
     assert [str(api) for api in BUILDPACK_APIS] == ["0.7", "0.8", "0.9", "0.10", "0.11", "0.12"]
     with pytest.raises(BuildpackApiError, match="needs Buildpack API"):
-        BuildpackApi.parse(text, owner="a")
+        BuildpackApi.parse(text, owner="a", where="f:1")
 
 
 @pytest.mark.parametrize("identifier", ["app", "config", "generated", "sbom"])

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class NamedBuildpacks:
     """The named buildpacks: `group` replaces the builder's order, `pre` and `post` go around its groups.
 
-    None in `group` stands for the builder's order: each of its groups goes there.
+    None in `group` stands for the builder's order: each of its groups goes there. `pre` is as the user wrote
+    it. pack puts each of them before those that it has put there, so the last comes first.
     """
 
     group: tuple[NamedBuildpack | None, ...] = ()
@@ -65,7 +66,7 @@ class NamedBuildpacks:
         if self.group and None not in self.group:
             return (tuple(each.ref for each in self.group if each),)
         at = self.group.index(None) if self.group else 0
-        parts = (self.group[:at], self.group[at + 1 :]) if self.group else (self.pre, self.post)
+        parts = (self.group[:at], self.group[at + 1 :]) if self.group else (self.pre[::-1], self.post)
         before, after = (tuple(each.ref for each in part if each) for part in parts)
         return tuple((*before, *group, *after) for group in builder)
 

@@ -130,7 +130,7 @@ class Locators:
 
     def _find_entry(self, entry: BuildpackEntry, source: Path) -> NamedBuildpack:
         if entry.script is not None:
-            BuildpackApi.parse(entry.script.api, owner=f"{entry.name} of {entry.script.where}")
+            BuildpackApi.parse(entry.script.api, owner=entry.name, where=entry.script.where)
             if not is_valid(Ref(entry.id, entry.version)):
                 raise InputError(
                     f"{entry.where}: {entry.name!r} cannot be the id and version of a buildpack",
@@ -172,6 +172,10 @@ class Locators:
     def _find_by_scheme(self, locator: _Locator) -> NamedBuildpack:
         """Finds the buildpack at a locator by its scheme, or by `_guess`."""
         text = locator.text
+        if not text:
+            raise InputError(
+                f"{locator.where}: a locator is empty", fix="leave it out, and the comma beside it"
+            )
         identifier = next((text.removeprefix(each) for each in _OF_BUILDER if text.startswith(each)), "")
         if identifier:
             ref = self._find_in_builder(identifier)

@@ -87,7 +87,8 @@ def _find_named_previous(request: BuildRequest, host: Host, observer: Observer) 
         found = location_of(Reference.parse(named))
         image = _find_image(host, found)
     if image is None:
-        observer.say(f"there is no previous image {named}: no layer of it is reused")
+        place = "the store and its registry have" if request.publish else "the store has"
+        observer.say(f"{place} no previous image {named}: no layer of it is reused")
     has_own_layers = request.clear_cache or is_id or bool(host.store.last_build(own)[0])
     return _describe(found, image, own if has_own_layers else str(Reference.parse(named)))
 

@@ -202,9 +202,17 @@ class BuildRunner:
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
             if build.sboms is not None:
-                # As in pack, and docker cp: a directory that exists gets a subdirectory sbom.
-                exists = build.sboms.is_dir()
-                _copy_out(self.result_tree(), SBOMS, build.sboms / "sbom" if exists else build.sboms)
+                self._write_sboms(build.sboms)
+
+    def _write_sboms(self, directory: Path) -> None:
+        """Copies the SBOM files of a finished build to a directory of this machine."""
+        # Only a new sandbox shows those of cached layers, which the export has moved to the store.
+        self._sandboxes.close()
+        self._tree = None
+        spec = replace(self._step(tuple(self._build.layers.mounts())), network=Network.NONE)
+        with self._open_step(spec) as sandbox:
+            # As in pack, and docker cp: a directory that exists gets a subdirectory sbom.
+            _copy_out(sandbox.tree, SBOMS, directory / "sbom" if directory.is_dir() else directory)
 
     @contextmanager
     def _open_detection(self) -> Iterator[Sandbox]:

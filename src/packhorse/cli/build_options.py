@@ -254,7 +254,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             multiple=True,
             metavar="LOCATOR",
             read=split_locators,
-            help="A buildpack before those of each group of the builder. Repeatable.",
+            help="A buildpack before those of each group of the builder. Repeatable: the last comes first.",
         ),
         field_option(
             "--post-buildpack",

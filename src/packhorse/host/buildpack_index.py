@@ -16,8 +16,9 @@ from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.base.files import is_directory
+from packhorse.base.files import is_directory, is_file
 from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError
+from packhorse.host.machine import BUNDLE_VARIABLES
 from packhorse.http.client import redact, sanitize
 from packhorse.oci.reference import Reference
 from packhorse.oci.types import JsonNode
@@ -144,8 +145,9 @@ class BuildpackIndex:
             raise HostError(f"{self._copy} cannot be written", why=error.strerror or str(error)) from error
         self._git("init", "--quiet", "--bare")
         say(f"updating the index of buildpacks from {self.name}")
-        arguments = ("fetch", "--quiet", "--depth=1", "--no-tags", "--", self._setting, f"+HEAD:{_BRANCH}")
-        done = self._git(*arguments)
+        done = self._fetch("--depth=1")
+        if done.returncode != 0 and b"shallow" in done.stderr:
+            done = self._fetch()  # a server of plain files gives no part of the history
         if done.returncode == 0:
             return
         why = sanitize(done.stderr.decode(errors="replace").replace(self._setting, self.name))
@@ -157,6 +159,10 @@ class BuildpackIndex:
             )
         say(f"{self.name}: using the copy of an earlier build, as it cannot be fetched: {why}")
 
+    def _fetch(self, *options: str) -> subprocess.CompletedProcess[bytes]:
+        arguments = ("--quiet", *options, "--no-tags", "--", self._setting, f"+HEAD:{_BRANCH}")
+        return self._git("fetch", *arguments)
+
     def _git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         program = shutil.which("git", path=self._environ.get("PATH"))
         if program is None:
@@ -167,12 +173,16 @@ class BuildpackIndex:
             )
         # git must not ask for a password, nor use another repository by the user's GIT_DIR.
         environ = {key: value for key, value in self._environ.items() if not key.startswith("GIT_DIR")}
+        environ |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        bundle = next((environ[name] for name in BUNDLE_VARIABLES if environ.get(name)), "")
+        if is_file(bundle):
+            environ.setdefault("GIT_SSL_CAINFO", bundle)  # as for packhorse's own connections
         try:
             return subprocess.run(
                 [program, f"--git-dir={self._copy}", *arguments],
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
-                env={"PATH": os.defpath, **environ, "GIT_TERMINAL_PROMPT": "0"},
+                env={"PATH": os.defpath, **environ},
                 timeout=_TIMEOUT,
                 check=False,
             )

@@ -83,7 +83,8 @@ class CacheDirectory:
             staging.rename(self._committed)
             shutil.rmtree(backup, ignore_errors=True)
         except (OSError, PackhorseError) as error:
-            self._observer.say(f"the cache {self._path} is not written: {error}")
+            why = error.what if isinstance(error, PackhorseError) else error.strerror or str(error)
+            self._observer.say(f"the cache {self._path} is not written: {why}")
             return False
         return True
 

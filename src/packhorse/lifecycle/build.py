@@ -198,16 +198,14 @@ class _BuildpackRun:
         read_store(
             tree, layers, warn=warn
         )  # export needs it; a broken one is told here, while its buildpack is known
-        owner = self.member.ref.id
         launch = LaunchToml.parse(
             read(tree, f"{layers}/launch.toml") or b"",
             f"{layers}/launch.toml",
             api=descriptor.api,
-            owner=owner,
+            owner=self.member.ref,
+            check_paths=check_globs,
             warn=warn,
         )
-        for globs in launch.slices:
-            check_globs(globs or ())  # as above
         path = f"{layers}/build.toml"
         build = BuildToml.parse(read(tree, path) or b"", path, warn=warn)
         ref = self.member.ref

@@ -366,9 +366,9 @@ class _Exporter:
                 shas = {
                     layer.name: str(sha) for layer in layers if (sha := self._cached_diff_id(member, layer))
                 }
-                records.append(
-                    self._make_record(member, (layer for layer in layers if layer.name in shas), shas)
-                )
+                cached = self._layer_records((layer for layer in layers if layer.name in shas), shas)
+                # Without store.toml: the image's label has it, and a restore takes it from there (P-115).
+                records.append(labels.BuildpackRecord(member.ref.id, member.ref.version, cached))
             kept |= {layer.path: Digest.parse(shas[layer.name]) for layer in layers if layer.name in shas}
         path = f"{self._inputs.layers}/sbom/cache"
         with _error_context("the bill of materials"):
@@ -408,7 +408,7 @@ class _Exporter:
         old = next((layer for layer in layers if record and str(layer.diff_id) == record.sha), None)
         if old is None:
             raise ExportError(
-                f"layer {name} has no contents, and there is no previous one to take its place",
+                f"layer {found.name} of {member.ref} has no contents, and no previous one takes its place",
                 why="the previous image does not have that layer",
             )
         return self._add(old, created_by, found.name, member.ref.id, "taken from the previous image")
@@ -496,7 +496,15 @@ class _Exporter:
     def _make_record(
         self, member: Member, layers: Iterable[FoundLayer], shas: Mapping[str, str]
     ) -> labels.BuildpackRecord:
-        records = {
+        store = read_store(self._tree, self._inputs.layers_directory(member.ref))
+        records = self._layer_records(layers, shas)
+        return labels.BuildpackRecord(member.ref.id, member.ref.version, records, store)
+
+    @staticmethod
+    def _layer_records(
+        layers: Iterable[FoundLayer], shas: Mapping[str, str]
+    ) -> dict[str, labels.LayerRecord]:
+        return {
             layer.name: labels.LayerRecord(
                 shas[layer.name],
                 layer.toml.metadata,
@@ -506,8 +514,6 @@ class _Exporter:
             )
             for layer in layers
         }
-        store = read_store(self._tree, self._inputs.layers_directory(member.ref))
-        return labels.BuildpackRecord(member.ref.id, member.ref.version, records, store)
 
     def _run_image_record(self) -> labels.RunImageRecord:
         diff_ids = self._analyzed.run_image.config.diff_ids

@@ -362,11 +362,14 @@ class _Patterns:
         rules = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of Python, for a set such as [[]
-            for each in GitIgnoreSpec.from_lines(map(_adapt_pattern, patterns)).patterns:
-                if each.regex is not None:
-                    # In Git no set matches a slash.
-                    regex = re.compile(each.regex.pattern.replace("[^", "[^/"))
-                    rules.append((regex.search, bool(regex.groups), bool(each.include)))
+            try:
+                for each in GitIgnoreSpec.from_lines(map(_adapt_pattern, patterns)).patterns:
+                    if each.regex is not None:
+                        # In Git no set matches a slash.
+                        regex = re.compile(each.regex.pattern.replace("[^", "[^/"))
+                        rules.append((regex.search, bool(regex.groups), bool(each.include)))
+            except re.error as error:  # a set such as [z-a], which pathspec hands on as it is
+                raise ValueError(error.msg) from error
         return cls(tuple(reversed(rules)))
 
     def matches(self, path: str, *, is_directory: bool) -> bool:

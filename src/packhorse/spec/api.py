@@ -46,8 +46,8 @@ class BuildpackApi(_ApiVersion):
     """A Buildpack API version, `<major>.<minor>` (B-001, B-002)."""
 
     @classmethod
-    def parse(cls, text: str, *, owner: str) -> Self:
-        """Reads the version that a buildpack declares. `owner` is its id.
+    def parse(cls, text: str, *, owner: str, where: str) -> Self:
+        """Reads the version that a buildpack declares. `owner` is `<id>@<version>`, `where` file and line.
 
         Raises BuildpackApiError if the version is not supported (B-004).
         """
@@ -55,7 +55,7 @@ class BuildpackApi(_ApiVersion):
         if match is None:
             raise BuildpackApiError(
                 f"buildpack {owner} declares the Buildpack API {text!r}",
-                why="that is not a version of the form <major>.<minor>",
+                why=f"{where}: that is not a version of the form <major>.<minor>",
             )
         api = cls(int(match[1]), int(match[2] or 0))
         if api not in BUILDPACK_APIS:
@@ -63,7 +63,7 @@ class BuildpackApi(_ApiVersion):
             which = "an older" if is_newer else "a newer"
             raise BuildpackApiError(
                 f"buildpack {owner} needs Buildpack API {api}",
-                why=f"packhorse {__version__} supports {', '.join(map(str, BUILDPACK_APIS))}",
+                why=f"{where}\npackhorse {__version__} supports {', '.join(map(str, BUILDPACK_APIS))}",
                 fix=("use a newer packhorse, which supports this API, or " if is_newer else "use ")
                 + f"{which} version of the buildpack, or a builder that has one",
             )

@@ -8,14 +8,15 @@ of `lifecycle` call them; nothing here opens a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.go_toml import sort_maps, toml_bytes
 from packhorse.base.toml import Table, Warn
-from packhorse.errors import ExportError
+from packhorse.errors import ExportError, FormatError
 from packhorse.spec.api import COMMAND_LIST, WORKING_DIR, BuildpackApi
+from packhorse.spec.buildpack_toml import Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +173,18 @@ class LaunchToml:
 
     @classmethod
     def parse(
-        cls, data: bytes, source: str, *, api: BuildpackApi, owner: str, warn: Warn | None = None
+        cls,
+        data: bytes,
+        source: str,
+        *,
+        api: BuildpackApi,
+        owner: Ref,
+        check_paths: Callable[[Sequence[str]], None] = lambda paths: None,
+        warn: Warn | None = None,
     ) -> Self:
         """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it.
 
+        `check_paths` raises FormatError for paths of a slice that are no patterns.
         If only types of processes are wrong, it raises ExportError, for it is the exporter of the reference
         that refuses them, not its builder.
         """
@@ -184,8 +193,8 @@ class LaunchToml:
             (entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels")
         )
         entries = top.tables("processes")
-        processes = tuple(_process(entry, api=api, owner=owner) for entry in entries)
-        slices = tuple(entry.texts("paths") if entry.has("paths") else None for entry in top.tables("slices"))
+        processes = tuple(_process(entry, api=api, owner=owner.id) for entry in entries)
+        slices = tuple(_slice(entry, check_paths) for entry in top.tables("slices"))
         bom = read_requires(top, "bom")
         if sum(process.default for process in processes) > 1:
             top.add_issue("more than one process has default = true", "processes")  # B-138
@@ -262,6 +271,15 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
         buildpack_id=owner,
         direct=direct,
     )
+
+
+def _slice(entry: Table, check_paths: Callable[[Sequence[str]], None]) -> tuple[str, ...] | None:
+    paths = entry.texts("paths") if entry.has("paths") else None
+    try:
+        check_paths(paths or ())
+    except FormatError as error:
+        entry.add_issue(f"slices.paths: {error.what}: {error.why}", "paths")
+    return paths
 
 
 def _check_type(entry: Table, kind: str) -> None:

@@ -88,9 +88,8 @@ class Descriptor:
         top.allow_keys("metadata", "stacks")
         own = top.table("buildpack")
         own.allow_keys("description", "keywords", "licenses")
-        declared = top.text("api", required=True)
         # Comes first: another API may allow what is an issue in these.
-        api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else BUILDPACK_APIS[-1]
+        api = _read_api(top, own)
         value = cls(
             api=api,
             id=_read_id(own),
@@ -182,6 +181,14 @@ def _system_group(table: Table) -> Group:
 def _missing_from(refs: Group, group: Group) -> Group:
     there = {ref.id for ref in group}
     return tuple(ref for ref in refs if ref.id not in there)
+
+
+def _read_api(top: Table, own: Table) -> BuildpackApi:
+    declared = top.text("api", required=True)
+    if not declared:
+        return BUILDPACK_APIS[-1]
+    ref = Ref(own.text("id") or "(without an id)", own.text("version"))
+    return BuildpackApi.parse(declared, owner=str(ref), where=top.locate("api", "api"))
 
 
 def _read_id(own: Table) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.target import Distro, Target
-from packhorse.errors import InputError
+from packhorse.errors import InputError, NotFoundError
 from packhorse.spec.buildpack_files import PlanAlternative, PlanToml, Require
 from packhorse.spec.buildpack_toml import BuildpackTarget, Descriptor, Group, Order, Ref
 
@@ -98,11 +98,19 @@ def _group(elements: _Elements, done: Group, lookup: Lookup) -> Iterator[Group]:
         ref = element.ref
         if any(ref.id == other.id for other in done):
             continue
-        descriptor = lookup(ref)
+        try:
+            descriptor = lookup(ref)
+        except NotFoundError as error:
+            if not element.inside:
+                raise
+            why = f"the order of {element.inside[-1]} names it\n{error.why}"
+            raise NotFoundError(error.what, why=why, fix=error.fix) from error
         if descriptor.order:
             inside = (*element.inside, descriptor.id)
             if descriptor.id in element.inside:
-                raise InputError("a composite buildpack contains itself", why=" -> ".join(inside))
+                raise InputError(
+                    f"the composite buildpack {descriptor.ref} contains itself", why=" -> ".join(inside)
+                )
             order = _within(descriptor.order, inside)
             yield from _order(order, done, elements[index + 1 :], lookup, optional=ref.optional)
             return

@@ -28,6 +28,7 @@ _TARGET = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN = 64  # directories that stay open; a process may usually have 1024 descriptors
 _STEPS = 1024  # the most names that resolving one link may look up: more is a loop, or an attack
 _IMPLIED = TarHeader(b"", b"5", 0o755, 0, 0, 0, 0, b"")
+_LAST_ID = 65535  # `linux.userns.SIZE`
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -287,6 +288,12 @@ def _explain_refused_ids(header: TarHeader) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if max(header.uid, header.gid) > _LAST_ID:  # of which no user and not even root can get more
+            raise HostError(
+                f"{shorten(header.name)} belongs to {header.uid}:{header.gid}, which no sandbox has",
+                why=f"a sandbox has the ids 0 to {_LAST_ID}",
+                fix="give the file another owner in that image (packhorse build: --uid, --gid)",
+            ) from error
         raise HostError(
             f"{shorten(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
             why=f"{error.strerror}: the ids of the user namespace do not reach so far",

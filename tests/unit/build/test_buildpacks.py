@@ -74,8 +74,8 @@ def test_a_group_is_the_order_and_others_go_around_each_group_of_the_builder() -
     assert NamedBuildpacks(group=(b, a)).order(builder) == ((b.ref, a.ref),)
     named = NamedBuildpacks(pre=(a, b), post=(c, a))
     assert [refs(group) for group in named.order(builder)] == [
-        ["a@1", "b@1", "x@1", "y@1", "c@1", "a@1"],
-        ["a@1", "b@1", "z@1", "c@1", "a@1"],
+        ["b@1", "a@1", "x@1", "y@1", "c@1", "a@1"],
+        ["b@1", "a@1", "z@1", "c@1", "a@1"],
     ]
     assert named.order(builder)[0][3].optional
     assert named.all == (a, b, c)

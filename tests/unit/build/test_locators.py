@@ -264,7 +264,6 @@ def test_a_locator_that_is_nowhere_has_the_answer_of_each_place(
             NotFoundError,
             ["a path: ", builder, "a URN: it begins with neither urn:cnb:builder: nor urn:cnb:registry:"],
         ),
-        ("", NotFoundError, [builder, "an image: not an image name: ''; "]),
     ]
     for text, kind, answers in rows:
         with pytest.raises(kind) as raised:
@@ -296,6 +295,7 @@ def test_what_is_no_buildpack_is_refused_with_the_reason(bench: Bench, own: Path
     plain = bench.push(stored_image(tar_of({"x": b""})), "acme/plain")
     builder = bench.push(foreign_builder.builder_image(tar_of({}), run="r", launcher=b""), "acme/builder")
     rows = [
+        ("", InputError, "--buildpack: a locator is empty"),
         (str(bench.path / "empty"), InputError, "is not a buildpack"),
         (str(bench.path / "text"), FormatError, "text"),
         (

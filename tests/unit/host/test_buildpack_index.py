@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import ssl
 import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError
+from fakes.certificates import self_signed
+from packhorse.errors import (
+    FormatError,
+    HostError,
+    InputError,
+    NetworkError,
+    NotFoundError,
+    PackhorseError,
+)
 from packhorse.host.buildpack_index import BuildpackIndex, IndexEntry, index_path
 
 ENVIRON = {"PATH": os.environ["PATH"]}
@@ -39,10 +54,16 @@ def commit(index: Path) -> None:
 
 
 def find(
-    index: str | Path, cache: Path, identifier: str, version: str = "", *, offline: bool = False
+    index: str | Path,
+    cache: Path,
+    identifier: str,
+    version: str = "",
+    *,
+    offline: bool = False,
+    environ: Mapping[str, str] = ENVIRON,
 ) -> tuple[IndexEntry, list[str]]:
     said: list[str] = []
-    entry = BuildpackIndex(str(index), cache, ENVIRON).find(
+    entry = BuildpackIndex(str(index), cache, environ).find(
         identifier, version, offline=offline, say=said.append
     )
     return entry, said
@@ -133,6 +154,79 @@ def test_a_git_repository_is_copied_and_asked_only_for_what_the_copy_lacks(tmp_p
     with pytest.raises(NetworkError) as raised:
         find(f"{url}-elsewhere", cache, "a/b")
     assert raised.value.fix == "check PACKHORSE_BUILDPACK_REGISTRY, which is a directory or a git repository"
+
+
+@contextmanager
+def serve(directory: Path, tls: ssl.SSLContext) -> Iterator[str]:
+    """Serves the files of a directory by HTTPS, without any program of git; gives the server's address."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(directory))) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.system
+def test_a_repository_of_plain_files_is_copied_from_a_server_whose_certificate_is_trusted(
+    tmp_path: Path,
+) -> None:
+    index, files = tmp_path / "index", tmp_path / "files"
+    write(index, "1/a_b", ("1.0.0", image(1)))
+    commit(index)
+    write(index, "1/a_b", ("1.0.0", image(1)), ("1.1.0", image(2)))
+    commit(index)
+    subprocess.run(["git", "clone", "--quiet", "--bare", index, files / "index.git"], check=True)
+    subprocess.run(["git", "-C", files / "index.git", "update-server-info"], check=True)
+    pair = self_signed(tmp_path, "own")
+    with serve(files, pair.server()) as address:
+        with pytest.raises(NetworkError, match="certificate"):
+            find(f"{address}/index.git", tmp_path / "cache", "a/b")
+        trusting = {**ENVIRON, "SSL_CERT_FILE": str(pair.certificate)}
+        found = find(f"{address}/index.git", tmp_path / "cache", "a/b", environ=trusting)
+        assert found[0].image == image(2)
+        with pytest.raises(NetworkError, match="not found") as raised:
+            find(f"{address}/other.git", tmp_path / "cache", "a/b", environ=trusting)
+    assert raised.value.what == f"the index of buildpacks cannot be fetched from {address}/other.git"
+
+
+@pytest.mark.system
+def test_a_repository_needs_git_and_a_directory_does_not(tmp_path: Path) -> None:
+    write(tmp_path / "index", "1/a_b", ("1.0.0", image(1)))
+    without_git = {"PATH": str(tmp_path)}
+    assert find(tmp_path / "index", tmp_path / "cache", "a/b", environ=without_git)[0].version == "1.0.0"
+    with pytest.raises(HostError, match="git is missing") as raised:
+        find(f"file://{tmp_path}/index", tmp_path / "cache", "a/b", environ=without_git)
+    assert raised.value.why == f"PACKHORSE_BUILDPACK_REGISTRY names a git repository: file://{tmp_path}/index"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{]", "1/a_b:2 of .* is not JSON"),
+        ("[]", "1/a_b:2 of .*"),
+        ('{"version": 1, "addr": "x"}', "1/a_b:2 of .*version"),
+        ('{"version": "1", "yanked": "no"}', "1/a_b:2 of .*yanked"),
+        ("{}", "has no buildpack a/b@7"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_named_by_file_and_line(
+    tmp_path: Path, line: str, expected: str
+) -> None:
+    write(tmp_path, "1/a_b", ("1.0.0", image(1)))
+    with (tmp_path / "1/a_b").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(PackhorseError) as raised:
+        find(tmp_path, tmp_path, "a/b", "7")
+    assert re.search(expected, f"{raised.value.what} {raised.value.why}")
 
 
 @pytest.mark.system

@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_used_is_told_with_its_buildpack_and_line(
 
 
 def test_a_process_without_a_type_ends_the_build_as_it_ends_the_references_export(workshop: Workshop) -> None:
-    with pytest.raises(ExportError, match="the processes of a cannot be in an image") as raised:
+    with pytest.raises(ExportError, match="the processes of a@1 cannot be in an image") as raised:
         built(workshop, lambda call: call.write("launch.toml", '[[processes]]\ncommand = ["x"]\n'))
     assert (raised.value.exit_code, raised.value.why) == (
         62,

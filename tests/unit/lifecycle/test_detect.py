@@ -134,6 +134,16 @@ def test_a_failure_says_for_each_buildpack_why(workshop: Workshop) -> None:
     assert "talker@1: looked for x\n\nno x here" in workshop.notes.details
 
 
+def test_an_error_in_an_optional_composite_counts(workshop: Workshop) -> None:
+    """Not so in the reference, which tries the group again without the composite (docs/decisions/0011)."""
+    workshop.buildpack("broken", detect=says("", 3))
+    composite = workshop.buildpack("all", rest='[[order]]\ngroup = [{id = "broken", version = "1"}]')
+    workshop.order((optional(composite), workshop.buildpack("no", detect=says(""))))
+    with pytest.raises(DetectErrored) as raised:
+        workshop.detect()
+    assert raised.value.why.splitlines() == ["error: broken@1 (exit status 3)", "fail: no@1"]
+
+
 def test_of_a_flood_the_end_is_kept(workshop: Workshop) -> None:
     def detect(call: Call) -> int:
         for number in range(40):

@@ -75,7 +75,7 @@ def test_a_layer_that_the_image_of_before_lost_cannot_be_taken_from_it(workshop:
     workshop.shelf.images[APP] = Image(first.image.config, tuple(lost))
     workshop.again()
     workshop.runner.programs["/cnb/buildpacks/a/1/bin/build"] = lambda call: call.layer("l", "launch")
-    with pytest.raises(ExportError, match="there is no previous one to take its place"):
+    with pytest.raises(ExportError, match="no previous one takes its place"):
         workshop.create()
 
 
@@ -116,10 +116,9 @@ def test_a_link_to_a_directory_inside_is_not_followed_into_a_layer(workshop: Wor
 def test_a_pattern_of_a_slice_that_is_malformed_is_told(workshop: Workshop) -> None:
     text = '[[slices]]\npaths = ["[a"]\n'
     workshop.order((workshop.buildpack("a", build=lambda call: call.write("launch.toml", text)),))
-    with pytest.raises(
-        BuildError, match="a@1 made something that cannot be used\n'\\[a' is not a path pattern"
-    ):
+    with pytest.raises(BuildError, match="a@1 made something that cannot be used") as raised:
         workshop.create()
+    assert "/layers/a/launch.toml:2: slices.paths: '[a' is not a path pattern" in raised.value.why
 
 
 def test_without_processes_there_is_no_layer_for_them(workshop: Workshop) -> None:

@@ -229,6 +229,10 @@ SCRIPT = '[[build.buildpacks]]\nid = "a"\n'
         ("[build]\ninclude = []\nexclude = []\n", "2: build.include and exclude cannot both be there"),
         ('[build]\nexclude = [\n"!"]\n', "2: build.exclude: '!' is not a pattern of a .gitignore"),
         (
+            '[build]\nexclude = ["[z-a]"]\n',
+            "2: build.exclude: '[z-a]' is not a pattern of a .gitignore: bad character range z-a",
+        ),
+        (
             '[build]\nexclude = ["[[:punct:]]"]\n',
             "2: build.exclude: '[[:punct:]]' is not a pattern of a .gitignore",
         ),

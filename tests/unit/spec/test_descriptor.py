@@ -113,10 +113,12 @@ def test_an_empty_file_lacks_what_is_required() -> None:
 
 
 def test_an_api_that_is_not_supported_is_told_before_anything_else() -> None:
-    with pytest.raises(BuildpackApiError, match=r"buildpack a needs Buildpack API 0\.13"):
-        parse('api = "0.13"\n[buildpack]\nid = "a"\nname = 4\n')
-    with pytest.raises(BuildpackApiError, match=r"buildpack buildpack\.toml declares"):
+    with pytest.raises(BuildpackApiError, match=r"buildpack a@7 needs Buildpack API 0\.13") as raised:
+        parse('\napi = "0.13"\n[buildpack]\nid = "a"\nversion = "7"\nname = 4\n')
+    assert raised.value.why.startswith("buildpack.toml:2: api\npackhorse ")
+    with pytest.raises(BuildpackApiError, match=r"declares the Buildpack API 'new'") as raised:
         parse('api = "new"\n')
+    assert raised.value.why.startswith("buildpack.toml:1: api: that is not a version")
 
 
 BIONIC = BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),))

@@ -7,6 +7,7 @@ import pytest
 from packhorse.errors import ExportError, InputError
 from packhorse.spec.api import BuildpackApi
 from packhorse.spec.buildpack_files import BuildToml, LaunchToml, Process, StoreToml
+from packhorse.spec.buildpack_toml import Ref
 
 WHOLE = """
 [[labels]]
@@ -32,7 +33,7 @@ paths = []
 
 
 def parse(text: str, *, minor: int = 12) -> LaunchToml:
-    return LaunchToml.parse(text.encode(), "launch.toml", api=BuildpackApi(0, minor), owner="me")
+    return LaunchToml.parse(text.encode(), "launch.toml", api=BuildpackApi(0, minor), owner=Ref("me", "1"))
 
 
 def issues(text: str) -> list[str]:
