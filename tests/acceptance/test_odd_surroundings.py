@@ -187,7 +187,7 @@ def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(
         env={"https_proxy": "http://user:proxy-1180@127.0.0.1:1"},
     )
     said = done.stdout + done.stderr
-    assert done.returncode == 51 and "caused by BuildpackFailed" in said, said
+    assert done.returncode == 51 and "failed (exit status 9)" in said, said
     for secret in (SECRET, "file-3377-value", "proxy-1180"):
         assert secret not in said, said
     script = Path(next(word for word in said.split() if word.endswith("again.sh")))

@@ -150,13 +150,18 @@ def exhaustion_error(error: BaseException) -> HostError | None:
 
 
 def causes(error: BaseException, secrets: Secrets) -> list[str]:
-    """Lists the causes of an error, one line each; without secrets if they are not errors of packhorse."""
+    """Lists the causes of an error, one line each; without secrets if they are not errors of packhorse.
+
+    Leaves out an error of packhorse whose words the error before it repeats.
+    """
     lines = []
-    cause = error.__cause__
+    effect, cause = error, error.__cause__
     while cause is not None:
-        text = str(cause) if isinstance(cause, PackhorseError) else secrets.redact(str(cause))[:_LONGEST_TEXT]
-        lines.append(f"caused by {type(cause).__name__}: {text}")
-        cause = cause.__cause__
+        ours = isinstance(cause, PackhorseError)
+        if not (ours and str(effect).startswith(str(cause))):
+            text = str(cause) if ours else secrets.redact(str(cause))[:_LONGEST_TEXT]
+            lines.append(f"caused by {type(cause).__name__}: {text}")
+        effect, cause = cause, cause.__cause__
     return lines
 
 

@@ -87,6 +87,13 @@ def test_our_own_errors_are_told_in_their_words() -> None:
     assert causes(error, Secrets({"A": "because"})) == ["caused by InputError: inner\nbecause"]
 
 
+def test_a_cause_whose_words_the_error_repeats_is_not_told_twice() -> None:
+    error = InputError("same", why="because\nand more")
+    error.__cause__ = InputError("same", why="because")
+    error.__cause__.__cause__ = KeyError("deep")
+    assert causes(error, Secrets({})) == ["caused by KeyError: 'deep'"]
+
+
 @pytest.mark.parametrize(
     "error",
     [
