@@ -19,11 +19,11 @@ from fakes.observer import Quiet
 from fakes.pack_case import CASES, PackCase
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Network
-from packhorse.build.cache_directory import METADATA
 from packhorse.build.execute import execute
 from packhorse.build.host import Host
 from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
+from packhorse.host.cache_directory import METADATA
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference

@@ -194,7 +194,9 @@ def _read_member(table: Table) -> Member:
     if ref.id and ref.version and not is_valid(ref):
         table.add_issue(f"{ref} is not the name of a buildpack", "id")
     declared = table.text("api", required=True)
-    api = BuildpackApi.parse(declared, owner=ref.id) if declared else BuildpackApi(0, 7)
+    where = table.locate("api", "api")
+    # Without the key, the issue is that it is missing.
+    api = BuildpackApi.parse(declared, owner=str(ref), where=where) if declared else BuildpackApi(0, 7)
     return Member(Descriptor(api=api, id=ref.id, version=ref.version, homepage=table.text("homepage")))
 
 
