@@ -193,7 +193,7 @@ class _Detector:
             self._observer.detail(f"plan: {reason}")
         for reason in resolution.unmet if self._extensions else ():
             what = "the build goes on without it" if resolution else "this group is passed over"
-            self._observer.say(f"{reason}, which an image extension may provide: {what}")
+            self._observer.say(f"{reason}; an image extension may provide it: {what}")
         if not resolution:
             self._reasons += resolution.reasons
         reasons = [f"plan: {reason}" for reason in resolution.reasons] or [

@@ -247,12 +247,12 @@ def _first_misfit(dependencies: dict[str, _Dependency]) -> tuple[_Candidate, str
     """
     misfits = [
         *(
-            (candidate, f"{_REQUIRES} {name}")
+            (candidate, f"{_REQUIRES} {name}, which no buildpack before it provides")
             for name, one in dependencies.items()
             for candidate in one.unmet
         ),
         *(
-            (candidate, f"provides unused {name}")
+            (candidate, f"provides {name}, which no buildpack after it uses")
             for name, one in dependencies.items()
             for candidate in one.unused
         ),

@@ -82,19 +82,21 @@ def test_an_entry_has_all_providers_so_far_and_all_requirements_with_their_metad
 
 def test_reasons_say_who_was_dropped_and_why() -> None:
     assert resolve(passed("a?: +x", "b?: -y", "c:")).reasons == (
-        "b@1 requires y",
-        "a@1 provides unused x",
+        "b@1 requires y, which no buildpack before it provides",
+        "a@1 provides x, which no buildpack after it uses",
     )
 
 
 def test_what_fails_the_group_is_the_only_reason_whatever_could_have_been_dropped() -> None:
-    assert resolve(passed("a?: +x", "b: -y")).reasons == ("b@1 requires y",)
+    assert resolve(passed("a?: +x", "b: -y")).reasons == (
+        "b@1 requires y, which no buildpack before it provides",
+    )
 
 
 def test_a_failure_says_each_reason_once_though_many_trials_gave_it() -> None:
     resolution = resolve(passed("a: -x | -x", "b: | "))
     assert not resolution
-    assert resolution.reasons == ("a@1 requires x",)
+    assert resolution.reasons == ("a@1 requires x, which no buildpack before it provides",)
 
 
 names = st.sampled_from("xyz")
