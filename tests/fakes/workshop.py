@@ -154,7 +154,7 @@ class Workshop:
         return analyze(self.run_image, self.run_image.id.hex, self.shelf.place(APP))
 
     def detect(self) -> Detected:
-        return detect(self.inputs, self.analyze(), runner=self.runner, observer=self.notes)
+        return detect(self.inputs, self.analyze().target, runner=self.runner, observer=self.notes)
 
     def restore(self) -> Restored:
         analyzed, detected = self.analyze(), self.detect()
@@ -167,7 +167,7 @@ class Workshop:
         with self.runner.open(SandboxPurpose.BUILD) as sandbox:
             return build(
                 self.inputs,
-                self.analyze(),
+                self.analyze().target,
                 detected,
                 Restored({}),
                 runner=self.runner,

@@ -368,4 +368,4 @@ def detect(plan: BuildPlan, host: Host, observer: BuildObserver) -> Detection:
         open_attempt(prepared, observer, copied=not prepared.plan.overlays) as attempt,
     ):
         analyzed = analyze(run_image.image, run_image.reference, None)
-        return try_detect(attempt.inputs, analyzed, runner=attempt.runner, observer=observer)
+        return try_detect(attempt.inputs, analyzed.target, runner=attempt.runner, observer=observer)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from packhorse.base.files import FULL
 from packhorse.base.tree import FORMATS, Node, NodeKind, ReadHead, read, read_head
@@ -25,7 +25,9 @@ from packhorse.errors import DiskFull, HostError, TreeError
 from packhorse.fs import shut, walk
 from packhorse.fs.walk import closing
 from packhorse.linux import syscalls
-from packhorse.linux.userns import IdMap
+
+if TYPE_CHECKING:
+    from packhorse.linux.userns import IdMap
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)

@@ -15,14 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from packhorse.base.sandbox import Bind
 from packhorse.base.tree import Node, NodeKind, ReadHead, TreeView, read_head
 from packhorse.errors import TreeError
 from packhorse.fs import overlay
 from packhorse.fs.rooted import RootedTree
-from packhorse.linux.userns import IdMap
+
+if TYPE_CHECKING:
+    from packhorse.linux.userns import IdMap
 
 
 class BindView:

@@ -28,7 +28,7 @@ from packhorse.lifecycle.buildpacks import (
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.labels import Bom
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner
-from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored, metadata_toml
+from packhorse.lifecycle.stages import Built, Detected, Member, Restored, metadata_toml
 from packhorse.spec.api import LEGACY_BOM_FILE, PLATFORM_COMMAND_LIST
 from packhorse.spec.buildpack_files import BuildpackPlan, BuildToml, LaunchToml, Process, Require
 from packhorse.spec.buildpack_toml import Descriptor
@@ -74,7 +74,7 @@ class _Progress:
 
 def build(
     inputs: Inputs,
-    analyzed: Analyzed,
+    base: Target,
     detected: Detected,
     restored: Restored,
     *,
@@ -84,13 +84,14 @@ def build(
 ) -> Built:
     """Runs the group in its order. A buildpack sees the layers of those before it, and its `restored` ones.
 
+    `base` is the run image's target.
     Raises BuildpackFailed if a bin/build ends with another status than 0, BuildError if its files break the
     specification, and ExportError if that is so of the types of its processes alone.
     """
     progress = _Progress(inputs.env, detected.plan)
-    with runner.builder_files() as base:
-        target = complete_target(inputs, analyzed.target, base)
-        directories = EnvDirectories(base)
+    with runner.builder_files() as tree:
+        target = complete_target(inputs, base, tree)
+        directories = EnvDirectories(tree)
         for member in detected.group:
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"

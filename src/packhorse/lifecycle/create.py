@@ -39,7 +39,7 @@ def create(
     with observer.phase("analyze"):
         analyzed = analyze(run_image, run_reference, previous)
     with observer.phase("detect"):
-        detected = detect(inputs, analyzed, runner=runner, observer=observer)
+        detected = detect(inputs, analyzed.target, runner=runner, observer=observer)
     with ExitStack() as stack:
         with observer.phase("restore"):
             chosen = choose_layers(inputs, analyzed, detected, cache=cache, observer=observer)
@@ -47,7 +47,13 @@ def create(
             restored = restore(inputs, analyzed, chosen, tree=sandbox.tree, observer=observer)
         with observer.phase("build"):
             built = build(
-                inputs, analyzed, detected, restored, runner=runner, sandbox=sandbox, observer=observer
+                inputs,
+                analyzed.target,
+                detected,
+                restored,
+                runner=runner,
+                sandbox=sandbox,
+                observer=observer,
             )
         with observer.phase("export"):
             return export(

@@ -18,7 +18,7 @@ from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
 from packhorse.lifecycle.buildpacks import Descriptors, EnvDirectories, complete_target, for_buildpack
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner, SandboxPurpose
-from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
+from packhorse.lifecycle.stages import Answer, Detected, Detection, Member, TriedGroup
 from packhorse.spec.api import EXEC_ENV as BUILDPACK_EXEC_ENV
 from packhorse.spec.api import PLATFORM_EXEC_ENV, PLATFORM_TARGETS, SYSTEM
 from packhorse.spec.buildpack_files import PlanToml
@@ -86,22 +86,22 @@ class _OutputTail:
         return f"({self._lost} bytes before this are left out)\n".encode() + self._kept
 
 
-def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
-    """Returns the first group of the order that accepts the source.
+def detect(inputs: Inputs, base: Target, *, runner: Runner, observer: Observer) -> Detected:
+    """Returns the first group of the order that accepts the source. `base` is the run image's target.
 
     Raises DetectFailed if there is none, or DetectErrored if a bin/detect also ended with an error in a group
     that a required buildpack refused. Both give the reason for each buildpack.
     """
-    outcome = try_detect(inputs, analyzed, runner=runner, observer=observer).outcome
+    outcome = try_detect(inputs, base, runner=runner, observer=observer).outcome
     if isinstance(outcome, DetectFailed):
         raise outcome
     return outcome
 
 
-def try_detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
+def try_detect(inputs: Inputs, base: Target, *, runner: Runner, observer: Observer) -> Detection:
     """Like `detect`, but returns a failure as part of the result, with all answers and groups."""
     with runner.builder_files() as tree:
-        target = complete_target(inputs, analyzed.target, tree)
+        target = complete_target(inputs, base, tree)
         detection = _Detector(inputs, target, tree, runner, observer)
         outcome = detection.run()
         if not runner.confirm_source():

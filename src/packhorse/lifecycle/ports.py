@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from packhorse.base.digest import Digest
 from packhorse.base.sandbox import Sandbox
 from packhorse.base.tree import TreeEdit, TreeView
-from packhorse.oci.place import Layer
-from packhorse.tar.slices import Pieces
+
+if TYPE_CHECKING:
+    from packhorse.oci.place import Layer
+    from packhorse.tar.slices import Pieces
 
 ALLOW = "docs/reference/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 """What the user can do if a buildpack met a limit."""

@@ -14,6 +14,7 @@ Exported      report.toml
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
@@ -22,11 +23,13 @@ from packhorse.base.go_toml import RawToml, toml_bytes
 from packhorse.base.target import Target
 from packhorse.errors import DetectFailed
 from packhorse.lifecycle.labels import Bom, LayersMetadata, bom_entries
-from packhorse.oci.place import Image, Receipt
 from packhorse.spec.api import PLATFORM_COMMAND_LIST, PlatformApi
 from packhorse.spec.buildpack_files import Process
 from packhorse.spec.buildpack_toml import Descriptor, Group, Ref
 from packhorse.spec.resolve import PlanEntry
+
+if TYPE_CHECKING:
+    from packhorse.oci.place import Image, Receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ not supported, 3 for a wrong command line, and the range of the phase for everyt
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from packhorse.errors import (
     UsageError,
 )
 from packhorse.phases.console import PhaseConsole
-from packhorse.phases.options import Phase, parse, usage
+from packhorse.phases.options import Phase, PhaseOptions, parse, usage
 from packhorse.spec.api import PlatformApi
 from packhorse.version import __version__
 
@@ -35,6 +36,9 @@ _VERBS = {
     "create": Phase.CREATOR,
     "rebase": Phase.REBASER,
 }
+
+_MODULES = {phase: verb for verb, phase in _VERBS.items()}
+"""The module of each phase, which is imported alone."""
 
 _CODES = {
     Phase.ANALYZER: 32,
@@ -116,23 +120,20 @@ def _run(phase: Phase, words: list[str]) -> int:
     return 0
 
 
-def _execute(phase: Phase, options: object, environ: dict[str, str], console: PhaseConsole) -> None:
+def _execute(phase: Phase, options: PhaseOptions, environ: dict[str, str], console: PhaseConsole) -> None:
     # Late, so that a wrong command line and -version answer at once.
     from packhorse.fs.rooted import RootedTree
-    from packhorse.phases.images import PhaseImages
-    from packhorse.phases.options import PhaseOptions
-    from packhorse.phases.programs import PROGRAMS, Program
+    from packhorse.phases.program import Program
     from packhorse.phases.runner import end_with_children
-
-    assert isinstance(options, PhaseOptions)
 
     def end(number: int, _: FrameType | None) -> None:
         end_with_children(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
+    program = importlib.import_module(f"packhorse.phases.{_MODULES[phase]}")
     with RootedTree.open_local("/") as tree:
-        PROGRAMS[phase](Program(options, environ, PhaseImages(options, environ), tree, console))
+        program.main(Program(options, environ, tree, console))
 
 
 def _exit_code(phase: Phase, error: PackhorseError) -> int:

@@ -166,12 +166,14 @@ def test_P_114_the_spine_is_the_phases_one_after_the_other(shop: Shop) -> None:
     inputs, runner, cache, notes = shop.inputs, shop.runner, shop.cache, shop.notes
     place = shop.shelf.place(APP)
     analyzed = analyze(shop.run_image, shop.run_image.id.hex, place)
-    detected = detect(inputs, analyzed, runner=runner, observer=notes)
+    detected = detect(inputs, analyzed.target, runner=runner, observer=notes)
     chosen = choose_layers(inputs, analyzed, detected, cache=cache, observer=notes)
     with runner.open(SandboxPurpose.BUILD) as sandbox:
         tree = sandbox.tree
         restored = restore(inputs, analyzed, chosen, tree=tree, observer=notes)
-        built = build(inputs, analyzed, detected, restored, runner=runner, sandbox=sandbox, observer=notes)
+        built = build(
+            inputs, analyzed.target, detected, restored, runner=runner, sandbox=sandbox, observer=notes
+        )
         parts: Image = export(
             inputs, analyzed, built, tree=tree, cache=cache, target=place, observer=notes
         ).image
