@@ -13,10 +13,10 @@ from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.build.layers import LABEL
 from packhorse.build.request import BuildOutcome
 from packhorse.errors import InputError, NetworkError, StoreError
 from packhorse.host.cache_directory import METADATA
+from packhorse.host.cache_image import LABEL
 from packhorse.host.wiring import Wiring
 from packhorse.oci.place import Image, push_image
 from packhorse.oci.reference import Reference

@@ -275,9 +275,11 @@ def test_a_step_that_cannot_be_repeated_fails_with_an_error_that_is_not_its_own_
 
 
 def test_an_unknown_buildpack_is_told_what_there_is(home: Home, app: Path) -> None:
-    for name in ("nosuch/id", "packhorse/nodejs@9", "./nosuch", ""):
+    for name in ("nosuch/id", "packhorse/nodejs@9", "./nosuch"):
         says = (f"there is no buildpack '{name}'", "packhorse/nodejs 0.")
         refused(home, "build", "x", "--path", app, "--buildpack", name, status=4, says=says)
+    says = ("--buildpack: a locator is empty", "leave it out")
+    refused(home, "build", "x", "--path", app, "--buildpack", "", status=3, says=says)
 
 
 def test_what_is_no_builder_is_not_built_with(home: Home, app: Path) -> None:

@@ -113,7 +113,7 @@ def test_B_089_without_a_directory_it_is_taken_from_the_previous_image(workshop:
 
 
 def test_B_089_without_a_previous_one_the_export_fails(workshop: Workshop) -> None:
-    with pytest.raises(ExportError, match="layer a:l has no contents") as raised:
+    with pytest.raises(ExportError, match="layer l of a@1 has no contents") as raised:
         built(workshop, lambda call: call.layer("l", "launch"))
     assert raised.value.exit_code == 62
     with pytest.raises(NotFoundError):
